@@ -1,0 +1,180 @@
+package config
+
+import "time"
+
+// A File is the whole configuration, as written in anteroom.yaml. Zero values
+// mean the documented defaults; [Load] fills them in, so that code which is
+// handed a File never has to know a default.
+//
+// The doc tags are the configuration reference: docs/configuration.md is
+// generated from them.
+type File struct {
+	Version      int        `yaml:"version" doc:"Format of this file. Always 1." default:"1"`
+	TrustDomain  string     `yaml:"trust_domain" required:"true" doc:"The name devices' identities live under: spiffe://<trust_domain>/device/<id>. Lower-case DNS name; cannot change once devices are enrolled."`
+	Organisation string     `yaml:"organisation" required:"true" doc:"Name of the organisation, as it appears in certificates."`
+	StateDir     string     `yaml:"state_dir" default:"state" doc:"Where the CA, the registry and the audit log rest. Relative paths are relative to this file. One process owns it at a time."`
+	Facility     Facility   `yaml:"facility" doc:"Facts about the place."`
+	CA           CA         `yaml:"ca" doc:"The embedded certificate authority."`
+	Policy       Policy     `yaml:"policy" doc:"The policy set that decides."`
+	Audit        Audit      `yaml:"audit" doc:"The tamper-evident record."`
+	Telemetry    Telemetry  `yaml:"telemetry" doc:"Metrics, health and logs."`
+	Listeners    []Listener `yaml:"listeners" required:"true" doc:"Addresses devices connect to. A client certificate of ours is required on every one; there is no way to switch that off."`
+	Routes       []Route    `yaml:"routes" doc:"What traffic is matched to, by listener, host and path prefix; the longest prefix wins. Unmatched traffic is denied and recorded."`
+	Backends     []Backend  `yaml:"backends" doc:"The clinical and cloud systems behind the gateway."`
+
+	// Path is the file this configuration was read from.
+	Path string `yaml:"-"`
+}
+
+// Facility holds facts about the place the gateway stands in.
+type Facility struct {
+	Timezone string `yaml:"timezone" default:"UTC" doc:"IANA time zone of input.time (weekday, hour, minute) in policies."`
+}
+
+// CA configures the embedded certificate authority.
+type CA struct {
+	Passphrase Secret              `yaml:"passphrase" doc:"Decrypts the intermediate CA's key. Exactly one source."`
+	TTL        Duration            `yaml:"ttl" default:"8760h" doc:"Lifetime of a device certificate when neither its class nor the command says another. At most the intermediate's own."`
+	ClassTTL   map[string]Duration `yaml:"class_ttl" doc:"Lifetime of device certificates by class."`
+	MaxTTL     Duration            `yaml:"max_ttl" default:"17520h" doc:"The longest lifetime that may be asked for (IHE ITI-19 recommends at most two years)."`
+	Backdate   Duration            `yaml:"backdate" default:"24h" doc:"How far a device certificate's not-before lies in the past, for devices whose clock is slow."`
+}
+
+// Secret says where a secret comes from. Exactly one field is set.
+type Secret struct {
+	File       string `yaml:"file" doc:"A file that only its owner can read (0600); its trailing line break is not part of the secret. Relative paths are relative to the configuration."`
+	Env        string `yaml:"env" doc:"Name of an environment variable."`
+	Credential string `yaml:"credential" doc:"Name of a systemd credential (LoadCredential=, LoadCredentialEncrypted=)."`
+}
+
+// Policy configures the policy set that decides.
+type Policy struct {
+	Enforce string   `yaml:"enforce" default:"policies" doc:"Directory of Rego and YAML/JSON data files. Watched: a good change takes effect at once, a bad one changes nothing and is logged with file and line."`
+	Timeout Duration `yaml:"timeout" default:"100ms" doc:"The longest one evaluation may take; past it the answer is deny."`
+	MaxSize Size     `yaml:"max_size" default:"16MiB" doc:"The largest policy set, all files together, that is loaded."`
+}
+
+// Audit configures the tamper-evident record.
+type Audit struct {
+	Dir          string   `yaml:"dir" doc:"Where records are written. Default: audit below state_dir."`
+	BlockRecords int      `yaml:"block_records" default:"4096" doc:"A block is sealed after this many records …"`
+	BlockTime    Duration `yaml:"block_time" default:"1s" doc:"… or after this time, whichever comes first."`
+	FlushTime    Duration `yaml:"flush_time" default:"50ms" doc:"How long a record may wait before it is written and synced to disk: what a crash can lose."`
+	Buffer       Size     `yaml:"buffer" default:"8MiB" doc:"Records waiting to be written. When it is full requests wait; nothing is dropped."`
+	RotateSize   Size     `yaml:"rotate_size" default:"256MiB" doc:"A segment file is closed and a new one begun at this size."`
+	MinFree      Size     `yaml:"min_free" default:"64MiB" doc:"With less free disk than this the log refuses records, and so every transaction, rather than lose one."`
+	Identifiers  string   `yaml:"identifiers" default:"pseudonym" enum:"pseudonym,clear" doc:"How identifiers of patients are recorded: as keyed pseudonyms, or in the clear."`
+}
+
+// Telemetry configures metrics, health and logs.
+type Telemetry struct {
+	Address   string `yaml:"address" default:"127.0.0.1:9464" doc:"Where /metrics, /healthz and /readyz are served, in plain HTTP. 'off' serves nothing."`
+	LogLevel  string `yaml:"log_level" default:"info" enum:"debug,info,warn,error" doc:"Lowest level that is logged."`
+	LogFormat string `yaml:"log_format" default:"text" enum:"text,json" doc:"Form of a log line, on standard error."`
+}
+
+// A Listener is an address devices connect to.
+type Listener struct {
+	Name          string            `yaml:"name" required:"true" doc:"Name of the listener, as policies see it in input.session.listener."`
+	Address       string            `yaml:"address" required:"true" doc:"host:port to listen on."`
+	Protocol      string            `yaml:"protocol" default:"http" enum:"http" doc:"What devices speak here."`
+	Hosts         []string          `yaml:"hosts" required:"true" doc:"DNS names and IP addresses devices use for this listener: the names in its certificate, and the only Host values accepted."`
+	Certificate   ServerCertificate `yaml:"certificate" doc:"The gateway's own certificate on this listener."`
+	TLS           ListenerTLS       `yaml:"tls" doc:"TLS versions and suites."`
+	ProxyProtocol ProxyProtocol     `yaml:"proxy_protocol" doc:"PROXY protocol version 2 from load balancers in front."`
+	Limits        Limits            `yaml:"limits" doc:"What one connection and one request may take."`
+}
+
+// ServerCertificate says where a listener's own certificate comes from.
+type ServerCertificate struct {
+	Source      string   `yaml:"source" default:"embedded" enum:"embedded,acme,files" doc:"embedded: the embedded CA, renewed by itself. acme: an ACME CA. files: certificate and key files, read again when they change."`
+	TTL         Duration `yaml:"ttl" default:"720h" doc:"Lifetime of a certificate from the embedded CA; renewed after two thirds of it."`
+	Directory   string   `yaml:"directory" doc:"acme: directory URL of the CA."`
+	Email       string   `yaml:"email" doc:"acme: account contact."`
+	CAFile      string   `yaml:"ca_file" doc:"acme: PEM roots the directory's own certificate is checked against. Default: the system's."`
+	HTTPAddress string   `yaml:"http_address" doc:"acme: host:port that answers http-01 challenges. Default: tls-alpn-01 on the listener itself."`
+	Certificate string   `yaml:"certificate" doc:"files: PEM certificate chain."`
+	Key         string   `yaml:"key" doc:"files: PEM private key."`
+}
+
+// ListenerTLS selects TLS versions and suites.
+type ListenerTLS struct {
+	Profile string `yaml:"profile" default:"modern" enum:"modern,legacy" doc:"modern: TLS 1.3, and 1.2 with AEAD suites and ECDHE. legacy: also TLS 1.2 with CBC suites and RSA key exchange, and an RSA server certificate, for devices that know nothing else; logged as a warning."`
+	Tickets bool   `yaml:"tickets" default:"true" doc:"Session tickets. A resumed session is checked against the registry like a full handshake."`
+}
+
+// ProxyProtocol names the load balancers whose PROXY headers are believed.
+type ProxyProtocol struct {
+	From []string `yaml:"from" doc:"Addresses or CIDR ranges. Connections from them must begin with a version 2 header; from all others a header is a TLS error. It changes what remote_ip says, never who the device is."`
+}
+
+// Limits bounds what one connection and one request may take.
+type Limits struct {
+	Connections   int      `yaml:"connections" default:"100000" doc:"Open connections on the listener."`
+	PerDevice     int      `yaml:"per_device" default:"64" doc:"Open connections of one device on the listener."`
+	Handshake     Duration `yaml:"handshake" default:"15s" doc:"Longest TLS handshake."`
+	Idle          Duration `yaml:"idle" default:"10m" doc:"Longest silence between two requests on a connection."`
+	Head          Duration `yaml:"head" default:"20s" doc:"From the first to the last byte of a request head."`
+	Stall         Duration `yaml:"stall" default:"60s" doc:"Longest wait for the next byte of a body, in either direction."`
+	HeadBytes     Size     `yaml:"head_bytes" default:"32KiB" doc:"Largest request head: request line and header fields."`
+	HeaderFields  int      `yaml:"header_fields" default:"100" doc:"Most header fields in a request."`
+	DecisionBytes Size     `yaml:"decision_bytes" default:"4MiB" doc:"Largest body that is held in memory when a decision needs it (413 past it). Other bodies stream and have no limit here."`
+	BundleEntries int      `yaml:"bundle_entries" default:"1000" doc:"Most entries in a FHIR batch or transaction."`
+	Streams       int      `yaml:"streams" default:"100" doc:"Concurrent HTTP/2 streams of a connection."`
+}
+
+// A Route is what a listener's traffic is matched to.
+type Route struct {
+	Name        string `yaml:"name" required:"true" doc:"Name of the route, as policies see it in input.route.name."`
+	Listener    string `yaml:"listener" doc:"Only traffic of this listener. Default: every listener."`
+	Host        string `yaml:"host" doc:"Only requests for this host. Default: every host of the listener."`
+	Path        string `yaml:"path" default:"/" doc:"Path prefix, whole segments. The longest matching prefix wins."`
+	StripPrefix bool   `yaml:"strip_prefix" default:"false" doc:"Remove the prefix before forwarding."`
+	Kind        string `yaml:"kind" default:"http" enum:"http,fhir" doc:"fhir: the prefix is the base of a FHIR R4 server, and requests are understood as FHIR interactions."`
+	Backend     string `yaml:"backend" required:"true" doc:"Name of the backend."`
+	Environment string `yaml:"environment" default:"production" doc:"Free text for policies, in input.route.environment."`
+	Class       string `yaml:"class" default:"clinical" enum:"life-safety,clinical,administrative" doc:"How much harm a wrong deny does."`
+	WebSocket   bool   `yaml:"websocket" default:"false" doc:"Allow upgrades to WebSocket, each decided as one transaction."`
+}
+
+// A Backend is a system behind the gateway.
+type Backend struct {
+	Name        string        `yaml:"name" required:"true" doc:"Name of the backend."`
+	Addresses   []string      `yaml:"addresses" required:"true" doc:"host:port of each address, in order of preference among healthy ones."`
+	ServerName  string        `yaml:"server_name" doc:"Name the backend's certificate must carry. Default: the host of the address."`
+	Host        string        `yaml:"host" doc:"Host header sent to the backend. Default: the one the device sent."`
+	BasePath    string        `yaml:"base_path" doc:"Path put before every forwarded path."`
+	Insecure    bool          `yaml:"insecure" default:"false" doc:"Speak plain HTTP to the backend. Nothing between gateway and backend is then protected."`
+	CAFile      string        `yaml:"ca_file" doc:"PEM roots the backend's certificate is checked against. Default: the embedded CA's root only; the system's roots are never used unless system_roots says so."`
+	SystemRoots bool          `yaml:"system_roots" default:"false" doc:"Check the backend's certificate against the system's roots."`
+	Pins        []string      `yaml:"pins" doc:"sha256/<base64> of the backend's subject public key info; one must match, beside the chain."`
+	Certificate string        `yaml:"certificate" doc:"PEM client certificate the gateway shows the backend."`
+	Key         string        `yaml:"key" doc:"PEM key of that certificate."`
+	HTTP2       bool          `yaml:"http2" default:"false" doc:"Offer HTTP/2 to the backend."`
+	Connect     Duration      `yaml:"connect" default:"5s" doc:"Longest TCP connect and TLS handshake."`
+	Timeout     Duration      `yaml:"timeout" default:"60s" doc:"Longest wait for the response head after the request was sent."`
+	MaxIdle     int           `yaml:"max_idle" default:"64" doc:"Idle connections kept per address."`
+	IdleTimeout Duration      `yaml:"idle_timeout" default:"90s" doc:"How long an idle connection is kept."`
+	Retries     int           `yaml:"retries" default:"1" doc:"Further addresses or connections tried for a request that is idempotent, or of which nothing was sent."`
+	Health      BackendHealth `yaml:"health" doc:"Active and passive health checks."`
+}
+
+// BackendHealth configures active and passive health checks.
+type BackendHealth struct {
+	Path     string   `yaml:"path" doc:"GET this path; 2xx and 3xx are healthy. Default: a TCP connect and TLS handshake."`
+	Interval Duration `yaml:"interval" default:"10s" doc:"Time between checks of an address. 0 switches active checks off."`
+	Timeout  Duration `yaml:"timeout" default:"3s" doc:"Longest check."`
+	Failures int      `yaml:"failures" default:"3" doc:"Failures in a row, of checks or requests, after which an address is set aside."`
+	Cooldown Duration `yaml:"cooldown" default:"5s" doc:"How long an address that failed in use is set aside before it is tried again, if active checks are off."`
+}
+
+// Duration is a time span written as Go writes it: 90s, 10m, 8760h.
+type Duration time.Duration
+
+// D returns the span as a time.Duration.
+func (d Duration) D() time.Duration { return time.Duration(d) }
+
+func (d Duration) String() string { return time.Duration(d).String() }
+
+// Size is a number of bytes written with a unit: 64KiB, 4MiB, 1GiB, or plain.
+type Size int64

@@ -1,0 +1,72 @@
+package device
+
+import "time"
+
+// Status is where a device stands in its life. It is the registry's word and
+// nobody else's.
+type Status string
+
+// The life of a device: pending → active ⇄ quarantined; any → revoked (final
+// for its certificates) and retired (final for the record).
+const (
+	Pending     Status = "pending"
+	Active      Status = "active"
+	Quarantined Status = "quarantined"
+	Revoked     Status = "revoked"
+	Retired     Status = "retired"
+)
+
+// A Record is what the registry knows of one device. Records handed out by the
+// registry are shared and must not be changed; a change is a new Record with a
+// higher Revision.
+type Record struct {
+	ID           string            `json:"id"`
+	Class        string            `json:"class"`
+	Manufacturer string            `json:"manufacturer,omitempty"`
+	Model        string            `json:"model,omitempty"`
+	Serial       string            `json:"serial,omitempty"`
+	UDI          string            `json:"udi,omitempty"`
+	Location     string            `json:"location,omitempty"`
+	Owner        string            `json:"owner,omitempty"`
+	Tags         map[string]string `json:"tags,omitempty"`
+	LifeCritical bool              `json:"life_critical,omitempty"`
+	Status       Status            `json:"status"`
+	StatusReason string            `json:"status_reason,omitempty"`
+	StatusAt     time.Time         `json:"status_at"`
+	Posture      Posture           `json:"posture"`
+	Certificates []Certificate     `json:"certificates,omitempty"`
+	CreatedAt    time.Time         `json:"created_at"`
+	UpdatedAt    time.Time         `json:"updated_at"`
+	// Revision counts the registry's changes; the record's is that of the
+	// change that made it.
+	Revision uint64 `json:"revision"`
+}
+
+// Posture holds facts about a device's health.
+type Posture struct {
+	Firmware   string    `json:"firmware,omitempty"`
+	MaxCVSS    float64   `json:"max_cvss,omitempty"` // of its known vulnerabilities, 0 to 10
+	AssessedAt time.Time `json:"assessed_at,omitzero"`
+}
+
+// A Certificate is one that was issued to the device. A device has one or two
+// valid ones: two while a renewal overlaps.
+type Certificate struct {
+	Serial         string    `json:"serial"`      // decimal, as the CA names it
+	Fingerprint    string    `json:"fingerprint"` // SHA-256 of the DER form, lower-case hex
+	NotBefore      time.Time `json:"not_before"`
+	NotAfter       time.Time `json:"not_after"`
+	HardwareBacked bool      `json:"hardware_backed,omitempty"`
+	RevokedAt      time.Time `json:"revoked_at,omitzero"`
+}
+
+// Certificate returns the record's certificate with the given fingerprint, or
+// nil if it has none such.
+func (r *Record) Certificate(fingerprint string) *Certificate {
+	for i := range r.Certificates {
+		if r.Certificates[i].Fingerprint == fingerprint {
+			return &r.Certificates[i]
+		}
+	}
+	return nil
+}

@@ -1,0 +1,120 @@
+package protocol
+
+import (
+	"context"
+	"net"
+)
+
+// A Transaction is the unit that is decided on: an HTTP request, an entry of a
+// FHIR Bundle, and in other protocols a message, a command or a packet. The
+// adapter fills it with facts taken from the canonical form of what the device
+// sent (the very form that will be forwarded) and never judges them.
+//
+// A Transaction belongs to the adapter and is valid until the adapter's call of
+// [Judge.Judge] returns; nobody keeps it.
+type Transaction struct {
+	// Protocol names the vocabulary the device speaks, such as "http" or "fhir".
+	Protocol string
+	// Action is what the device wants done, in the protocol's own word.
+	Action string
+	// Resource names the kind of thing it is done to. It never holds an
+	// identifier: "Observation", not "Observation/42".
+	Resource string
+	// Bytes is the size of the payload as declared, or -1 if it was not.
+	Bytes int64
+	// Facts holds one object per vocabulary that describes this transaction.
+	// A policy sees each as input.request.<name>.
+	Facts []Field
+
+	// Of is the decision id of the transaction this one is a part of, or "".
+	// Part is its position in there, from 0.
+	Of   string
+	Part int
+}
+
+// A Class says how much harm a wrong deny does on a route.
+type Class string
+
+// The classes of routes.
+const (
+	LifeSafety     Class = "life-safety"
+	Clinical       Class = "clinical"
+	Administrative Class = "administrative"
+)
+
+// A Route is what a listener's traffic was matched to.
+type Route struct {
+	Name        string
+	Backend     string
+	Environment string
+	Class       Class
+}
+
+// A Cause says why a transaction was not allowed.
+type Cause uint8
+
+// Causes of a refusal. A device learns which kind it was, never more.
+const (
+	// CauseNone: it was allowed.
+	CauseNone Cause = iota
+	// CausePolicy: the policy set denied it.
+	CausePolicy
+	// CauseDevice: the device's registry record no longer permits a session.
+	CauseDevice
+	// CauseFault: something of ours failed (evaluation, record); trying again
+	// later may help.
+	CauseFault
+)
+
+// A Verdict is what became of a transaction's question.
+type Verdict struct {
+	// ID is the decision's id. It is safe to show to the device and finds the
+	// decision's record.
+	ID string
+	// Allow reports whether the transaction may be forwarded. The decision has
+	// then been accepted by the audit log.
+	Allow bool
+	Cause Cause
+}
+
+// Judge decides and records transactions. There is one, in the edge; adapters
+// are tested with another.
+//
+// Judge is safe for concurrent use. It never returns Allow without a decision
+// of a named policy revision and a record of it. It may wait: for the audit
+// log's back-pressure, up to ctx's end, which is a refusal.
+type Judge interface {
+	// Judge decides tx, sent in s and matched to r.
+	Judge(ctx context.Context, s *Session, r *Route, tx *Transaction) Verdict
+
+	// Refused records a transaction that could not be understood and was
+	// therefore refused without a question: code is the refusal in the
+	// protocol's own terms ("400"), why a sentence without any byte the device
+	// sent. r may be nil where no route matched. It returns the id to show.
+	Refused(ctx context.Context, s *Session, r *Route, tx *Transaction, code, why string) string
+
+	// Undelivered records that what was allowed under the decision id did not
+	// take its ordinary course: the backend failed, the device or the session
+	// went away.
+	Undelivered(s *Session, id, why string)
+
+	// Reaches reports whether the policy set in force can read the fact at
+	// path below input (such as "request", "fhir", "patient"). An adapter asks
+	// before it goes to the cost of learning a fact. A false answer is a
+	// promise: leaving the fact out changes no decision.
+	Reaches(path ...string) bool
+}
+
+// An Adapter speaks one protocol with devices.
+type Adapter interface {
+	// ALPN lists the application protocols to offer in the TLS handshake, in
+	// order of preference; nil offers none.
+	ALPN() []string
+
+	// Serve speaks with the device until either side is done, the session ends
+	// (s.Context) or it is asked to finish (s.Draining), and returns when
+	// everything it started has stopped. The caller closes conn when the
+	// session's context ends, which interrupts reads and writes, and after
+	// Serve returns.
+	Serve(conn net.Conn, s *Session)
+}

@@ -1,0 +1,127 @@
+package protocol
+
+import (
+	"context"
+	"crypto/x509"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/anteroom-iomt/anteroom/pkg/device"
+)
+
+// TLS holds the facts of a session's TLS connection.
+type TLS struct {
+	Version string // "1.3"
+	Cipher  string // IANA name
+	Group   string // key exchange group, such as "X25519MLKEM768"
+	SNI     string // lower case; "" if the device sent none
+	ALPN    string // negotiated application protocol, or ""
+	Resumed bool
+}
+
+// A Session is one live device connection: who it is, how it came, and whether
+// it may go on. Its identity was taken from the certificate shown in the
+// handshake and from nothing else (invariant 2).
+//
+// All methods are safe for concurrent use.
+type Session struct {
+	ID          string
+	Listener    string
+	Remote      netip.AddrPort
+	Started     time.Time
+	TLS         TLS
+	Certificate *x509.Certificate
+	Fingerprint string // SHA-256 of Certificate.Raw, lower-case hex
+
+	device   atomic.Pointer[device.Record]
+	ctx      context.Context
+	end      context.CancelCauseFunc
+	drain    chan struct{}
+	drainOne sync.Once
+
+	mu      sync.Mutex
+	held    map[*held]struct{}
+	ongoing atomic.Int64
+}
+
+// held is one long-lived transaction, decided once and asked about again when
+// the answer may have changed.
+type held struct {
+	again func() bool
+	stop  func()
+}
+
+// NewSession returns a session that lives until ctx ends or [Session.End] is
+// called. The caller fills the exported fields before it shares the session.
+func NewSession(ctx context.Context, rec *device.Record) *Session {
+	s := &Session{drain: make(chan struct{})}
+	s.ctx, s.end = context.WithCancelCause(ctx)
+	s.device.Store(rec)
+	return s
+}
+
+// Device returns the device's registry record as it stands now.
+func (s *Session) Device() *device.Record { return s.device.Load() }
+
+// SetDevice replaces the record. Only the session table calls it, when the
+// registry changed.
+func (s *Session) SetDevice(rec *device.Record) { s.device.Store(rec) }
+
+// Context ends when the session does; its cause says why.
+func (s *Session) Context() context.Context { return s.ctx }
+
+// End ends the session at once. The first cause is the one that counts.
+func (s *Session) End(cause error) { s.end(cause) }
+
+// Drain asks the session to finish what it is doing and take nothing new.
+func (s *Session) Drain() { s.drainOne.Do(func() { close(s.drain) }) }
+
+// Draining is closed when the session was asked to finish.
+func (s *Session) Draining() <-chan struct{} { return s.drain }
+
+// Begin counts a transaction as under way and returns what ends the count.
+// Status pages show it.
+func (s *Session) Begin() { s.ongoing.Add(1) }
+
+// Finish ends the count of [Session.Begin].
+func (s *Session) Finish() { s.ongoing.Add(-1) }
+
+// Ongoing returns the number of transactions under way.
+func (s *Session) Ongoing() int64 { return s.ongoing.Load() }
+
+// Hold registers a transaction that lasts (a WebSocket, a stream): when the
+// policy set or the device's record changes, again is called to judge it anew,
+// and stop if it may not go on. The caller calls release when the transaction
+// is over.
+func (s *Session) Hold(again func() bool, stop func()) (release func()) {
+	h := &held{again, stop}
+	s.mu.Lock()
+	if s.held == nil {
+		s.held = make(map[*held]struct{})
+	}
+	s.held[h] = struct{}{}
+	s.mu.Unlock()
+	return func() {
+		s.mu.Lock()
+		delete(s.held, h)
+		s.mu.Unlock()
+	}
+}
+
+// Recheck judges every held transaction anew and stops those that may not go
+// on.
+func (s *Session) Recheck() {
+	s.mu.Lock()
+	hs := make([]*held, 0, len(s.held))
+	for h := range s.held {
+		hs = append(hs, h)
+	}
+	s.mu.Unlock()
+	for _, h := range hs {
+		if !h.again() {
+			h.stop()
+		}
+	}
+}

@@ -1,0 +1,6 @@
+package zzwarm
+
+import (
+	_ "github.com/rogpeppe/go-internal/testscript"
+	_ "go.uber.org/goleak"
+)
