@@ -26,6 +26,12 @@ type Transaction struct {
 	// A policy sees each as input.request.<name>.
 	Facts []Field
 
+	// Omitted lists the paths below input whose facts the adapter left out
+	// because [Judge.Reaches] said they are not read. Should the policy set have
+	// changed meanwhile to one that reads them, the judge refuses rather than
+	// decide on less than the set asks for.
+	Omitted [][]string
+
 	// Of is the decision id of the transaction this one is a part of, or "".
 	// Part is its position in there, from 0.
 	Of   string
