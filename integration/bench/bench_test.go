@@ -1,0 +1,198 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestParseStat(t *testing.T) {
+	const line = "4242 (a (strange) name) S 17 4242 4242 0 -1 4194560 1 2 3 4 100 20 3 4 20 0 1 0 5 6 7\n"
+	got, err := parseStat([]byte(line))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := (procStat{parent: 17, own: 120, reaped: 7}); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	for _, bad := range []string{"", "1 (x", "1 (x) S 1 2", strings.Replace(line, " 100 ", " x ", 1)} {
+		if _, err := parseStat([]byte(bad)); err == nil {
+			t.Errorf("parseStat(%q) succeeds", bad)
+		}
+	}
+}
+
+func TestTreeCPUCountsDescendantsOnly(t *testing.T) {
+	stats := map[int]procStat{
+		1: {parent: 0, own: 1000}, 10: {parent: 1, own: 1, reaped: 2}, 11: {parent: 10, own: 30},
+		12: {parent: 11, own: 400}, 20: {parent: 1, own: 5000},
+	}
+	got, err := treeCPU(stats, 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := 433 * time.Second / clockTicks; got != want {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	if _, err := treeCPU(stats, 99); err == nil {
+		t.Error("a process that is gone has a CPU time")
+	}
+}
+
+func TestProcessIsCountedAndStopped(t *testing.T) {
+	if _, err := find("taskset"); err != nil {
+		t.Skip("taskset is not installed")
+	}
+	p, err := startPinned(0, "loop", t.TempDir(), nil, "sh", "-c", "while :; do :; done")
+	if err != nil {
+		t.Fatal(err)
+	}
+	deadline := time.Now().Add(time.Minute)
+	for {
+		used, err := p.cpu()
+		if err != nil {
+			p.stop()
+			t.Fatal(err)
+		}
+		if used > 0 {
+			break
+		}
+		if time.Now().After(deadline) {
+			p.stop()
+			t.Fatal("a busy loop has used no CPU time")
+		}
+	}
+	p.stop()
+	if _, err := p.cpu(); err == nil {
+		t.Error("a stopped process is still counted")
+	}
+}
+
+func TestParseLoad(t *testing.T) {
+	out := "Running 1s test\nresult requests 1000 duration_us 1000000 connect 0 read 2 write 0 status 3 timeout 0 p50_us 250 p99_us 900\n"
+	l, err := parseLoad(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l.requests != 1000 || l.duration != time.Second || l.p50 != 250*time.Microsecond || l.p99 != 900*time.Microsecond {
+		t.Errorf("got %+v", l)
+	}
+	if len(l.errors) != 2 || l.errors["read"] != 2 || l.errors["status"] != 3 {
+		t.Errorf("errors are %v", l.errors)
+	}
+	for _, bad := range []string{"", "result requests x", "result requests 0 duration_us 1"} {
+		if _, err := parseLoad(bad); err == nil {
+			t.Errorf("parseLoad(%q) succeeds", bad)
+		}
+	}
+}
+
+func TestParseStubStatus(t *testing.T) {
+	n, err := parseStubStatus("Active connections: 1 \nserver accepts handled requests\n 7 7 123 \nReading: 0 Writing: 1 Waiting: 0 \n")
+	if err != nil || n != 123 {
+		t.Errorf("got %d, %v", n, err)
+	}
+	if _, err := parseStubStatus("<html>"); err == nil {
+		t.Error("another page is taken for a count")
+	}
+}
+
+func TestMedian(t *testing.T) {
+	for _, c := range []struct {
+		in   []float64
+		want float64
+	}{{nil, 0}, {[]float64{3}, 3}, {[]float64{9, 1, 5}, 5}, {[]float64{4, 1, 3, 2}, 2.5}} {
+		if got := median(c.in); got != c.want {
+			t.Errorf("median(%v) = %v, want %v", c.in, got, c.want)
+		}
+	}
+}
+
+// TestReport holds what the table owes its reader: medians and ratios, a run
+// with faults has no figure, and who was not measured is named.
+func TestReport(t *testing.T) {
+	s := scenarios()[0]
+	r := &results{options: options{targets: "nginx,haproxy,caddy,anteroom", rounds: 3}, command: "bench"}
+	for _, f := range []float64{10, 30, 20} {
+		r.add(s, "nginx", sample{figure: f, note: "x"})
+		r.add(s, "anteroom", sample{figure: f * 1.5})
+	}
+	r.add(s, "caddy", sample{figure: 1, faults: []string{"7 × status error"}})
+	r.absent = append(r.absent, absence{"haproxy", "not installed (Debian package haproxy)"})
+
+	want := []line{
+		{"nginx", "20.0", "1.00", "10.0 30.0 20.0", "x"},
+		{"haproxy", "–", "–", "–", "not installed (Debian package haproxy)"},
+		{"caddy", "invalid", "–", "–", "round 1: 7 × status error"},
+		{"anteroom", "30.0", "1.50", "15.0 45.0 30.0", ""},
+	}
+	got := r.lines(s.name)
+	if len(got) != len(want) {
+		t.Fatalf("got %d lines, want %d", len(got), len(want))
+	}
+	for i := range want {
+		if got[i] != want[i] {
+			t.Errorf("line %d is %+v, want %+v", i, got[i], want[i])
+		}
+	}
+	if r.valid() {
+		t.Error("a run with faults is valid")
+	}
+	path := filepath.Join(t.TempDir(), "RESULTS.md")
+	if err := r.writeFile(path); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Contains(b, []byte("| anteroom | 30.0 | 1.50 |")) || !bytes.Contains(b, []byte("7 × status error")) {
+		t.Errorf("the file lacks a row:\n%s", b)
+	}
+}
+
+func TestUsage(t *testing.T) {
+	for _, args := range [][]string{
+		{"-rounds", "0"}, {"-duration", "1500ms"}, {"-server-cpu", "1"}, {"-load-cpu", "4096"}, {"stray"}, {"-no-such-flag"},
+	} {
+		if code := run(context.Background(), args, io.Discard, io.Discard); code != 2 {
+			t.Errorf("%v exits with %d, want 2", args, code)
+		}
+	}
+}
+
+// TestPeersDoTheJob starts each installed peer from its template and proves
+// that it does what it is measured at.
+func TestPeersDoTheJob(t *testing.T) {
+	if os.Getenv("ANTEROOM_REQUIRE_PEERS") == "" {
+		for _, p := range []string{"nginx", "haproxy", "wrk", "gcc", "taskset"} {
+			if _, err := find(p); err != nil {
+				t.Skipf("%s is not installed", p)
+			}
+		}
+	}
+	ctx := t.Context()
+	r, err := newRig(ctx, options{loadCPU: 0, serverCPU: 0}, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(r.close)
+	for _, tgt := range []target{&nginx{}, &haproxy{}} {
+		if _, err := tgt.prepare(ctx, r); err != nil {
+			t.Fatal(err)
+		}
+		run, err := tgt.start(ctx, r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := run.check(ctx, r); err != nil {
+			t.Errorf("%s: %v", tgt.name(), err)
+		}
+		run.stop()
+	}
+}

@@ -1,0 +1,184 @@
+// Command bench measures what Anteroom costs beside other gateways.
+//
+// Each target (nginx, HAProxy, Caddy and Anteroom) stands as a reverse proxy
+// with mutual TLS 1.3 between the same load and the same backend, on loopback.
+// The target is pinned to one core; load and backend share another. The figure
+// is the target's own CPU time, user and system, of all its processes, from
+// /proc, divided by the requests the load generator counted: it says what a
+// request costs, whatever else limits the rate. Targets take turns over several
+// rounds; the table shows medians and their ratio to nginx.
+//
+// Anteroom runs as it would in a hospital: shipped policies deciding each
+// request, the audit log recording it, an enrolled device sending it. The
+// others run without policy and without logs, tuned as their manuals say; their
+// configurations are the templates in the folder peers.
+//
+// A run in which a request failed, or was answered without reaching the
+// backend, is invalid; the table says so and the command exits with 1.
+//
+//	go run ./integration/bench                         # everything
+//	go run ./integration/bench -targets nginx,anteroom # some
+//	go run ./integration/bench -rounds 1 -duration 2s  # a quick look
+//
+// It needs Linux with two CPUs, and nginx, wrk, gcc, taskset and OpenSSL's
+// headers (Debian: nginx wrk gcc util-linux libssl-dev); haproxy if it is to be
+// measured. Caddy is built from source by the go command.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// options are the command's flags.
+type options struct {
+	rounds      int
+	duration    time.Duration
+	warmup      time.Duration
+	connections int
+	targets     string
+	scenarios   string
+	serverCPU   int
+	loadCPU     int
+	out         string
+	caddy       string
+	anteroom    string
+	keep        bool
+	verbose     bool
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// run is the whole command; it returns the exit code: 0, 1 when a measurement
+// is invalid or could not be made, 2 for wrong usage.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	var opt options
+	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
+	fs.SetOutput(stderr)
+	fs.IntVar(&opt.rounds, "rounds", 3, "how often each target takes its turn")
+	fs.DurationVar(&opt.duration, "duration", 10*time.Second, "length of one measurement")
+	fs.DurationVar(&opt.warmup, "warmup", 2*time.Second, "load before each measurement that is not counted")
+	fs.IntVar(&opt.connections, "connections", 32, "connections of the load generator")
+	fs.StringVar(&opt.targets, "targets", strings.Join(names(allTargets(opt)), ","), "which targets, in this order")
+	fs.StringVar(&opt.scenarios, "scenarios", strings.Join(scenarioNames(), ","), "which scenarios")
+	fs.IntVar(&opt.serverCPU, "server-cpu", 0, "CPU the target is pinned to")
+	fs.IntVar(&opt.loadCPU, "load-cpu", 1, "CPU that load and backend are pinned to")
+	fs.StringVar(&opt.out, "out", filepath.Join("integration", "bench", "RESULTS.md"), "file the table is also written to, from the module's root; empty for none")
+	fs.StringVar(&opt.caddy, "caddy", "", "a caddy binary to use instead of building "+caddyVersion)
+	fs.StringVar(&opt.anteroom, "anteroom", "", "an anteroom binary to use instead of building this tree's")
+	fs.BoolVar(&opt.keep, "keep", false, "keep the directory with configurations and logs")
+	fs.BoolVar(&opt.verbose, "v", false, "say more while measuring")
+	if err := fs.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return 0
+		}
+		return 2
+	}
+	if err := opt.check(fs.NArg()); err != nil {
+		fmt.Fprintln(stderr, "bench:", err)
+		return 2
+	}
+	res, err := measureAll(ctx, opt, stderr)
+	if err != nil {
+		fmt.Fprintln(stderr, "bench:", err)
+		return 1
+	}
+	res.command = strings.TrimSpace("go run ./integration/bench " + strings.Join(args, " "))
+	res.writeText(stdout)
+	if opt.out != "" {
+		if err := res.writeFile(opt.out); err != nil {
+			fmt.Fprintln(stderr, "bench:", err)
+			return 1
+		}
+		fmt.Fprintln(stdout, "written to", opt.out)
+	}
+	if !res.valid() {
+		fmt.Fprintln(stderr, "bench: at least one measurement is invalid; see the table")
+		return 1
+	}
+	return 0
+}
+
+func (o options) check(extra int) error {
+	switch {
+	case extra > 0:
+		return errors.New("no arguments are taken, only flags")
+	case o.rounds < 1, o.connections < 1:
+		return errors.New("-rounds and -connections must be at least 1")
+	case o.duration < time.Second || o.duration%time.Second != 0 || o.warmup%time.Second != 0:
+		return errors.New("-duration and -warmup are whole seconds")
+	case o.serverCPU == o.loadCPU:
+		return errors.New("-server-cpu and -load-cpu must differ")
+	case max(o.serverCPU, o.loadCPU) >= runtime.NumCPU():
+		return fmt.Errorf("this machine has %d CPUs; two are needed", runtime.NumCPU())
+	}
+	return nil
+}
+
+// measureAll prepares the rig and the targets, lets them take turns, and
+// returns what was measured. Everything it started has ended when it returns.
+func measureAll(ctx context.Context, opt options, progress io.Writer) (*results, error) {
+	targets, err := selectTargets(allTargets(opt), opt.targets)
+	if err != nil {
+		return nil, err
+	}
+	scenarios, err := selectScenarios(opt.scenarios)
+	if err != nil {
+		return nil, err
+	}
+	rig, err := newRig(ctx, opt, progress)
+	if err != nil {
+		return nil, err
+	}
+	defer rig.close()
+
+	res := &results{options: opt, machine: describeMachine(ctx)}
+	res.versions = append(res.versions, version{"backend", rig.backend.version}, version{"wrk", rig.wrkVersion})
+	var ready []target
+	for _, t := range targets {
+		rig.progress("preparing %s", t.name())
+		v, err := t.prepare(ctx, rig)
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		if err != nil {
+			res.absent = append(res.absent, absence{t.name(), err.Error()})
+			rig.progress("%s: %v", t.name(), err)
+			continue
+		}
+		res.versions = append(res.versions, version{t.name(), v})
+		ready = append(ready, t)
+	}
+	for round := range opt.rounds {
+		for _, s := range scenarios {
+			// The first target of a round is another one each time, so that no
+			// target always follows the same neighbour.
+			first := round % max(len(ready), 1)
+			for _, t := range slices.Concat(ready[first:], ready[:first]) {
+				smp := rig.measure(ctx, s, t)
+				if ctx.Err() != nil {
+					return nil, context.Cause(ctx)
+				}
+				rig.progress("round %d/%d  %-10s %-9s %s", round+1, opt.rounds, s.name, t.name(), smp)
+				res.add(s, t.name(), smp)
+			}
+		}
+	}
+	return res, nil
+}

@@ -1,0 +1,129 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+// caddyVersion is the Caddy that is built and measured.
+const caddyVersion = "v2.11.9"
+
+// nginx is the yardstick.
+type nginx struct{ bin, dir string }
+
+func (n *nginx) name() string { return "nginx" }
+
+func (n *nginx) prepare(ctx context.Context, r *rig) (string, error) {
+	var err error
+	if n.bin, err = find("nginx"); err != nil {
+		return "", errors.New("not installed (Debian package nginx)")
+	}
+	if n.dir, err = r.scratch("nginx"); err != nil {
+		return "", err
+	}
+	return nginxVersion(ctx, n.bin)
+}
+
+func (n *nginx) start(ctx context.Context, r *rig) (*running, error) {
+	conf := filepath.Join(n.dir, "nginx.conf")
+	return startPeer(ctx, r, n.name(), n.dir, conf, "nginx.conf.tmpl", n.bin, "-p", n.dir, "-c", conf)
+}
+
+// haproxy is HAProxy in the foreground, one process and one thread.
+type haproxy struct{ bin, dir string }
+
+func (h *haproxy) name() string { return "haproxy" }
+
+func (h *haproxy) prepare(ctx context.Context, r *rig) (string, error) {
+	var err error
+	if h.bin, err = find("haproxy"); err != nil {
+		return "", errors.New("not installed (Debian package haproxy)")
+	}
+	if h.dir, err = r.scratch("haproxy"); err != nil {
+		return "", err
+	}
+	return firstLine(exec.CommandContext(ctx, h.bin, "-v").Output())
+}
+
+func (h *haproxy) start(ctx context.Context, r *rig) (*running, error) {
+	conf := filepath.Join(h.dir, "haproxy.cfg")
+	return startPeer(ctx, r, h.name(), h.dir, conf, "haproxy.cfg.tmpl", h.bin, "-db", "-f", conf)
+}
+
+// caddy is built from source into the scratch directory.
+type caddy struct{ path, dir string }
+
+func (c *caddy) name() string { return "caddy" }
+
+func (c *caddy) prepare(ctx context.Context, r *rig) (string, error) {
+	var err error
+	if c.dir, err = r.scratch("caddy"); err != nil {
+		return "", err
+	}
+	if c.path == "" {
+		bin := filepath.Join(c.dir, "bin")
+		cmd := exec.CommandContext(ctx, "go", "install", "github.com/caddyserver/caddy/v2/cmd/caddy@"+caddyVersion)
+		cmd.Dir = c.dir
+		cmd.Env = append(cmd.Environ(), "GOBIN="+bin, "CGO_ENABLED=0", "GOFLAGS=")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return "", fmt.Errorf("not installed: go install of caddy %s: %w: %s", caddyVersion, err, lastLine(out))
+		}
+		c.path = filepath.Join(bin, "caddy")
+	}
+	if c.path, err = filepath.Abs(c.path); err != nil {
+		return "", err
+	}
+	v, err := firstLine(exec.CommandContext(ctx, c.path, "version").Output())
+	if err != nil {
+		return "", err
+	}
+	v, _, _ = strings.Cut(v, " ")
+	return "Caddy " + v, nil
+}
+
+func (c *caddy) start(ctx context.Context, r *rig) (*running, error) {
+	conf := filepath.Join(c.dir, "Caddyfile")
+	return startPeer(ctx, r, c.name(), c.dir, conf, "Caddyfile.tmpl", c.path, "run", "--adapter", "caddyfile", "--config", conf)
+}
+
+// startPeer renders a peer's configuration with a fresh port and starts it.
+func startPeer(ctx context.Context, r *rig, name, dir, conf, template string, argv ...string) (*running, error) {
+	f, err := r.front(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.render(template, conf, f); err != nil {
+		return nil, fmt.Errorf("configure %s: %w", name, err)
+	}
+	// The variables matter to Caddy alone: one thread for Go code, and a home
+	// that leaves the user's own alone.
+	env := []string{"GOMAXPROCS=1", "HOME=" + dir, "XDG_DATA_HOME=" + dir, "XDG_CONFIG_HOME=" + dir}
+	p, err := startPinned(r.opt.serverCPU, name, dir, env, argv...)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.ready(ctx, fmt.Sprintf("127.0.0.1:%d", f.Port)); err != nil {
+		p.stop()
+		return nil, err
+	}
+	return &running{process: p, port: f.Port, cert: r.pki.device.cert, key: r.pki.device.key, roots: r.pki.backendCA}, nil
+}
+
+func nginxVersion(ctx context.Context, bin string) (string, error) {
+	v, err := firstLine(exec.CommandContext(ctx, bin, "-v").CombinedOutput())
+	return strings.TrimPrefix(v, "nginx version: "), err
+}
+
+func firstLine(out []byte, err error) (string, error) {
+	line, _, _ := strings.Cut(string(out), "\n")
+	return strings.TrimSpace(line), err
+}
+
+func lastLine(out []byte) string {
+	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+	return lines[len(lines)-1]
+}

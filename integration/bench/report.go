@@ -1,0 +1,221 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+// results is all that one run of the command found out.
+type results struct {
+	options  options
+	command  string
+	machine  []string
+	versions []version
+	absent   []absence
+	rows     []*row
+}
+
+type version struct{ what, version string }
+
+// An absence is a target that could not be measured, and why.
+type absence struct{ target, why string }
+
+// A row is one target in one scenario.
+type row struct {
+	scenario scenario
+	target   string
+	samples  []sample
+}
+
+// add files a sample.
+func (r *results) add(s scenario, target string, smp sample) {
+	i := slices.IndexFunc(r.rows, func(w *row) bool { return w.scenario.name == s.name && w.target == target })
+	if i < 0 {
+		r.rows = append(r.rows, &row{scenario: s, target: target})
+		i = len(r.rows) - 1
+	}
+	r.rows[i].samples = append(r.rows[i].samples, smp)
+}
+
+// valid reports whether every measurement that was made counts.
+func (r *results) valid() bool {
+	return !slices.ContainsFunc(r.rows, func(w *row) bool { return len(w.faults()) > 0 })
+}
+
+func (w *row) faults() []string {
+	var fs []string
+	for i, s := range w.samples {
+		for _, f := range s.faults {
+			fs = append(fs, fmt.Sprintf("round %d: %s", i+1, f))
+		}
+	}
+	return fs
+}
+
+func (w *row) figures() []float64 {
+	fs := make([]float64, len(w.samples))
+	for i, s := range w.samples {
+		fs[i] = s.figure
+	}
+	return fs
+}
+
+// median returns the middle of v, or the mean of the two middle ones; 0 of
+// none. It leaves v as it is.
+func median(v []float64) float64 {
+	if len(v) == 0 {
+		return 0
+	}
+	s := slices.Sorted(slices.Values(v))
+	m := len(s) / 2
+	if len(s)%2 == 1 {
+		return s[m]
+	}
+	return (s[m-1] + s[m]) / 2
+}
+
+// A line is what the tables print of one row.
+type line struct{ target, median, ratio, rounds, note string }
+
+// lines returns the table of one scenario: measured targets, then absent ones.
+func (r *results) lines(scenarioName string) []line {
+	var base float64
+	for _, w := range r.rows {
+		if w.scenario.name == scenarioName && w.target == "nginx" && len(w.faults()) == 0 {
+			base = median(w.figures())
+		}
+	}
+	var ls []line
+	for _, name := range r.order() {
+		if i := slices.IndexFunc(r.absent, func(a absence) bool { return a.target == name }); i >= 0 {
+			ls = append(ls, line{target: name, median: "–", ratio: "–", rounds: "–", note: r.absent[i].why})
+			continue
+		}
+		i := slices.IndexFunc(r.rows, func(w *row) bool { return w.scenario.name == scenarioName && w.target == name })
+		if i < 0 {
+			continue
+		}
+		w := r.rows[i]
+		l := line{target: name, note: w.samples[len(w.samples)-1].note}
+		if fs := w.faults(); len(fs) > 0 {
+			l.median, l.ratio, l.rounds, l.note = "invalid", "–", "–", strings.Join(fs, "; ")
+			ls = append(ls, l)
+			continue
+		}
+		m := median(w.figures())
+		l.median, l.ratio = fmt.Sprintf("%.1f", m), "–"
+		if base > 0 {
+			l.ratio = fmt.Sprintf("%.2f", m/base)
+		}
+		var rounds []string
+		for _, f := range w.figures() {
+			rounds = append(rounds, fmt.Sprintf("%.1f", f))
+		}
+		l.rounds = strings.Join(rounds, " ")
+		ls = append(ls, l)
+	}
+	return ls
+}
+
+// order returns the targets as they were asked for.
+func (r *results) order() []string {
+	var out []string
+	for name := range strings.SplitSeq(r.options.targets, ",") {
+		out = append(out, strings.TrimSpace(name))
+	}
+	return out
+}
+
+// measured returns the scenarios that have rows, in order.
+func (r *results) measured() []scenario {
+	var out []scenario
+	for _, s := range scenarios() {
+		if slices.ContainsFunc(r.rows, func(w *row) bool { return w.scenario.name == s.name }) {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// writeText prints the tables for a terminal.
+func (r *results) writeText(w io.Writer) {
+	for _, s := range r.measured() {
+		fmt.Fprintf(w, "\n%s\n", s.title)
+		tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+		fmt.Fprintf(tw, "target\tmedian %s\t× nginx\trounds\tlast round\n", s.unit)
+		for _, l := range r.lines(s.name) {
+			fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\n", l.target, l.median, l.ratio, l.rounds, l.note)
+		}
+		tw.Flush()
+	}
+	fmt.Fprintln(w)
+}
+
+// writeFile writes the report, in Markdown, to path.
+func (r *results) writeFile(path string) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "# What a request costs\n\nWritten by `%s` on %s; do not edit.\n\n", r.command, time.Now().UTC().Format("2 January 2006"))
+	fmt.Fprintf(&b, "Each target is pinned to one core and takes its turn in %d rounds of %s over %d connections; load and backend share another core. "+
+		"The figure is the target's own user and system time divided by the requests that were answered. "+
+		"Anteroom decides every request by the shipped policies and records it; the others do neither.\n", r.options.rounds, r.options.duration, r.options.connections)
+	for _, s := range r.measured() {
+		fmt.Fprintf(&b, "\n## %s\n\n| target | median %s | × nginx | rounds | last round |\n|---|---:|---:|---|---|\n", s.title, s.unit)
+		for _, l := range r.lines(s.name) {
+			fmt.Fprintf(&b, "| %s | %s | %s | %s | %s |\n", l.target, l.median, l.ratio, l.rounds, cell(l.note))
+		}
+	}
+	b.WriteString("\n## Where\n\n")
+	for _, m := range r.machine {
+		fmt.Fprintf(&b, "- %s\n", m)
+	}
+	b.WriteString("\n## What\n\n| program | version |\n|---|---|\n")
+	for _, v := range r.versions {
+		fmt.Fprintf(&b, "| %s | %s |\n", v.what, cell(v.version))
+	}
+	b.WriteString("\nConfigurations: the templates in [peers](peers).\n")
+	return os.WriteFile(path, []byte(b.String()), 0o644)
+}
+
+// cell makes text fit into a table's cell.
+func cell(s string) string {
+	return strings.NewReplacer("|", `\|`, "\n", " ").Replace(s)
+}
+
+// describeMachine returns the facts a reader needs to judge the figures.
+func describeMachine(ctx context.Context) []string {
+	facts := []string{fmt.Sprintf("%d CPUs, %s", runtime.NumCPU(), procField("/proc/cpuinfo", "model name"))}
+	if m := procField("/proc/meminfo", "MemTotal"); m != "" {
+		facts = append(facts, "memory "+m)
+	}
+	if out, err := exec.CommandContext(ctx, "uname", "-sr").Output(); err == nil {
+		facts = append(facts, strings.TrimSpace(string(out)))
+	}
+	if b, err := os.ReadFile("/proc/loadavg"); err == nil {
+		f := strings.Fields(string(b))
+		facts = append(facts, "load average before the run "+f[0])
+	}
+	return append(facts, runtime.Version())
+}
+
+// procField returns the value of the first "name: value" line of a file.
+func procField(path, name string) string {
+	b, err := os.ReadFile(filepath.Clean(path))
+	if err != nil {
+		return ""
+	}
+	for l := range strings.Lines(string(b)) {
+		if k, v, ok := strings.Cut(l, ":"); ok && strings.TrimSpace(k) == name {
+			return strings.TrimSpace(v)
+		}
+	}
+	return ""
+}

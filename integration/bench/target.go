@@ -1,0 +1,122 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"time"
+)
+
+// A target is a gateway that is measured.
+type target interface {
+	name() string
+	// prepare finds or builds the program, writes what does not change between
+	// rounds, and returns its version. Its error says what to install.
+	prepare(ctx context.Context, r *rig) (version string, err error)
+	// start starts it, pinned to the server's CPU, and waits until it listens.
+	// The caller stops it.
+	start(ctx context.Context, r *rig) (*running, error)
+}
+
+// A running target and how a device reaches it.
+type running struct {
+	*process
+	port  int
+	cert  string // the device's chain and key
+	key   string
+	roots string // what the gateway's own certificate chains to
+}
+
+func (t *running) url() string { return fmt.Sprintf("https://%s:%d", frontHost, t.port) }
+
+// allTargets lists every target, nginx first: ratios are to it.
+func allTargets(opt options) []target {
+	return []target{&nginx{}, &haproxy{}, &caddy{path: opt.caddy}, &anteroom{path: opt.anteroom}}
+}
+
+func names(ts []target) []string {
+	ns := make([]string, len(ts))
+	for i, t := range ts {
+		ns[i] = t.name()
+	}
+	return ns
+}
+
+// selectTargets returns those named in the comma-separated list, in its order.
+func selectTargets(all []target, list string) ([]target, error) {
+	var picked []target
+	for name := range strings.SplitSeq(list, ",") {
+		i := slices.IndexFunc(all, func(t target) bool { return t.name() == strings.TrimSpace(name) })
+		if i < 0 {
+			return nil, fmt.Errorf("no target %q; there are %s", name, strings.Join(names(all), ", "))
+		}
+		picked = append(picked, all[i])
+	}
+	return picked, nil
+}
+
+// checkWithin bounds one request of check.
+const checkWithin = 10 * time.Second
+
+// check proves, before a target is measured, that it does the job: TLS 1.3, a
+// request with the device's certificate reaches the backend and its answer
+// comes back, a request without a certificate does not.
+func (t *running) check(ctx context.Context, r *rig) error {
+	body, err := os.ReadFile(r.body)
+	if err != nil {
+		return err
+	}
+	pem, err := os.ReadFile(t.roots)
+	if err != nil {
+		return err
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(pem) {
+		return fmt.Errorf("%s holds no certificate", t.roots)
+	}
+	device, err := tls.LoadX509KeyPair(t.cert, t.key)
+	if err != nil {
+		return fmt.Errorf("load the device's certificate: %w", err)
+	}
+	status, answer, version, err := t.post(ctx, string(body), &tls.Config{
+		RootCAs: roots, Certificates: []tls.Certificate{device}, MinVersion: tls.VersionTLS12,
+	})
+	switch {
+	case err != nil:
+		return fmt.Errorf("a request with a certificate: %w: %s", err, t.out)
+	case status != http.StatusCreated || !strings.Contains(answer, `"resourceType":"Observation"`):
+		return fmt.Errorf("a request with a certificate is answered with %d %.200q: %s", status, answer, t.out)
+	case version != tls.VersionTLS13:
+		return fmt.Errorf("speaks %s, not TLS 1.3", tls.VersionName(version))
+	}
+	status, _, _, err = t.post(ctx, string(body), &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12})
+	if err == nil && status < 400 {
+		return fmt.Errorf("a request without a certificate is answered with %d", status)
+	}
+	return nil
+}
+
+// post sends one request over a connection of its own.
+func (t *running) post(ctx context.Context, body string, conf *tls.Config) (status int, answer string, version uint16, err error) {
+	ctx, cancel := context.WithTimeout(ctx, checkWithin)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, t.url()+fhirPath, strings.NewReader(body))
+	if err != nil {
+		return 0, "", 0, err
+	}
+	req.Header.Set("Content-Type", "application/fhir+json")
+	tr := &http.Transport{TLSClientConfig: conf, DisableKeepAlives: true}
+	resp, err := (&http.Client{Transport: tr}).Do(req)
+	if err != nil {
+		return 0, "", 0, err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
+	return resp.StatusCode, string(b), resp.TLS.Version, err
+}
