@@ -1,0 +1,142 @@
+package ca
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"software.sslmate.com/src/go-pkcs12"
+)
+
+// A P12Form is a choice of PKCS#12 encryption.
+type P12Form string
+
+const (
+	// P12Modern is AES-256 with PBKDF2-HMAC-SHA256 and an HMAC-SHA256 (OpenSSL
+	// 1.1.0, Java 8u301, Windows Server 2019 and later read it).
+	P12Modern P12Form = "modern"
+	// P12Legacy is Triple DES with HMAC-SHA1, for devices that read nothing
+	// else. It protects little: move such a file by a trusted way only.
+	P12Legacy P12Form = "legacy"
+)
+
+// A Bundle is what a device or operator is handed: a private key, its
+// certificate chain, and the roots to check the gateway against. It exists for
+// as long as it takes to write it to files.
+type Bundle struct {
+	Name  string        // of the files; a valid id
+	Key   crypto.Signer // nil if the key stayed where it was made
+	Chain []*x509.Certificate
+	Roots []*x509.Certificate
+}
+
+// LogValue keeps keys out of logs.
+func (b *Bundle) LogValue() slog.Value { return slog.StringValue("bundle of " + b.Name) }
+
+// String keeps keys out of everything else that prints.
+func (b *Bundle) String() string { return "bundle of " + b.Name }
+
+// PKCS12 returns key, chain and roots in one encrypted PKCS#12 file.
+func (b *Bundle) PKCS12(password string, form P12Form) ([]byte, error) {
+	if b.Key == nil {
+		return nil, errors.New("encode PKCS#12: the private key is not here")
+	}
+	if len(b.Chain) == 0 {
+		return nil, errors.New("encode PKCS#12: no certificate")
+	}
+	if password == "" {
+		return nil, errors.New("encode PKCS#12: the password is empty")
+	}
+	var enc *pkcs12.Encoder
+	switch form {
+	case P12Modern, "":
+		enc = pkcs12.Modern2023
+	case P12Legacy:
+		enc = pkcs12.LegacyDES
+	default:
+		return nil, fmt.Errorf("encode PKCS#12: no such form: %q", form)
+	}
+	others := append(append([]*x509.Certificate(nil), b.Chain[1:]...), b.Roots...)
+	out, err := enc.Encode(b.Key, b.Chain[0], others, password)
+	if err != nil {
+		return nil, fmt.Errorf("encode PKCS#12: %w", err)
+	}
+	return out, nil
+}
+
+// P12Options asks [Bundle.WriteFiles] for a PKCS#12 file.
+type P12Options struct {
+	Password string
+	Form     P12Form
+}
+
+// WriteFiles writes a bundle into a directory, which is made if it is not
+// there: <name>.key (PKCS#8, 0600), <name>.crt (the chain), <name>.p12 if asked for
+// (0600) and ca.crt (the roots). Nothing is overwritten; a ca.crt with the same
+// content may be there. Either all files are written, and on stable storage
+// when it returns, or none stays. It returns their paths.
+func (b *Bundle) WriteFiles(dir string, p12 *P12Options) (paths []string, err error) {
+	if err := validID(b.Name); err != nil {
+		return nil, fmt.Errorf("write certificate files: name %.80q: %w", b.Name, err)
+	}
+	type file struct {
+		name string
+		data []byte
+		mode fs.FileMode
+	}
+	var files []file
+	if b.Key != nil {
+		data, err := KeyPEM(b.Key)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, file{b.Name + ".key", data, keyMode})
+	}
+	files = append(files, file{b.Name + ".crt", certPEM(b.Chain...), certMode})
+	if p12 != nil {
+		data, err := b.PKCS12(p12.Password, p12.Form)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, file{b.Name + ".p12", data, keyMode})
+	}
+	files = append(files, file{"ca.crt", certPEM(b.Roots...), certMode})
+
+	if err := os.MkdirAll(dir, dirMode); err != nil {
+		return nil, fmt.Errorf("write certificate files: %w", err)
+	}
+	var made []string
+	defer func() {
+		if err != nil {
+			for _, p := range made {
+				_ = os.Remove(p)
+			}
+		}
+	}()
+	for _, f := range files {
+		path := filepath.Join(dir, f.name)
+		switch err := writeNew(path, f.data, f.mode); {
+		case err == nil:
+			made = append(made, path)
+		case f.name == "ca.crt" && errors.Is(err, fs.ErrExist) && sameContent(path, f.data):
+		default:
+			return nil, fmt.Errorf("write certificate files: %w", err)
+		}
+		paths = append(paths, path)
+	}
+	if err := syncDir(dir); err != nil {
+		return nil, fmt.Errorf("write certificate files: %w", err)
+	}
+	return paths, nil
+}
+
+func sameContent(path string, want []byte) bool {
+	got, err := readLimited(path)
+	return err == nil && bytes.Equal(got, want)
+}

@@ -1,0 +1,129 @@
+package ca
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+)
+
+const (
+	// MaxCSR is the largest certificate signing request that is looked at, in
+	// bytes of DER. One with an 8192-bit RSA key takes 2.3 KiB; the rest is
+	// room for attestations in attributes.
+	MaxCSR = 16 << 10
+
+	// MinRSA and MaxRSA bound RSA keys, in bits: below is broken, above costs
+	// the gateway more in every handshake than it protects.
+	MinRSA = 2048
+	MaxRSA = 8192
+)
+
+// ErrCSR is wrapped by every error that says a signing request is not
+// acceptable.
+var ErrCSR = errors.New("signing request refused")
+
+func refuseCSR(format string, args ...any) error {
+	return fmt.Errorf("%w: %s", ErrCSR, fmt.Sprintf(format, args...))
+}
+
+// ParseCSR reads a signing request in DER or PEM form, of at most [MaxCSR]
+// bytes of DER, and checks it as [Authority.Issue] will. Data after the
+// request, other than white space, is refused. Errors wrap [ErrCSR].
+func ParseCSR(data []byte) (*x509.CertificateRequest, error) {
+	// PEM takes 4 bytes for 3 and a line break after 64, and has two lines
+	// around it.
+	if len(data) > 2*MaxCSR {
+		return nil, refuseCSR("larger than %d bytes", MaxCSR)
+	}
+	if trimmed := bytes.TrimSpace(data); bytes.HasPrefix(trimmed, []byte("-----BEGIN ")) {
+		block, rest := pem.Decode(trimmed)
+		switch {
+		case block == nil:
+			return nil, refuseCSR("damaged PEM")
+		case block.Type != "CERTIFICATE REQUEST" && block.Type != "NEW CERTIFICATE REQUEST":
+			return nil, refuseCSR("the PEM block is a %.40q, not a CERTIFICATE REQUEST", block.Type)
+		case len(bytes.TrimSpace(rest)) != 0:
+			return nil, refuseCSR("more data after the PEM block")
+		}
+		data = block.Bytes
+	}
+	if len(data) > MaxCSR {
+		return nil, refuseCSR("larger than %d bytes", MaxCSR)
+	}
+	csr, err := x509.ParseCertificateRequest(data)
+	if err != nil {
+		return nil, refuseCSR("malformed: %v", err)
+	}
+	if err := checkCSR(csr); err != nil {
+		return nil, err
+	}
+	return csr, nil
+}
+
+// bareCSR returns what of a signing request may reach the CA's engine: its
+// key and the proof of possession. Names, attributes and extensions stay
+// behind, so that no template can be made to use them.
+func bareCSR(csr *x509.CertificateRequest) (*x509.CertificateRequest, error) {
+	if csr == nil || len(csr.Raw) == 0 {
+		return nil, refuseCSR("it was not parsed from DER")
+	}
+	if len(csr.Raw) > MaxCSR {
+		return nil, refuseCSR("larger than %d bytes", MaxCSR)
+	}
+	// The fields of a struct can say something else than its signed bytes.
+	csr, err := x509.ParseCertificateRequest(csr.Raw)
+	if err != nil {
+		return nil, refuseCSR("malformed: %v", err)
+	}
+	if err := checkCSR(csr); err != nil {
+		return nil, err
+	}
+	return &x509.CertificateRequest{
+		Version:                  csr.Version,
+		Raw:                      csr.Raw,
+		RawTBSCertificateRequest: csr.RawTBSCertificateRequest,
+		RawSubjectPublicKeyInfo:  csr.RawSubjectPublicKeyInfo,
+		Signature:                csr.Signature,
+		SignatureAlgorithm:       csr.SignatureAlgorithm,
+		PublicKeyAlgorithm:       csr.PublicKeyAlgorithm,
+		PublicKey:                csr.PublicKey,
+	}, nil
+}
+
+// checkCSR checks key and signature. Cheap checks come first: verifying with
+// an absurd key is itself an attack.
+func checkCSR(csr *x509.CertificateRequest) error {
+	switch key := csr.PublicKey.(type) {
+	case *rsa.PublicKey:
+		if n := key.N.BitLen(); n < MinRSA || n > MaxRSA {
+			return refuseCSR("an RSA key of %d bits; %d to %d are accepted", n, MinRSA, MaxRSA)
+		}
+	case *ecdsa.PublicKey:
+		if key.Curve != elliptic.P256() && key.Curve != elliptic.P384() {
+			return refuseCSR("an ECDSA key on %s; P-256 and P-384 are accepted", key.Curve.Params().Name)
+		}
+	case ed25519.PublicKey:
+	default:
+		return refuseCSR("a key of type %v; RSA, ECDSA and Ed25519 are accepted", csr.PublicKeyAlgorithm)
+	}
+	switch csr.SignatureAlgorithm {
+	case x509.SHA256WithRSA, x509.SHA384WithRSA, x509.SHA512WithRSA,
+		x509.SHA256WithRSAPSS, x509.SHA384WithRSAPSS, x509.SHA512WithRSAPSS,
+		x509.ECDSAWithSHA256, x509.ECDSAWithSHA384, x509.ECDSAWithSHA512,
+		x509.PureEd25519:
+	case x509.UnknownSignatureAlgorithm:
+		return refuseCSR("signed with an unknown algorithm")
+	default:
+		return refuseCSR("signed with %v, which is not secure", csr.SignatureAlgorithm)
+	}
+	if err := csr.CheckSignature(); err != nil {
+		return refuseCSR("its signature does not verify")
+	}
+	return nil
+}

@@ -1,0 +1,134 @@
+package ca
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/smallstep/certificates/authority/provisioner"
+)
+
+// MinTTL is the shortest lifetime that can be asked for; certificates count
+// in whole seconds.
+const MinTTL = time.Second
+
+// ErrIntermediateEnded is wrapped by the error of [Authority.Issue] when the
+// intermediate's own validity is over, or does not begin yet.
+var ErrIntermediateEnded = errors.New("the intermediate CA certificate is outside its validity")
+
+// A Request asks for a certificate.
+type Request struct {
+	Profile Profile
+	ID      string                   // device id or operator name; empty for Server
+	CSR     *x509.CertificateRequest // parsed; only its key counts
+	// TTL is how long the certificate is valid from now. Policy on how long
+	// that may be is the caller's; the end of the intermediate is this
+	// package's: past it, a certificate is cut short.
+	TTL   time.Duration
+	Names []string // Server only: DNS names and IP addresses
+}
+
+// Issued is a new certificate.
+type Issued struct {
+	Leaf     *x509.Certificate
+	Chain    []*x509.Certificate // leaf, intermediate
+	ChainPEM []byte              // the same, as files and TLS stacks want it
+	// CutShort says that the lifetime asked for would have outlived the
+	// intermediate, and that the certificate ends with it instead.
+	CutShort bool
+}
+
+// Issue issues a certificate. It is the only way to one. The certificate is on
+// stable storage before Issue returns it.
+//
+// A lifetime that would outlive the intermediate is cut short rather than
+// refused: in the last years of an intermediate a device still gets a
+// certificate, and CutShort and a warning in the log say so.
+func (a *Authority) Issue(ctx context.Context, r Request) (*Issued, error) {
+	issued, err := a.issue(ctx, &r)
+	if err != nil {
+		who := r.ID
+		if r.Profile == Server {
+			who = fmt.Sprintf("%.200q", r.Names)
+		}
+		return nil, fmt.Errorf("issue %s certificate for %.220s: %w", r.Profile, who, err)
+	}
+	return issued, nil
+}
+
+func (a *Authority) issue(ctx context.Context, r *Request) (*Issued, error) {
+	csr, err := bareCSR(r.CSR)
+	if err != nil {
+		return nil, err
+	}
+	want, err := a.contentOf(r, csr.PublicKey)
+	if err != nil {
+		return nil, err
+	}
+	ski, err := keyID(csr.RawSubjectPublicKeyInfo)
+	if err != nil {
+		return nil, err
+	}
+	v, err := a.validityOf(r)
+	if err != nil {
+		return nil, err
+	}
+	if err := a.enter(ctx); err != nil {
+		return nil, err
+	}
+	defer a.leave()
+	// The engine runs enforcers last: nothing changes the certificate after.
+	enforce := provisioner.CertificateEnforcerFunc(func(cert *x509.Certificate) error {
+		if err := want.check(cert); err != nil {
+			return fmt.Errorf("the template made another certificate than its profile: %w", err)
+		}
+		cert.NotBefore, cert.NotAfter = v.notBefore, v.notAfter
+		cert.SubjectKeyId = ski
+		serial, err := newSerial()
+		cert.SerialNumber = serial
+		return err
+	})
+	chain, err := a.engine.SignWithContext(ctx, csr, provisioner.SignOptions{},
+		want.option(a.templates[r.Profile]), enforce)
+	if err != nil {
+		return nil, err
+	}
+	if v.cutShort {
+		a.log.Warn("certificate cut short: it would have outlived the intermediate CA certificate",
+			"profile", r.Profile.String(), "id", r.ID, "not_after", v.notAfter)
+	}
+	return &Issued{Leaf: chain[0], Chain: chain, ChainPEM: certPEM(chain...), CutShort: v.cutShort}, nil
+}
+
+type validity struct {
+	notBefore, notAfter time.Time
+	cutShort            bool
+}
+
+func (a *Authority) validityOf(r *Request) (v validity, err error) {
+	if r.TTL < MinTTL {
+		return v, fmt.Errorf("lifetime %v is shorter than %v", r.TTL, MinTTL)
+	}
+	now, ca := a.clock().UTC(), a.issuer()
+	if now.Before(ca.NotBefore) || !now.Before(ca.NotAfter) {
+		return v, fmt.Errorf("%w (%s to %s)", ErrIntermediateEnded,
+			ca.NotBefore.Format(time.RFC3339), ca.NotAfter.Format(time.RFC3339))
+	}
+	backdate := a.backdate
+	if r.Profile == Server {
+		// What renews server certificates measures from not-before: back-dated
+		// by more than its lifetime, a certificate is due for renewal at birth.
+		backdate = min(backdate, r.TTL)
+	}
+	v.notBefore = now.Add(-backdate).Truncate(time.Second)
+	if v.notBefore.Before(ca.NotBefore) {
+		v.notBefore = ca.NotBefore
+	}
+	v.notAfter = now.Add(r.TTL).Truncate(time.Second)
+	if v.notAfter.After(ca.NotAfter) {
+		v.notAfter, v.cutShort = ca.NotAfter, true
+	}
+	return v, nil
+}

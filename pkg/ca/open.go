@@ -1,0 +1,288 @@
+package ca
+
+import (
+	"context"
+	"crypto"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/smallstep/certificates/authority"
+	"github.com/smallstep/certificates/authority/config"
+	"github.com/smallstep/certificates/db"
+	"go.step.sm/crypto/pemutil"
+
+	"github.com/anteroom-iomt/anteroom/certs"
+)
+
+// ErrClosed is returned by calls on an Authority that was closed.
+var ErrClosed = errors.New("the CA is closed")
+
+// ErrPassphrase is wrapped by the error of [Open] when the passphrase does not
+// decrypt the intermediate's key.
+var ErrPassphrase = errors.New("wrong passphrase")
+
+// Config says which CA [Open] opens.
+type Config struct {
+	Dir         string // as given to Init
+	TrustDomain string // must be the one the CA was made for
+	Passphrase  []byte // of the intermediate's key; not kept
+	// Backdate is how far a certificate's not-before lies before its issue.
+	// Zero means not at all.
+	Backdate time.Duration
+	Logger   *slog.Logger     // default: nothing is logged
+	Clock    func() time.Time // default time.Now
+}
+
+// An Authority is an open CA. Its methods are safe for concurrent use.
+type Authority struct {
+	trustDomain  string
+	organisation string
+	backdate     time.Duration
+	log          *slog.Logger
+	clock        func() time.Time
+
+	rootCerts         []*x509.Certificate
+	intermediateCerts []*x509.Certificate // the first one signs
+	rootPool          *x509.CertPool
+	intermediatePool  *x509.CertPool
+	templates         map[Profile]string
+
+	engine *authority.Authority
+	db     db.AuthDB
+
+	mu     sync.RWMutex // held for reading by every call that uses engine or db
+	closed bool
+}
+
+// Open opens the CA in a directory. It fails if another process has it open.
+// The root's key is not needed and not looked for.
+func Open(ctx context.Context, cfg Config) (*Authority, error) {
+	a, err := open(ctx, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("open CA in %s: %w", cfg.Dir, err)
+	}
+	return a, nil
+}
+
+func open(ctx context.Context, cfg Config) (_ *Authority, err error) {
+	if cfg.Backdate < 0 {
+		return nil, errors.New("back-dating is negative")
+	}
+	a := &Authority{
+		trustDomain: cfg.TrustDomain, backdate: cfg.Backdate, log: cfg.Logger, clock: cfg.Clock,
+	}
+	if a.log == nil {
+		a.log = slog.New(slog.DiscardHandler)
+	}
+	if a.clock == nil {
+		a.clock = time.Now
+	}
+	if a.templates, err = loadTemplates(); err != nil {
+		return nil, err
+	}
+	if a.rootCerts, err = readCerts(filepath.Join(cfg.Dir, rootFile)); err != nil {
+		return nil, err
+	}
+	if a.intermediateCerts, err = readCerts(filepath.Join(cfg.Dir, intermediateFile)); err != nil {
+		return nil, err
+	}
+	a.rootPool, a.intermediatePool = pool(a.rootCerts), pool(a.intermediateCerts)
+	if err := a.checkChain(); err != nil {
+		return nil, err
+	}
+	signer, err := a.readKey(filepath.Join(cfg.Dir, intermediateKeyFile), cfg.Passphrase)
+	if err != nil {
+		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	// An absent database would be made anew, and every revocation forgotten.
+	path := filepath.Join(cfg.Dir, databaseFile)
+	if _, err := os.Stat(path); err != nil {
+		return nil, fmt.Errorf("database: %w", err)
+	}
+	if a.db, err = openDatabase(path); err != nil {
+		return nil, fmt.Errorf("database %s (a running gateway holds it, or a command that works on the state directory): %w", path, err)
+	}
+	a.engine, err = authority.NewEmbedded(
+		authority.WithConfig(&config.Config{AuthorityConfig: &config.AuthConfig{}}),
+		authority.WithX509RootCerts(a.rootCerts...),
+		authority.WithX509Signer(a.issuer(), signer),
+		authority.WithDatabase(a.db),
+		authority.WithQuietInit(),
+	)
+	if err != nil {
+		return nil, errors.Join(err, a.db.Shutdown())
+	}
+	if left := a.issuer().NotAfter.Sub(a.clock()); left < warnBefore {
+		a.log.Warn("the intermediate CA certificate ends soon", "not_after", a.issuer().NotAfter)
+	}
+	return a, nil
+}
+
+// warnBefore is when Open begins to warn of the intermediate's end: with less
+// than this, certificates of the usual lifetime are already cut short.
+const warnBefore = 365 * 24 * time.Hour
+
+// Close waits for calls under way and releases the database. Closing twice is
+// no error.
+func (a *Authority) Close() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.closed {
+		return nil
+	}
+	a.closed = true
+	if err := a.engine.Shutdown(); err != nil {
+		return fmt.Errorf("close CA: %w", err)
+	}
+	return nil
+}
+
+// enter is called by everything that uses the engine or the database. If it
+// returns nil, leave must be called.
+func (a *Authority) enter(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	a.mu.RLock()
+	if a.closed {
+		a.mu.RUnlock()
+		return ErrClosed
+	}
+	return nil
+}
+
+func (a *Authority) leave() { a.mu.RUnlock() }
+
+// TrustDomain returns the trust domain the CA issues for.
+func (a *Authority) TrustDomain() string { return a.trustDomain }
+
+// Organisation returns the organisation the CA was made for.
+func (a *Authority) Organisation() string { return a.organisation }
+
+// issuer is the intermediate that signs.
+func (a *Authority) issuer() *x509.Certificate { return a.intermediateCerts[0] }
+
+// checkChain checks that the files belong together and are for this trust
+// domain. Expiry is no reason not to open: revoking must still work.
+func (a *Authority) checkChain() error {
+	for i, c := range a.intermediateCerts {
+		// Verified at a time within its validity, so that age is no matter here.
+		if _, err := c.Verify(x509.VerifyOptions{
+			Roots: a.rootPool, Intermediates: a.intermediatePool,
+			CurrentTime: c.NotBefore.Add(time.Second), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
+		}); err != nil {
+			return fmt.Errorf("%s: certificate %d does not chain to a root in %s: %w", intermediateFile, i+1, rootFile, err)
+		}
+		if !c.IsCA {
+			return fmt.Errorf("%s: certificate %d is not a CA's", intermediateFile, i+1)
+		}
+	}
+	uri, err := onlyURI(a.issuer())
+	if err != nil {
+		return fmt.Errorf("%s: %w", intermediateFile, err)
+	}
+	if want := scheme + "://" + a.trustDomain; uri != want {
+		return fmt.Errorf("the CA was made for trust domain %q, not for %q", uri, want)
+	}
+	if o := a.issuer().Subject.Organization; len(o) == 1 {
+		a.organisation = o[0]
+		return nil
+	}
+	return fmt.Errorf("%s: the certificate names no organisation", intermediateFile)
+}
+
+func (a *Authority) readKey(path string, passphrase []byte) (crypto.Signer, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("key: %w", err)
+	}
+	if info.Mode().Perm()&0o077 != 0 {
+		a.log.Warn("others than its owner can read the CA's key file", "file", path, "mode", info.Mode().Perm().String())
+	}
+	data, err := readLimited(path)
+	if err != nil {
+		return nil, fmt.Errorf("key: %w", err)
+	}
+	if block, _ := pem.Decode(data); block == nil || block.Type != "ENCRYPTED PRIVATE KEY" {
+		return nil, fmt.Errorf("key %s is not an encrypted PKCS#8 key in PEM form", path)
+	}
+	if len(passphrase) == 0 {
+		return nil, fmt.Errorf("key %s: %w: it is empty", path, ErrPassphrase)
+	}
+	parsed, err := pemutil.ParseKey(data, pemutil.WithPassword(passphrase))
+	if err != nil {
+		// The format has no check of its own: a wrong passphrase shows as bad
+		// padding or as a malformed key.
+		return nil, fmt.Errorf("key %s: %w", path, ErrPassphrase)
+	}
+	signer, ok := parsed.(crypto.Signer)
+	if !ok {
+		return nil, fmt.Errorf("key %s is a %T, which cannot sign", path, parsed)
+	}
+	pub, ok := signer.Public().(interface{ Equal(crypto.PublicKey) bool })
+	if !ok || !pub.Equal(a.issuer().PublicKey) {
+		return nil, fmt.Errorf("key %s does not belong to the first certificate in %s", path, intermediateFile)
+	}
+	return signer, nil
+}
+
+// loadTemplates reads the profiles' templates.
+func loadTemplates() (map[Profile]string, error) {
+	out := make(map[Profile]string, 3)
+	for p, name := range map[Profile]string{Device: certs.Device, Operator: certs.Operator, Server: certs.Server} {
+		b, err := fs.ReadFile(certs.FS, name)
+		if err != nil {
+			return nil, err
+		}
+		out[p] = string(b)
+	}
+	return out, nil
+}
+
+// maxFile bounds the PEM files that are read: a hundred certificates and more.
+const maxFile = 1 << 20
+
+func readLimited(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if info.Size() > maxFile {
+		return nil, fmt.Errorf("%s is larger than %d bytes", path, maxFile)
+	}
+	return os.ReadFile(path)
+}
+
+func readCerts(path string) ([]*x509.Certificate, error) {
+	data, err := readLimited(path)
+	if err != nil {
+		return nil, err
+	}
+	list, err := pemutil.ParseCertificateBundle(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if len(list) == 0 {
+		return nil, fmt.Errorf("%s holds no certificate", path)
+	}
+	return list, nil
+}
+
+func pool(list []*x509.Certificate) *x509.CertPool {
+	p := x509.NewCertPool()
+	for _, c := range list {
+		p.AddCert(c)
+	}
+	return p
+}
