@@ -25,6 +25,6 @@
 // is the registry's to say, every time.
 //
 // The engine is github.com/smallstep/certificates, used as a library without
-// provisioners: it opens no socket, starts no goroutine, makes no network
+// provisioners: an Authority opens no socket, starts no goroutine, makes no network
 // request and prints nothing. An Authority is safe for concurrent use.
 package ca

@@ -1,0 +1,29 @@
+package ca
+
+import (
+	"fmt"
+	"os"
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) {
+	if role := os.Getenv(childRole); role != "" {
+		child(role)
+		return
+	}
+	code := m.Run()
+	if dir, err := made(); err == nil {
+		_ = os.RemoveAll(dir)
+	}
+	if code == 0 {
+		// glog starts one when the program starts: the engine links a database
+		// driver (badger, never opened here) that links it.
+		if err := goleak.Find(goleak.IgnoreTopFunction("github.com/golang/glog.(*fileSink).flushDaemon")); err != nil {
+			fmt.Fprintln(os.Stderr, "goroutines leaked:", err)
+			code = 1
+		}
+	}
+	os.Exit(code)
+}
