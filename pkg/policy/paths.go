@@ -1,0 +1,78 @@
+package policy
+
+import "fmt"
+
+// A paths is a set of paths below input, as a tree. A nil *paths is the empty
+// set: nothing there is read, not even whether it exists.
+type paths struct {
+	// all: everything from here down is read.
+	all  bool
+	kids map[string]*paths
+}
+
+// everything is the set of all paths below any point.
+var everything = &paths{all: true}
+
+// touch adds that the value at path is asked for, if only whether it exists.
+func (p *paths) touch(path []string) *paths {
+	for _, name := range path {
+		if p.all {
+			return p
+		}
+		next := p.kids[name]
+		if next == nil {
+			next = &paths{}
+			if p.kids == nil {
+				p.kids = map[string]*paths{}
+			}
+			p.kids[name] = next
+		}
+		p = next
+	}
+	return p
+}
+
+// add adds the value at path and all below it.
+func (p *paths) add(path []string) {
+	p = p.touch(path)
+	p.all, p.kids = true, nil
+}
+
+// at returns what of the member name is read, or nil if nothing is.
+func (p *paths) at(name string) *paths {
+	switch {
+	case p == nil:
+		return nil
+	case p.all:
+		return everything
+	}
+	return p.kids[name]
+}
+
+// reaches reports whether anything at path, or below it, is read, or whether
+// path exists.
+func (p *paths) reaches(path []string) bool {
+	for _, name := range path {
+		if p = p.at(name); p == nil {
+			return false
+		}
+	}
+	return p != nil
+}
+
+// list returns the paths as texts such as "input.device.class", sorted by the
+// caller. A path that is only asked whether it exists ends in "?".
+func (p *paths) list(prefix string, out *[]string) {
+	switch {
+	case p.all:
+		*out = append(*out, prefix)
+	case len(p.kids) == 0:
+		*out = append(*out, prefix+"?")
+	}
+	for name, k := range p.kids {
+		k.list(prefix+"."+name, out)
+	}
+}
+
+// joined is a path as a map key; no two paths share one.
+func joined(path []string) string { return fmt.Sprintf("%q", path) }

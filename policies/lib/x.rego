@@ -1,0 +1,3 @@
+package anteroom.lib.x
+
+y := 1
