@@ -2,7 +2,7 @@
 {
 	"subject": {"commonName": {{ toJson .Name }}, "organization": [{{ toJson .Organisation }}]},
 	"sans": [{"type": "uri", "value": {{ toJson .URI }}}],
-	"keyUsage": ["digitalSignature"{{ if .KeyEncipherment }}, "keyEncipherment"{{ end }}],
+	"keyUsage": ["digitalSignature"],
 	"extKeyUsage": ["clientAuth"],
 	"basicConstraints": {"isCA": false}
 }

@@ -94,3 +94,19 @@ func device1(t testing.TB, kind KeyKind) Request {
 	}
 	return Request{Profile: Device, ID: "pump-1", CSR: csr, TTL: 24 * time.Hour}
 }
+
+func mustRead(t testing.TB, path string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+func overwrite(t testing.TB, path string, data []byte) {
+	t.Helper()
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -61,8 +61,6 @@ type content struct {
 // contentOf says what a certificate for the request and key will contain.
 func (a *Authority) contentOf(r *Request, key any) (*content, error) {
 	c := &content{organisation: a.organisation, extKeyUsage: x509.ExtKeyUsageClientAuth}
-	// TLS 1.2 key exchange by RSA encryption, which old devices may need.
-	_, c.keyEncipherment = key.(*rsa.PublicKey)
 	switch r.Profile {
 	case Device, Operator:
 		if len(r.Names) != 0 {
@@ -84,6 +82,9 @@ func (a *Authority) contentOf(r *Request, key any) (*content, error) {
 			return nil, err
 		}
 		c.extKeyUsage = x509.ExtKeyUsageServerAuth
+		// TLS 1.2 key exchange by RSA encryption, which old devices may need. It
+		// is the server's key that is encrypted to, never the client's.
+		_, c.keyEncipherment = key.(*rsa.PublicKey)
 	default:
 		return nil, fmt.Errorf("no such profile: %v", r.Profile)
 	}
