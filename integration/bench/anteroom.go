@@ -2,16 +2,89 @@ package main
 
 import (
 	"context"
-	"errors"
+	"fmt"
+	"os/exec"
+	"path/filepath"
 )
 
-// anteroom is the gateway of this tree.
-type anteroom struct{ path string }
+// The device that sends Anteroom's load: a class that the shipped policies
+// let report vital signs.
+const (
+	benchDevice = "bench-monitor"
+	benchClass  = "patient-monitor"
+)
+
+// anteroom is the gateway of this tree, set up with the commands an operator
+// types: init, device enroll, run.
+type anteroom struct{ path, dir string }
 
 func (a *anteroom) name() string { return "anteroom" }
 
 func (a *anteroom) prepare(ctx context.Context, r *rig) (string, error) {
-	return "", errors.New("n/a")
+	var err error
+	if a.dir, err = r.scratch("anteroom"); err != nil {
+		return "", err
+	}
+	if a.path == "" {
+		a.path = filepath.Join(r.dir, "anteroom-bin")
+		cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", a.path, "./cmd/anteroom")
+		cmd.Dir = r.root
+		cmd.Env = append(cmd.Environ(), "CGO_ENABLED=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return "", fmt.Errorf("go build: %w: %s", err, lastLine(out))
+		}
+	}
+	if a.path, err = filepath.Abs(a.path); err != nil {
+		return "", err
+	}
+	for _, args := range [][]string{
+		{"init", "--dir", a.dir, "--trust-domain", "bench.example", "--organisation", "Bench", "--host", frontHost, "--yes"},
+		{"device", "enroll", benchDevice, "--class", benchClass, "--out", filepath.Join(a.dir, "enrolled")},
+	} {
+		cmd := exec.CommandContext(ctx, a.path, args...)
+		cmd.Dir = a.dir
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return "", fmt.Errorf("anteroom %s: %w: %s", args[0], err, lastLine(out))
+		}
+	}
+	return a.version(ctx, r), nil
 }
 
-func (a *anteroom) start(ctx context.Context, r *rig) (*running, error) { return nil, nil }
+// version names the commit the binary was built from, as git describes it.
+func (a *anteroom) version(ctx context.Context, r *rig) string {
+	cmd := exec.CommandContext(ctx, "git", "describe", "--tags", "--always", "--dirty")
+	cmd.Dir = r.root
+	if v, err := firstLine(cmd.Output()); err == nil && v != "" {
+		return "Anteroom " + v
+	}
+	return "Anteroom, of this tree"
+}
+
+func (a *anteroom) start(ctx context.Context, r *rig) (*running, error) {
+	f, err := r.front(a.dir)
+	if err != nil {
+		return nil, err
+	}
+	telemetry, err := freePort()
+	if err != nil {
+		return nil, err
+	}
+	conf := filepath.Join(a.dir, "anteroom.yaml")
+	data := struct {
+		front
+		TelemetryPort int
+	}{f, telemetry}
+	if err := r.render("anteroom.yaml.tmpl", conf, data); err != nil {
+		return nil, err
+	}
+	p, err := startPinned(r.opt.serverCPU, a.name(), a.dir, []string{"GOMAXPROCS=1"}, a.path, "run", "--config", conf)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.ready(ctx, fmt.Sprintf("127.0.0.1:%d", f.Port)); err != nil {
+		p.stop()
+		return nil, err
+	}
+	out := filepath.Join(a.dir, "enrolled", benchDevice)
+	return &running{process: p, port: f.Port, cert: out + ".crt", key: out + ".key", roots: filepath.Join(a.dir, "root-ca.crt")}, nil
+}

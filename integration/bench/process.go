@@ -75,11 +75,19 @@ func (p *process) ready(ctx context.Context, addr string) error {
 		select {
 		case <-tick.C:
 		case <-p.done:
-			return fmt.Errorf("%s ended before it listened: %v: %s", p.name, p.err, p.out)
+			return fmt.Errorf("%s ended before it listened (%w): %s", p.name, p.exit(), p.out)
 		case <-ctx.Done():
 			return fmt.Errorf("%s does not listen on %s: %s", p.name, addr, p.out)
 		}
 	}
+}
+
+// exit returns how the process ended. It is called after done.
+func (p *process) exit() error {
+	if p.err == nil {
+		return errors.New("exit status 0")
+	}
+	return p.err
 }
 
 // stop asks the process to end, kills its group if it does not, and waits.

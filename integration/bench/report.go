@@ -155,7 +155,7 @@ func (r *results) writeText(w io.Writer) {
 		for _, l := range r.lines(s.name) {
 			fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\n", l.target, l.median, l.ratio, l.rounds, l.note)
 		}
-		tw.Flush()
+		_ = tw.Flush() // the terminal's matter
 	}
 	fmt.Fprintln(w)
 }
