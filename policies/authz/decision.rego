@@ -2,8 +2,8 @@
 # title: The decision
 # description: |
 #   Combines what the other rules say. A transaction is allowed when at least
-#   one rule allows it and none denies it. Nothing else belongs in this file: to
-#   change what is allowed, add a rule to a file of its own, or data.
+#   one rule allows it and none denies it. To change what is allowed, add data,
+#   or a rule in a file of its own; this file stays as it is.
 # custom:
 #   controls:
 #     - HIPAA 164.312(a)(1) Access control
@@ -11,13 +11,13 @@
 package anteroom.authz
 
 # METADATA
-# title: Allow only on a reason, and against no reason to deny
-# description: Read by the gateway. Every field is required.
+# title: What the gateway reads
+# description: All four fields are required, and there are no others.
 # entrypoint: true
 decision := {
 	"allow": permitted,
 	"reasons": allow,
-	"denials": deny,
+	"denials": (deny | silence),
 	"obligations": obligations,
 }
 
@@ -29,15 +29,30 @@ permitted if {
 }
 
 # METADATA
-# title: Reasons to deny
+# title: What is said when nothing allows and nothing denies
 # description: |
-#   Other files add to this set. This rule adds nothing; it names the set, so
-#   that the decision is complete without any that does.
-# scope: document
-deny contains reason if some reason in []
+#   Not a reason to deny: a rule in another file may still allow, and then this
+#   is not said.
+silence contains sentence if {
+	count(allow) == 0
+	count(deny) == 0
+	sentence := trim_space(sprintf("nothing allows a device of class %q to do this: %s %s", [
+		input.device.class,
+		input.request.action,
+		input.request.resource,
+	]))
+}
 
 # METADATA
-# title: What the gateway must also do
-# description: As for deny, other files add to this set and this rule adds nothing.
-# scope: document
-obligations contains duty if some duty in []
+# title: Closed for everybody
+# description: |
+#   A list of reasons in data.closed, such as "the archive is being moved", denies
+#   everything while it is there. The other files add their own reasons to deny.
+deny contains reason if some reason in data.closed
+
+# METADATA
+# title: What the gateway must also do, always
+# description: |
+#   A list in data.obligations, such as [{"limit_rps": 100}], holds for all that is
+#   allowed. The gateway denies what it would have to do and cannot.
+obligations contains duty if some duty in data.obligations

@@ -1,0 +1,45 @@
+# Posture.
+#
+# How healthy a device must be. data.posture holds the limits. Devices that a
+# patient's life depends on are never cut off here: a wrong deny would harm
+# more than the weakness it is about.
+package anteroom.authz
+
+import data.anteroom.lib.device
+
+# METADATA
+# title: No device with a critical known vulnerability
+# custom:
+#   controls:
+#     - HIPAA 164.308(a)(1)(ii)(B) Risk management
+#     - NIST 800-53 RA-5 Vulnerability monitoring and scanning
+#     - NIST 800-53 SI-2 Flaw remediation
+deny contains "the device has a known critical vulnerability" if {
+	input.device.posture.max_cvss >= data.posture.critical_cvss
+	device.expendable
+}
+
+# METADATA
+# title: No device whose health nobody has looked at for too long
+# custom:
+#   controls:
+#     - HIPAA 164.308(a)(1)(ii)(B) Risk management
+#     - NIST 800-53 RA-5 Vulnerability monitoring and scanning
+#     - NIST 800-53 SI-2 Flaw remediation
+deny contains "the device's last security assessment is too long ago" if {
+	input.device.posture.age_days > data.posture.max_age_days
+	device.expendable
+}
+
+# METADATA
+# title: No device whose health nobody has looked at, where that is required
+# custom:
+#   controls:
+#     - HIPAA 164.308(a)(1)(ii)(B) Risk management
+#     - NIST 800-53 RA-5 Vulnerability monitoring and scanning
+#     - NIST 800-53 SI-2 Flaw remediation
+deny contains "the device's security was never assessed" if {
+	data.posture.require_assessment == true
+	input.device.posture.assessed == false
+	device.expendable
+}

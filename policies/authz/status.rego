@@ -1,0 +1,32 @@
+# Status.
+#
+# Only a device in service may do anything. The gateway ends the sessions of
+# others by itself; this says why in the record, and holds where it could not.
+package anteroom.authz
+
+import data.anteroom.lib.device
+
+# METADATA
+# title: A device that is not in service does nothing
+# custom:
+#   controls:
+#     - HIPAA 164.308(a)(6)(ii) Response and reporting
+#     - NIST 800-53 IR-4 Incident handling
+#     - NIST 800-53 AC-2(3) Disable accounts
+deny contains "the device is quarantined" if input.device.status == "quarantined"
+
+deny contains "the device is not yet in service" if input.device.status == "pending"
+
+deny contains "the device is out of service for good" if input.device.status in {"revoked", "retired"}
+
+# METADATA
+# title: A certificate without a record opens nothing
+# custom:
+#   controls:
+#     - HIPAA 164.308(a)(6)(ii) Response and reporting
+#     - NIST 800-53 IR-4 Incident handling
+#     - NIST 800-53 AC-2(3) Disable accounts
+deny contains "the device is not in service" if {
+	not device.active
+	not input.device.status in {"quarantined", "pending", "revoked", "retired"}
+}

@@ -1,0 +1,52 @@
+# What holds for the data of every class, the operator's own too: a misspelt
+# interaction would allow nothing, and nobody would see why.
+package anteroom.classes_test
+
+interactions := {
+	"read", "vread", "update", "patch", "delete", "history-instance", "history-type", "create", "search-type",
+	"search-compartment", "conditional-create", "conditional-update", "conditional-patch", "conditional-delete",
+}
+
+system := {"capabilities", "batch", "transaction", "history-system", "search-system"}
+
+methods := {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+
+test_keys_are_known if {
+	every class in data.classes {
+		object.keys(class) - {"title", "fhir", "http"} == set()
+		object.keys(object.get(class, "fhir", {})) - {"system", "types", "operations", "includes", "chains"} == set()
+	}
+}
+
+test_interactions_are_known if {
+	every class in data.classes {
+		every type, list in object.get(class, ["fhir", "types"], {}) {
+			regex.match(`^[A-Z][A-Za-z]+$`, type)
+			every interaction in list {
+				interaction in interactions
+			}
+		}
+		every interaction in object.get(class, ["fhir", "system"], []) {
+			interaction in system
+		}
+	}
+}
+
+test_addresses_are_lists_of_segments if {
+	every class in data.classes {
+		every rule in object.get(class, "http", []) {
+			object.keys(rule) - {"methods", "path", "query_any"} == set()
+			count(rule.path) > 0
+			every segment in rule.path {
+				is_string(segment)
+			}
+			every method in rule.methods {
+				method in methods
+			}
+		}
+	}
+}
+
+test_shipped_classes_are_there if {
+	{"infusion-pump", "patient-monitor", "ventilator", "ct-scanner", "glucose-meter", "wearable-gateway"} - object.keys(data.classes) == set()
+}

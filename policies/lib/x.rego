@@ -1,3 +1,0 @@
-package anteroom.lib.x
-
-y := 1
