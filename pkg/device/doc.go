@@ -1,0 +1,11 @@
+// Package device is the registry: what is known of every device, and the one
+// source of its status.
+//
+// Records rest in a store and are served from memory (go-memdb). A change is
+// durable first, then visible, then told to subscribers, all before the call
+// that made it returns; so when a command that revokes a device has returned,
+// no session decides under the old record any more, and no power cut brings the
+// device back (invariants 3 and 5).
+//
+// Records handed out are shared and must not be changed. Reading takes no lock.
+package device

@@ -1,0 +1,350 @@
+package device
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-memdb"
+
+	"github.com/anteroom-iomt/anteroom/pkg/store"
+)
+
+// Errors callers decide on.
+var (
+	ErrNotFound = errors.New("no such device")
+	ErrExists   = errors.New("the device exists already")
+	// ErrTaken says that a certificate belongs to another device.
+	ErrTaken = errors.New("the certificate belongs to another device")
+)
+
+// Tables and keys in the store.
+const (
+	table       = "devices"
+	metaTable   = "devices-meta"
+	revisionKey = "revision"
+)
+
+// Options are a registry's options; the zero value is good.
+type Options struct {
+	Clock func() time.Time // default time.Now
+}
+
+// A Registry is the set of all devices. Its methods are safe for concurrent use.
+type Registry struct {
+	st  store.Store
+	db  *memdb.MemDB
+	now func() time.Time
+
+	mu       sync.Mutex // held over a change, so that changes have an order
+	revision uint64
+	subs     []*subscriber
+}
+
+type subscriber struct{ f func(old, new *Record) }
+
+// Open reads all records from the store. The store stays the caller's to close,
+// after the last use of the registry.
+func Open(ctx context.Context, st store.Store, opt Options) (*Registry, error) {
+	db, err := memdb.NewMemDB(schema())
+	if err != nil {
+		return nil, fmt.Errorf("registry schema: %w", err)
+	}
+	g := &Registry{st: st, db: db, now: opt.Clock}
+	if g.now == nil {
+		g.now = time.Now
+	}
+	txn := db.Txn(true)
+	defer txn.Abort()
+	err = st.View(ctx, func(r store.Reader) error {
+		if err := r.Each(table, "", func(id string, value []byte) error {
+			rec := new(Record)
+			if err := json.Unmarshal(value, rec); err != nil {
+				return fmt.Errorf("record of %s: %w", id, err)
+			}
+			if rec.ID != id {
+				return fmt.Errorf("record of %s names %s", id, rec.ID)
+			}
+			g.revision = max(g.revision, rec.Revision)
+			return txn.Insert(table, rec)
+		}); err != nil {
+			return err
+		}
+		value, err := r.Get(metaTable, revisionKey)
+		if errors.Is(err, store.ErrNotFound) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		var n uint64
+		if err := json.Unmarshal(value, &n); err != nil {
+			return fmt.Errorf("revision: %w", err)
+		}
+		g.revision = max(g.revision, n)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the registry: %w", err)
+	}
+	txn.Commit()
+	return g, nil
+}
+
+// schema describes the table in memory and its indices.
+func schema() *memdb.DBSchema {
+	return &memdb.DBSchema{Tables: map[string]*memdb.TableSchema{table: {
+		Name: table,
+		Indexes: map[string]*memdb.IndexSchema{
+			"id":          {Name: "id", Unique: true, Indexer: &memdb.StringFieldIndex{Field: "ID"}},
+			"class":       {Name: "class", Indexer: &memdb.StringFieldIndex{Field: "Class"}},
+			"status":      {Name: "status", Indexer: &memdb.StringFieldIndex{Field: "Status"}},
+			"fingerprint": {Name: "fingerprint", Unique: true, AllowMissing: true, Indexer: fingerprints{}},
+		},
+	}}}
+}
+
+// fingerprints indexes a record by each of its certificates.
+type fingerprints struct{}
+
+// FromObject implements memdb.MultiIndexer.
+func (fingerprints) FromObject(obj any) (bool, [][]byte, error) {
+	rec, ok := obj.(*Record)
+	if !ok {
+		return false, nil, fmt.Errorf("%T in the registry", obj)
+	}
+	keys := make([][]byte, 0, len(rec.Certificates))
+	for _, c := range rec.Certificates {
+		keys = append(keys, []byte(c.Fingerprint+"\x00"))
+	}
+	return len(keys) > 0, keys, nil
+}
+
+// FromArgs implements memdb.Indexer.
+func (fingerprints) FromArgs(args ...any) ([]byte, error) {
+	if len(args) != 1 {
+		return nil, errors.New("one fingerprint is needed")
+	}
+	fp, ok := args[0].(string)
+	if !ok {
+		return nil, fmt.Errorf("%T is no fingerprint", args[0])
+	}
+	return []byte(fp + "\x00"), nil
+}
+
+// Get returns a device's record.
+func (g *Registry) Get(id string) (*Record, bool) { return first(g.db.Txn(false), "id", id) }
+
+// ByFingerprint returns the record of the device that a certificate belongs to,
+// whether it is still valid or not.
+func (g *Registry) ByFingerprint(fp string) (*Record, bool) {
+	return first(g.db.Txn(false), "fingerprint", fp)
+}
+
+func first(txn *memdb.Txn, index, key string) (*Record, bool) {
+	obj, err := txn.First(table, index, key)
+	if err != nil || obj == nil {
+		return nil, false
+	}
+	rec, ok := obj.(*Record)
+	return rec, ok
+}
+
+// A Filter narrows a list; empty fields match everything.
+type Filter struct {
+	Class  string
+	Status Status
+	// Location matches exactly.
+	Location string
+	// ExpiresBefore keeps active devices whose newest certificate ends before
+	// it; the zero time keeps all.
+	ExpiresBefore time.Time
+}
+
+// List returns matching records in order of id.
+func (g *Registry) List(f Filter) []*Record {
+	txn := g.db.Txn(false)
+	index, args := "id", []any(nil)
+	switch {
+	case f.Status != "":
+		index, args = "status", []any{string(f.Status)}
+	case f.Class != "":
+		index, args = "class", []any{f.Class}
+	}
+	it, err := txn.Get(table, index, args...)
+	if err != nil {
+		return nil // an index of the schema above never fails
+	}
+	var out []*Record
+	for obj := it.Next(); obj != nil; obj = it.Next() {
+		if rec, ok := obj.(*Record); ok && f.matches(rec) {
+			out = append(out, rec)
+		}
+	}
+	slices.SortFunc(out, func(a, b *Record) int {
+		switch {
+		case a.ID < b.ID:
+			return -1
+		case a.ID > b.ID:
+			return 1
+		}
+		return 0
+	})
+	return out
+}
+
+func (f *Filter) matches(r *Record) bool {
+	if f.Class != "" && r.Class != f.Class || f.Status != "" && r.Status != f.Status || f.Location != "" && r.Location != f.Location {
+		return false
+	}
+	if f.ExpiresBefore.IsZero() {
+		return true
+	}
+	return r.Status == Active && r.Expires().Before(f.ExpiresBefore)
+}
+
+// Expires returns when the device's last valid certificate ends, or the zero
+// time if it has none.
+func (r *Record) Expires() (t time.Time) {
+	for _, c := range r.Certificates {
+		if c.RevokedAt.IsZero() && c.NotAfter.After(t) {
+			t = c.NotAfter
+		}
+	}
+	return t
+}
+
+// Counts returns how many devices have each status.
+func (g *Registry) Counts() map[Status]int {
+	out := map[Status]int{}
+	it, err := g.db.Txn(false).Get(table, "id")
+	if err != nil {
+		return out
+	}
+	for obj := it.Next(); obj != nil; obj = it.Next() {
+		if rec, ok := obj.(*Record); ok {
+			out[rec.Status]++
+		}
+	}
+	return out
+}
+
+// Create adds a device. The record's times and revision are set here; an empty
+// status means pending. The registry keeps a copy.
+func (g *Registry) Create(ctx context.Context, rec *Record) (*Record, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	r := rec.clone()
+	if r.Status == "" {
+		r.Status = Pending
+	}
+	if !r.Status.Known() {
+		return nil, fmt.Errorf("%w status %q", ErrInvalid, r.Status)
+	}
+	if _, ok := g.Get(r.ID); ok {
+		return nil, fmt.Errorf("%s: %w", r.ID, ErrExists)
+	}
+	now := g.now().UTC()
+	r.CreatedAt, r.StatusAt = now, now
+	return g.commit(ctx, nil, r)
+}
+
+// Update changes a device: f is given a copy to change, and an error of f
+// changes nothing and is returned. Id, status, times and revision are not f's
+// to change.
+func (g *Registry) Update(ctx context.Context, id string, f func(*Record) error) (*Record, error) {
+	return g.change(ctx, id, func(r *Record) error {
+		was, created := r.Status, r.CreatedAt
+		if err := f(r); err != nil {
+			return err
+		}
+		if r.ID != id || r.Status != was || !r.CreatedAt.Equal(created) {
+			return fmt.Errorf("%w change of %s: id, status and times are the registry's", ErrInvalid, id)
+		}
+		return nil
+	})
+}
+
+// change is every change of an existing record.
+func (g *Registry) change(ctx context.Context, id string, f func(*Record) error) (*Record, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	old, ok := g.Get(id)
+	if !ok {
+		return nil, fmt.Errorf("%s: %w", id, ErrNotFound)
+	}
+	r := old.clone()
+	if err := f(r); err != nil {
+		return nil, err
+	}
+	return g.commit(ctx, old, r)
+}
+
+// commit makes a change durable, then visible, then known. The caller holds mu.
+func (g *Registry) commit(ctx context.Context, old, r *Record) (*Record, error) {
+	if err := r.validate(); err != nil {
+		return nil, err
+	}
+	for _, c := range r.Certificates {
+		if other, ok := g.ByFingerprint(c.Fingerprint); ok && other.ID != r.ID {
+			return nil, fmt.Errorf("%s: %w, %s", r.ID, ErrTaken, other.ID)
+		}
+	}
+	r.Revision, r.UpdatedAt = g.revision+1, g.now().UTC()
+	value, err := json.Marshal(r)
+	if err != nil {
+		return nil, fmt.Errorf("record of %s: %w", r.ID, err)
+	}
+	rev, err := json.Marshal(r.Revision)
+	if err != nil {
+		return nil, err
+	}
+	err = g.st.Update(ctx, func(w store.Writer) error {
+		if err := w.Put(table, r.ID, value); err != nil {
+			return err
+		}
+		return w.Put(metaTable, revisionKey, rev)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("write the record of %s: %w", r.ID, err)
+	}
+	txn := g.db.Txn(true)
+	if err := txn.Insert(table, r); err != nil {
+		txn.Abort()
+		return nil, fmt.Errorf("record of %s: %w", r.ID, err)
+	}
+	txn.Commit()
+	g.revision = r.Revision
+	for _, s := range g.subs {
+		s.f(old, r)
+	}
+	return r, nil
+}
+
+// Subscribe has f called for every change from now on, in their order and
+// before the change's caller returns; old is nil for a new device. f must be
+// quick and must not change the registry.
+func (g *Registry) Subscribe(f func(old, new *Record)) (cancel func()) {
+	s := &subscriber{f}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.subs = append(slices.Clip(g.subs), s)
+	return func() {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.subs = slices.DeleteFunc(slices.Clone(g.subs), func(o *subscriber) bool { return o == s })
+	}
+}
+
+// clone returns a deep copy.
+func (r *Record) clone() *Record {
+	c := *r
+	c.Tags = maps.Clone(r.Tags)
+	c.Certificates = slices.Clone(r.Certificates)
+	return &c
+}

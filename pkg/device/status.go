@@ -1,0 +1,73 @@
+package device
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+)
+
+// ErrTransition is wrapped by the error for a status that can not follow the
+// present one.
+var ErrTransition = errors.New("status can not change")
+
+// next holds which status may follow which (design: pending → active ⇄
+// quarantined; any → revoked, retired). Revoked is final for the device's
+// certificates: the way back is a new enrolment, which makes the record pending
+// or active again with a new certificate. Retired is final.
+var next = map[Status][]Status{
+	Pending:     {Active, Quarantined, Revoked, Retired},
+	Active:      {Quarantined, Revoked, Retired},
+	Quarantined: {Active, Revoked, Retired},
+	Revoked:     {Retired},
+	Retired:     {},
+}
+
+// Known reports whether s is one of the statuses.
+func (s Status) Known() bool { _, ok := next[s]; return ok }
+
+// move changes the record's status if it may follow. Revoking withdraws every
+// certificate the device has.
+func (r *Record) move(to Status, reason string, reg *Registry) error {
+	if !to.Known() {
+		return fmt.Errorf("%w status %q", ErrInvalid, to)
+	}
+	if r.Status == to {
+		return fmt.Errorf("%s: %w: it is %s already", r.ID, ErrTransition, to)
+	}
+	if !slices.Contains(next[r.Status], to) {
+		return fmt.Errorf("%s: %w from %s to %s", r.ID, ErrTransition, r.Status, to)
+	}
+	now := reg.now().UTC()
+	r.Status, r.StatusReason, r.StatusAt = to, reason, now
+	if to == Revoked || to == Retired {
+		for i := range r.Certificates {
+			if r.Certificates[i].RevokedAt.IsZero() {
+				r.Certificates[i].RevokedAt = now
+			}
+		}
+	}
+	return nil
+}
+
+// SetStatus moves a device to another status. It is the only way a status
+// changes besides [Registry.Reenrol]. The error wraps [ErrNotFound],
+// [ErrTransition] or [ErrInvalid], or is the store's.
+func (g *Registry) SetStatus(ctx context.Context, id string, to Status, reason string) (*Record, error) {
+	return g.change(ctx, id, func(r *Record) error { return r.move(to, reason, g) })
+}
+
+// Reenrol gives a revoked device a new life with a new certificate. Its old
+// certificates stay withdrawn.
+func (g *Registry) Reenrol(ctx context.Context, id string, f func(*Record) error) (*Record, error) {
+	return g.change(ctx, id, func(r *Record) error {
+		if r.Status != Revoked {
+			return fmt.Errorf("%s: %w: only a revoked device is enrolled anew, it is %s", id, ErrTransition, r.Status)
+		}
+		if err := f(r); err != nil {
+			return err
+		}
+		r.Status, r.StatusReason, r.StatusAt = Active, "enrolled anew", g.now().UTC()
+		return nil
+	})
+}
