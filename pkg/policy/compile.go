@@ -41,13 +41,14 @@ type Set struct {
 	store    storage.Store
 	// txn is one read transaction that lives as long as the set. Nothing ever
 	// writes to the store, so that any number of evaluations can share it.
-	txn      storage.Transaction
-	query    ast.Body
-	querier  ast.QueryCompiler
-	reach    *reach
-	known    map[string]bool // the obligations the gateway can meet
-	modules  int
-	files    []string // names of the files that decide
+	txn     storage.Transaction
+	query   ast.Body
+	querier ast.QueryCompiler
+	reach   *reach
+	builder *builder
+	known   map[string]bool // the obligations the gateway can meet
+	modules int
+	files   []string // names of the files that decide
 }
 
 // Load reads, compiles and analyses the policy set in dir. It returns a
@@ -117,6 +118,7 @@ func compile(ctx context.Context, t *tree, opt Options) (*Set, error) {
 		return nil, refuse()
 	}
 	s.reach = reachOf(s.compiler, entryRef)
+	s.builder = newBuilder(opt.Location, s.reach.input, b.data, b.modules)
 	return s, nil
 }
 

@@ -11,66 +11,125 @@ import (
 	"github.com/anteroom-iomt/anteroom/pkg/protocol"
 )
 
+// A builder makes inputs for one set. It holds nothing of any question.
+type builder struct {
+	loc  *time.Location
+	want *paths
+	// words are the texts that the set's own rules and data use, ready made:
+	// most of what is compared with them is one of them.
+	words map[string]*ast.Term
+}
+
+// Limits of builder.words. Longer texts are seldom met again.
+const (
+	maxWords   = 1 << 14
+	maxWordLen = 64
+)
+
+func newBuilder(loc *time.Location, want *paths, data *datum, modules map[string]*ast.Module) *builder {
+	b := &builder{loc: loc, want: want, words: map[string]*ast.Term{}}
+	ast.WalkTerms(ast.NewTerm(data.ast()), b.learn)
+	for _, m := range modules {
+		ast.WalkTerms(m, b.learn)
+	}
+	return b
+}
+
+func (b *builder) learn(t *ast.Term) bool {
+	if s, ok := t.Value.(ast.String); ok && len(s) <= maxWordLen && len(b.words) < maxWords {
+		if b.words[string(s)] == nil {
+			// A term of its own: those of a module carry a location.
+			b.words[string(s)] = ast.StringTerm(string(s))
+		}
+	}
+	return false
+}
+
+func (b *builder) word(s string) *ast.Term {
+	if t := b.words[s]; t != nil {
+		return t
+	}
+	return ast.StringTerm(s)
+}
+
 // input builds the input of a question, version 1, as docs/policy-input.md
-// describes it, and of that only what want says is read.
-func input(q *Question, loc *time.Location, want *paths) *ast.Term {
-	o := object{want: want, pairs: make([][2]*ast.Term, 0, 7)}
-	if q.Device != nil {
-		o.term("device", func(w *paths) *ast.Term { return deviceTerm(q, w) })
+// describes it, and of that only what the set reads.
+func (b *builder) input(q *Question) *ast.Term {
+	o := b.object(b.want, 7)
+	if w := o.wants("device"); w != nil && q.Device != nil {
+		o.term("device", w, b.device(q, w))
 	}
-	if q.Session != nil {
-		o.term("session", func(w *paths) *ast.Term { return sessionTerm(q, w) })
+	if w := o.wants("session"); w != nil && q.Session != nil {
+		o.term("session", w, b.session(q, w))
 	}
-	if q.Transaction != nil {
-		o.term("request", func(w *paths) *ast.Term { return requestTerm(q.Transaction, w) })
+	if w := o.wants("request"); w != nil && q.Transaction != nil {
+		o.term("request", w, b.request(q.Transaction, w))
 	}
-	if q.Route != nil {
-		o.term("route", func(w *paths) *ast.Term { return routeTerm(q.Route, w) })
+	if w := o.wants("route"); w != nil && q.Route != nil {
+		o.term("route", w, b.route(q.Route, w))
 	}
-	o.term("time", func(w *paths) *ast.Term { return timeTerm(q.Now.In(loc), w) })
-	o.term("behaviour", behaviourTerm)
-	o.term("break_glass", breakGlassTerm)
+	if w := o.wants("time"); w != nil {
+		o.term("time", w, b.time(q.Now.In(b.loc), w))
+	}
+	if w := o.wants("behaviour"); w != nil {
+		o.term("behaviour", w, b.behaviour(w))
+	}
+	if w := o.wants("break_glass"); w != nil {
+		o.term("break_glass", w, b.breakGlass(w))
+	}
 	return o.done()
 }
 
 // An object is one being built, of the members that are wanted.
 type object struct {
+	b     *builder
 	want  *paths
 	pairs [][2]*ast.Term
 }
 
-func (o *object) done() *ast.Term { return ast.NewTerm(ast.NewObject(o.pairs...)) }
-
-func (o *object) term(name string, f func(*paths) *ast.Term) {
-	if w := o.want.at(name); w != nil {
-		o.pairs = append(o.pairs, [2]*ast.Term{key(name), f(w)})
+// object begins one of about n members.
+func (b *builder) object(want *paths, n int) object {
+	if !want.all {
+		n = len(want.kids)
 	}
+	return object{b, want, make([][2]*ast.Term, 0, n)}
+}
+
+func (o *object) done() *ast.Term {
+	if len(o.pairs) == 0 {
+		return ast.InternedEmptyObject
+	}
+	return ast.NewTerm(ast.NewObject(o.pairs...))
+}
+
+// wants returns what of the member is read, or nil if nothing is.
+func (o *object) wants(name string) *paths { return o.want.at(name) }
+
+// term adds a member that is wanted.
+func (o *object) term(name string, w *paths, t *ast.Term) {
+	key := w.key
+	if key == nil {
+		key = o.b.word(name)
+	}
+	o.pairs = append(o.pairs, [2]*ast.Term{key, t})
 }
 
 func (o *object) text(name, v string) {
-	if o.want.at(name) != nil {
-		o.pairs = append(o.pairs, [2]*ast.Term{key(name), ast.StringTerm(v)})
+	if w := o.wants(name); w != nil {
+		o.term(name, w, o.b.word(v))
 	}
 }
 
 func (o *object) number(name string, n int64) {
-	if o.want.at(name) != nil {
-		o.pairs = append(o.pairs, [2]*ast.Term{key(name), integer(n)})
+	if w := o.wants(name); w != nil {
+		o.term(name, w, integer(n))
 	}
 }
 
-func (o *object) truth(name string, b bool) {
-	if o.want.at(name) != nil {
-		o.pairs = append(o.pairs, [2]*ast.Term{key(name), ast.InternedTerm(b)})
+func (o *object) truth(name string, v bool) {
+	if w := o.wants(name); w != nil {
+		o.term(name, w, ast.InternedTerm(v))
 	}
-}
-
-// key returns the term of a member's name. OPA keeps one for many common names.
-func key(name string) *ast.Term {
-	if ast.HasInternedValue(name) {
-		return ast.InternedTerm(name)
-	}
-	return ast.StringTerm(name)
 }
 
 func integer(n int64) *ast.Term {
@@ -88,9 +147,9 @@ func moment(t time.Time) string {
 	return t.UTC().Format(time.RFC3339)
 }
 
-func deviceTerm(q *Question, want *paths) *ast.Term {
+func (b *builder) device(q *Question, want *paths) *ast.Term {
 	d := q.Device
-	o := object{want: want, pairs: make([][2]*ast.Term, 0, 8)}
+	o := b.object(want, 14)
 	o.text("id", d.ID)
 	o.text("class", d.Class)
 	o.text("manufacturer", d.Manufacturer)
@@ -101,26 +160,30 @@ func deviceTerm(q *Question, want *paths) *ast.Term {
 	o.text("owner", d.Owner)
 	o.text("status", string(d.Status))
 	o.truth("life_critical", d.LifeCritical)
-	o.term("tags", func(w *paths) *ast.Term {
-		tags := object{want: w}
+	if w := o.wants("tags"); w != nil {
+		tags := b.object(w, len(d.Tags))
 		for k, v := range d.Tags {
 			tags.text(k, v)
 		}
-		return tags.done()
-	})
-	o.term("posture", func(w *paths) *ast.Term { return postureTerm(&d.Posture, q.Now, w) })
-	if q.Session != nil {
+		o.term("tags", w, tags.done())
+	}
+	if w := o.wants("posture"); w != nil {
+		o.term("posture", w, b.posture(&d.Posture, q.Now, w))
+	}
+	if w := o.wants("cert"); w != nil && q.Session != nil {
 		if c := d.Certificate(q.Session.Fingerprint); c != nil {
-			o.term("cert", func(w *paths) *ast.Term { return certTerm(c, w) })
+			o.term("cert", w, b.cert(c, w))
 		}
 	}
 	return o.done()
 }
 
-func postureTerm(p *device.Posture, now time.Time, want *paths) *ast.Term {
-	o := object{want: want}
+func (b *builder) posture(p *device.Posture, now time.Time, want *paths) *ast.Term {
+	o := b.object(want, 5)
 	o.text("firmware", p.Firmware)
-	o.term("max_cvss", func(*paths) *ast.Term { return ast.NewTerm(decimal(p.MaxCVSS)) })
+	if w := o.wants("max_cvss"); w != nil {
+		o.term("max_cvss", w, ast.NewTerm(decimal(p.MaxCVSS)))
+	}
 	o.truth("assessed", !p.AssessedAt.IsZero())
 	o.text("assessed_at", moment(p.AssessedAt))
 	if !p.AssessedAt.IsZero() {
@@ -139,8 +202,8 @@ func decimal(f float64) ast.Number {
 	return ast.Number(s)
 }
 
-func certTerm(c *device.Certificate, want *paths) *ast.Term {
-	o := object{want: want}
+func (b *builder) cert(c *device.Certificate, want *paths) *ast.Term {
+	o := b.object(want, 5)
 	o.text("serial", c.Serial)
 	o.text("fingerprint", c.Fingerprint)
 	o.text("not_after", moment(c.NotAfter))
@@ -148,33 +211,37 @@ func certTerm(c *device.Certificate, want *paths) *ast.Term {
 	return o.done()
 }
 
-func sessionTerm(q *Question, want *paths) *ast.Term {
+func (b *builder) session(q *Question, want *paths) *ast.Term {
 	s := q.Session
-	o := object{want: want}
+	o := b.object(want, 5)
 	o.text("listener", s.Listener)
-	if s.Remote.IsValid() {
-		o.term("remote_ip", func(*paths) *ast.Term {
-			return ast.StringTerm(s.Remote.Addr().Unmap().WithZone("").String())
-		})
+	if w := o.wants("remote_ip"); w != nil && s.Remote.IsValid() {
+		o.term("remote_ip", w, ast.StringTerm(s.Remote.Addr().Unmap().WithZone("").String()))
 	}
-	o.term("tls", func(w *paths) *ast.Term {
-		t := object{want: w}
+	if w := o.wants("tls"); w != nil {
+		t := b.object(w, 5)
 		t.text("version", s.TLS.Version)
 		t.text("cipher", s.TLS.Cipher)
 		t.text("group", s.TLS.Group)
 		t.text("sni", s.TLS.SNI)
 		t.text("alpn", s.TLS.ALPN)
-		return t.done()
-	})
+		o.term("tls", w, t.done())
+	}
 	o.number("age_s", max(0, int64(q.Now.Sub(s.Started)/time.Second)))
 	return o.done()
 }
 
-// requestTerm puts the vocabularies' facts first, so that none of them can
-// stand in for a field of the request itself.
-func requestTerm(t *protocol.Transaction, want *paths) *ast.Term {
-	o := object{want: want, pairs: make([][2]*ast.Term, 0, 4+len(t.Facts))}
-	o.fields(t.Facts)
+// request leaves out a vocabulary that has the name of one of the request's own
+// fields: no fact of an adapter can stand in for those.
+func (b *builder) request(t *protocol.Transaction, want *paths) *ast.Term {
+	o := b.object(want, 4+len(t.Facts))
+	for i := range t.Facts {
+		switch t.Facts[i].Name {
+		case "protocol", "action", "resource", "bytes":
+		default:
+			o.fields(t.Facts[i : i+1])
+		}
+	}
 	o.text("protocol", t.Protocol)
 	o.text("action", t.Action)
 	o.text("resource", t.Resource)
@@ -182,8 +249,8 @@ func requestTerm(t *protocol.Transaction, want *paths) *ast.Term {
 	return o.done()
 }
 
-func routeTerm(r *protocol.Route, want *paths) *ast.Term {
-	o := object{want: want}
+func (b *builder) route(r *protocol.Route, want *paths) *ast.Term {
+	o := b.object(want, 5)
 	o.text("name", r.Name)
 	o.text("backend", r.Backend)
 	o.text("environment", r.Environment)
@@ -195,28 +262,34 @@ func routeTerm(r *protocol.Route, want *paths) *ast.Term {
 	return o.done()
 }
 
-func timeTerm(t time.Time, want *paths) *ast.Term {
-	o := object{want: want}
-	o.term("weekday", func(*paths) *ast.Term { return ast.StringTerm(strings.ToLower(t.Weekday().String())) })
+func (b *builder) time(t time.Time, want *paths) *ast.Term {
+	o := b.object(want, 5)
+	if o.wants("weekday") != nil {
+		o.text("weekday", strings.ToLower(t.Weekday().String()))
+	}
 	o.number("hour", int64(t.Hour()))
 	o.number("minute", int64(t.Minute()))
-	o.term("date", func(*paths) *ast.Term { return ast.StringTerm(t.Format(time.DateOnly)) })
+	if o.wants("date") != nil {
+		o.text("date", t.Format(time.DateOnly))
+	}
 	return o.done()
 }
 
-// behaviourTerm says that nothing unusual is known of the device; the gateway
+// behaviour says that nothing unusual is known of the device; the gateway
 // keeps no baselines that could say otherwise.
-func behaviourTerm(want *paths) *ast.Term {
-	o := object{want: want}
+func (b *builder) behaviour(want *paths) *ast.Term {
+	o := b.object(want, 5)
 	o.text("level", "none")
-	o.term("signals", func(*paths) *ast.Term { return ast.ArrayTerm() })
+	if w := o.wants("signals"); w != nil {
+		o.term("signals", w, ast.InternedEmptyArray)
+	}
 	return o.done()
 }
 
-// breakGlassTerm says that no emergency grant is open; the gateway has no way to
+// breakGlass says that no emergency grant is open; the gateway has no way to
 // open one.
-func breakGlassTerm(want *paths) *ast.Term {
-	o := object{want: want}
+func (b *builder) breakGlass(want *paths) *ast.Term {
+	o := b.object(want, 5)
 	o.truth("active", false)
 	return o.done()
 }
@@ -224,30 +297,33 @@ func breakGlassTerm(want *paths) *ast.Term {
 // fields adds the wanted ones of an adapter's facts.
 func (o *object) fields(fs []protocol.Field) {
 	for i := range fs {
-		if w := o.want.at(fs[i].Name); w != nil {
-			o.pairs = append(o.pairs, [2]*ast.Term{key(fs[i].Name), valueTerm(fs[i].Value, w)})
+		if w := o.wants(fs[i].Name); w != nil {
+			o.term(fs[i].Name, w, o.b.value(fs[i].Value, w))
 		}
 	}
 }
 
-// valueTerm turns a fact into OPA's form. Lists are taken whole: what is read
-// of a list is never known to stop at one element.
-func valueTerm(v protocol.Value, want *paths) *ast.Term {
+// value turns a fact into OPA's form. Lists are taken whole: what is read of a
+// list is never known to stop at one element.
+func (b *builder) value(v protocol.Value, want *paths) *ast.Term {
 	switch v.Kind() {
 	case protocol.KindBool:
 		return ast.InternedTerm(v.True())
 	case protocol.KindInt:
 		return integer(v.Number())
 	case protocol.KindString:
-		return ast.StringTerm(v.Text())
+		return b.word(v.Text())
 	case protocol.KindList:
+		if len(v.Elems()) == 0 {
+			return ast.InternedEmptyArray
+		}
 		elems := make([]*ast.Term, len(v.Elems()))
 		for i, e := range v.Elems() {
-			elems[i] = valueTerm(e, everything)
+			elems[i] = b.value(e, everything)
 		}
 		return ast.ArrayTerm(elems...)
 	case protocol.KindObject:
-		o := object{want: want}
+		o := b.object(want, len(v.Fields()))
 		o.fields(v.Fields())
 		return o.done()
 	}

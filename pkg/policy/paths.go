@@ -1,6 +1,10 @@
 package policy
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+)
 
 // A paths is a set of paths below input, as a tree. A nil *paths is the empty
 // set: nothing there is read, not even whether it exists.
@@ -8,6 +12,8 @@ type paths struct {
 	// all: everything from here down is read.
 	all  bool
 	kids map[string]*paths
+	// key is the last name of the path, as OPA wants it in an object.
+	key *ast.Term
 }
 
 // everything is the set of all paths below any point.
@@ -21,7 +27,7 @@ func (p *paths) touch(path []string) *paths {
 		}
 		next := p.kids[name]
 		if next == nil {
-			next = &paths{}
+			next = &paths{key: ast.StringTerm(name)}
 			if p.kids == nil {
 				p.kids = map[string]*paths{}
 			}

@@ -13,19 +13,27 @@ package anteroom.authz
 # METADATA
 # title: What the gateway reads
 # description: All four fields are required, and there are no others.
+# scope: document
 # entrypoint: true
 decision := {
-	"allow": permitted,
+	"allow": true,
+	"reasons": allow,
+	"denials": set(),
+	"obligations": obligations,
+} if {
+	permitted
+} else := {
+	"allow": false,
 	"reasons": allow,
 	"denials": (deny | silence),
-	"obligations": obligations,
+	"obligations": set(),
 }
 
-default permitted := false
-
+# METADATA
+# title: A reason to allow, and none to deny
 permitted if {
-	count(allow) > 0
-	count(deny) == 0
+	deny == set()
+	some _ in allow
 }
 
 # METADATA
@@ -34,8 +42,8 @@ permitted if {
 #   Not a reason to deny: a rule in another file may still allow, and then this
 #   is not said.
 silence contains sentence if {
-	count(allow) == 0
-	count(deny) == 0
+	allow == set()
+	deny == set()
 	sentence := trim_space(sprintf("nothing allows a device of class %q to do this: %s %s", [
 		input.device.class,
 		input.request.action,

@@ -17,9 +17,7 @@ import data.anteroom.lib.device
 allow contains "its class may do this with this type of record" if {
 	input.request.protocol == "fhir"
 	device.active
-	some type in [input.request.fhir.type]
-	type != ""
-	input.request.fhir.interaction in data.classes[input.device.class].fhir.types[type]
+	input.request.fhir.interaction in data.classes[input.device.class].fhir.types[input.request.fhir.type]
 }
 
 # METADATA

@@ -15,6 +15,7 @@ package anteroom.authz
 #     - NIST 800-53 AC-23 Data mining protection
 deny contains "whole records, exports and server maintenance are not for devices" if {
 	input.request.protocol == "fhir"
+	input.request.fhir.interaction == "operation"
 	input.request.fhir.operation in data.fhir.never_operations
 }
 
@@ -76,8 +77,14 @@ deny contains "deleting what a search finds is not for devices" if {
 #     - NIST 800-53 AC-23 Data mining protection
 deny contains "the search uses a parameter that is not known to be harmless" if {
 	input.request.protocol == "fhir"
-	some name in array.concat(input.request.fhir.params, input.request.fhir.result_params)
+	some name in input.request.fhir.params
 	startswith(name, "_")
+	not harmless(name)
+}
+
+deny contains "the search uses a parameter that is not known to be harmless" if {
+	input.request.protocol == "fhir"
+	some name in input.request.fhir.result_params
 	not harmless(name)
 }
 

@@ -39,7 +39,7 @@ deny contains "the device's last security assessment is too long ago" if {
 #     - NIST 800-53 RA-5 Vulnerability monitoring and scanning
 #     - NIST 800-53 SI-2 Flaw remediation
 deny contains "the device's security was never assessed" if {
-	data.posture.require_assessment == true
 	input.device.posture.assessed == false
+	data.posture.require_assessment == true
 	device.expendable
 }
