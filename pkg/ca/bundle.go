@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 
 	"software.sslmate.com/src/go-pkcs12"
+
+	"github.com/anteroom-iomt/anteroom/pkg/device"
 )
 
 // A P12Form is a choice of PKCS#12 encryption.
@@ -82,8 +84,8 @@ type P12Options struct {
 // content may be there. Either all files are written, and on stable storage
 // when it returns, or none stays. It returns their paths.
 func (b *Bundle) WriteFiles(dir string, p12 *P12Options) (paths []string, err error) {
-	if err := validID(b.Name); err != nil {
-		return nil, fmt.Errorf("write certificate files: name %.80q: %w", b.Name, err)
+	if err := device.ValidID(b.Name); err != nil {
+		return nil, fmt.Errorf("write certificate files: %w", err)
 	}
 	type file struct {
 		name string

@@ -138,6 +138,7 @@ func TestKillLosesNothingAcknowledged(t *testing.T) {
 }
 
 func TestKilledInitIsNeverMistakenForAGoodOne(t *testing.T) {
+	t.Parallel() // it mostly waits
 	whole, absent, orphans := 0, 0, 0
 	rounds := 12
 	if testing.Short() {
@@ -149,9 +150,14 @@ func TestKilledInitIsNeverMistakenForAGoodOne(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		// Spread over and beyond what an Init takes; how much of it was reached
-		// is for the machine to say and for the counts below to show.
-		timer := time.AfterFunc(time.Duration(i)*time.Second/time.Duration(rounds), func() { _ = cmd.Process.Kill() })
+		if i%2 == 0 {
+			// While it writes: from when its directory appears on.
+			waitForFile(t, filepath.Join(dir, ".ca.init-*"), filepath.Join(dir, "ca"))
+			time.Sleep(time.Duration(rand.Int64N(int64(8 * time.Millisecond))))
+			_ = cmd.Process.Kill()
+		}
+		// Else at any time, or after it has ended.
+		timer := time.AfterFunc(time.Duration(i)*600*time.Millisecond/time.Duration(rounds), func() { _ = cmd.Process.Kill() })
 		_ = cmd.Wait()
 		timer.Stop()
 		rootKey := filepath.Join(dir, "offline", "root.key")
@@ -182,6 +188,21 @@ func TestKilledInitIsNeverMistakenForAGoodOne(t *testing.T) {
 	t.Logf("killed before: %d (with a root key left: %d), after: %d", absent, orphans, whole)
 }
 
+// waitForFile waits until one of the patterns matches a file.
+func waitForFile(t *testing.T, patterns ...string) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(200 * time.Microsecond) {
+		for _, p := range patterns {
+			if found, err := filepath.Glob(p); err != nil {
+				t.Fatal(err)
+			} else if len(found) > 0 {
+				return
+			}
+		}
+	}
+	t.Fatalf("none of %v appeared", patterns)
+}
+
 func TestNothingIsPrinted(t *testing.T) {
 	out, err := childCommand(t, "quiet", newCA(t)).CombinedOutput()
 	if err != nil || len(out) != 0 {
@@ -189,7 +210,24 @@ func TestNothingIsPrinted(t *testing.T) {
 	}
 }
 
+// TestFIPSOnly: nothing on the way of a certificate needs an algorithm that
+// FIPS 140-3 does not approve; with fips140=only using one is a panic.
+func TestFIPSOnly(t *testing.T) {
+	for _, role := range []string{"init", "quiet"} {
+		dir := t.TempDir()
+		if role == "quiet" {
+			dir = newCA(t)
+		}
+		cmd := childCommand(t, role, dir)
+		cmd.Env = append(cmd.Env, "GODEBUG=fips140=only")
+		if out, err := cmd.CombinedOutput(); err != nil || len(out) != 0 {
+			t.Errorf("%s: %v: %s", role, err, out)
+		}
+	}
+}
+
 func TestOneProcessHoldsTheCA(t *testing.T) {
+	t.Parallel() // it mostly waits
 	if testing.Short() {
 		t.Skip("waits for a lock, which takes 5 s")
 	}

@@ -20,7 +20,8 @@
 // Issue writes and refuse everything else, so that no two spellings are the
 // same device.
 //
-// The package knows nothing of the registry of devices. That a certificate is
+// The package knows nothing of the registry of devices but the rule for ids
+// (device.ValidID), which is that of operators' names too. That a certificate is
 // good here means only that this CA signed it; whether its device may come in
 // is the registry's to say, every time.
 //

@@ -1,13 +1,22 @@
 package ca
 
 import (
+	"bytes"
 	"context"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/pbkdf2"
+	"crypto/sha256"
+	"encoding/asn1"
+	"encoding/pem"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"sync"
 	"testing"
 	"time"
+
+	"go.step.sm/crypto/pemutil"
 )
 
 const (
@@ -17,17 +26,23 @@ const (
 
 var testPassphrase = []byte("correct horse battery")
 
-// made is a CA that tests copy: making one takes half a second, most of it in
-// the key derivation that protects its keys.
+// made is a directory with a CA that tests copy: as Init made it in "ca", and
+// in "quick" with its intermediate's key encrypted anew in one round. The
+// 600,000 rounds that protect a key take seconds under the race detector, and
+// most tests open a CA.
 var made = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "anteroom-ca-test-")
 	if err != nil {
 		return "", err
 	}
-	_, err = Init(context.Background(), InitConfig{
-		Dir: filepath.Join(dir, "ca"), TrustDomain: testDomain, Organisation: testOrg, Passphrase: testPassphrase,
-	})
-	return dir, err
+	ca, quick := filepath.Join(dir, "ca"), filepath.Join(dir, "quick")
+	if _, err = Init(context.Background(), initConfig(ca)); err != nil {
+		return "", err
+	}
+	if err := os.CopyFS(quick, os.DirFS(ca)); err != nil {
+		return "", err
+	}
+	return dir, reencrypt(filepath.Join(quick, intermediateKeyFile))
 })
 
 // newCA returns the directory of a CA of the test's own.
@@ -38,10 +53,62 @@ func newCA(t testing.TB) string {
 		t.Fatal(err)
 	}
 	dir := filepath.Join(t.TempDir(), "ca")
-	if err := os.CopyFS(dir, os.DirFS(filepath.Join(from, "ca"))); err != nil {
+	if err := os.CopyFS(dir, os.DirFS(filepath.Join(from, "quick"))); err != nil {
 		t.Fatal(err)
 	}
 	return dir
+}
+
+// reencrypt encrypts a key file again, with one round of PBKDF2 (RFC 8018).
+func reencrypt(path string) error {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	block, _ := pem.Decode(data)
+	plain, err := pemutil.DecryptPKCS8PrivateKey(block.Bytes, testPassphrase)
+	if err != nil {
+		return err
+	}
+	salt, iv := make([]byte, 16), make([]byte, aes.BlockSize)
+	key, err := pbkdf2.Key(sha256.New, string(testPassphrase), salt, 1, 32)
+	if err != nil {
+		return err
+	}
+	aesBlock, err := aes.NewCipher(key)
+	if err != nil {
+		return err
+	}
+	pad := aes.BlockSize - len(plain)%aes.BlockSize
+	plain = append(plain, bytes.Repeat([]byte{byte(pad)}, pad)...)
+	cipher.NewCBCEncrypter(aesBlock, iv).CryptBlocks(plain, plain)
+
+	type algorithm struct {
+		ID     asn1.ObjectIdentifier
+		Params any
+	}
+	type kdf struct {
+		Salt   []byte
+		Rounds int
+		PRF    algorithm
+	}
+	type pbes2 struct{ KDF, Cipher algorithm }
+	der, err := asn1.Marshal(struct {
+		Algorithm algorithm
+		Data      []byte
+	}{
+		algorithm{asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 5, 13}, pbes2{
+			algorithm{asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 5, 12}, kdf{
+				salt, 1, algorithm{asn1.ObjectIdentifier{1, 2, 840, 113549, 2, 9}, asn1.NullRawValue},
+			}},
+			algorithm{asn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 1, 42}, iv},
+		}},
+		plain,
+	})
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: block.Type, Bytes: der}), 0o600)
 }
 
 func openCA(t testing.TB, dir string, change ...func(*Config)) *Authority {

@@ -100,7 +100,12 @@ func checkCA(t *testing.T, made *InitResult) {
 }
 
 func TestKeysAreEncrypted(t *testing.T) {
-	dir := newCA(t)
+	from, err := made()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(from, "ca")
+	openCA(t, dir)
 	for _, name := range []string{intermediateKeyFile, rootKeyFile} {
 		data, err := os.ReadFile(filepath.Join(dir, name))
 		if err != nil {

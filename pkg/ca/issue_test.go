@@ -1,11 +1,13 @@
 package ca
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
@@ -158,6 +160,27 @@ func checkDevice(t *testing.T, a *Authority, issued *Issued) {
 	}
 }
 
+func TestKeyIdentifiers(t *testing.T) {
+	a := openCA(t, newCA(t))
+	r := device1(t, P256)
+	issued, err := a.Issue(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The key of the BIT STRING: an uncompressed point, without its header.
+	point := r.CSR.RawSubjectPublicKeyInfo[len(r.CSR.RawSubjectPublicKeyInfo)-65:]
+	if sum := sha256.Sum256(point); !bytes.Equal(issued.Leaf.SubjectKeyId, sum[:20]) {
+		t.Errorf("subject key identifier %x, want %x", issued.Leaf.SubjectKeyId, sum[:20])
+	}
+	for child, parent := range map[*x509.Certificate]*x509.Certificate{
+		issued.Leaf: a.Intermediates()[0], a.Intermediates()[0]: a.Roots()[0],
+	} {
+		if len(parent.SubjectKeyId) != 20 || !bytes.Equal(child.AuthorityKeyId, parent.SubjectKeyId) {
+			t.Errorf("%s names key %x, its issuer %x", child.Subject, child.AuthorityKeyId, parent.SubjectKeyId)
+		}
+	}
+}
+
 func TestIssueOperator(t *testing.T) {
 	a := openCA(t, newCA(t))
 	_, csr, err := NewKeyAndCSR(P256, "ada")
@@ -241,9 +264,10 @@ func TestIssueRefusesRequests(t *testing.T) {
 	}
 	for want, r := range map[string]Request{
 		"no such profile":                changed(func(r *Request) { r.Profile = 0 }),
-		"must be 1 to 64":                changed(func(r *Request) { r.ID = "" }),
-		"must begin with a letter":       changed(func(r *Request) { r.ID = "../pump" }),
-		"only lower-case letters":        changed(func(r *Request) { r.ID = "pump/1" }),
+		"needs 1 to 64":                  changed(func(r *Request) { r.ID = "" }),
+		"after the first character":      changed(func(r *Request) { r.ID = "../pump" }),
+		"only a-z, 0-9":                  changed(func(r *Request) { r.ID = "pump/1" }),
+		"follows the rule of device ids": changed(func(r *Request) { r.Profile, r.ID = Operator, "Ada" }),
 		"has no names but its":           changed(func(r *Request) { r.Names = []string{"x"} }),
 		"shorter than":                   changed(func(r *Request) { r.TTL = 0 }),
 		"shorter than 1s":                changed(func(r *Request) { r.TTL = -time.Hour }),
@@ -285,7 +309,7 @@ func TestFieldsOfARequestDoNotOverrideItsBytes(t *testing.T) {
 func TestCSRChecks(t *testing.T) {
 	weak, err := rsa.GenerateKey(rand.Reader, 1024)
 	if err != nil {
-		t.Skip("this Go refuses to make a 1024-bit key: ", err)
+		t.Fatal(err)
 	}
 	p521, err := ecdsa.GenerateKey(elliptic.P521(), rand.Reader)
 	if err != nil {

@@ -11,6 +11,8 @@ import (
 
 	"golang.org/x/crypto/cryptobyte"
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
+
+	"github.com/anteroom-iomt/anteroom/pkg/device"
 )
 
 const (
@@ -140,7 +142,7 @@ func identityOf(cert *x509.Certificate, trustDomain, kind string) (string, error
 	if !ok {
 		return "", fmt.Errorf("the certificate's URI names no %s", kind)
 	}
-	if err := validID(name); err != nil {
+	if err := device.ValidID(name); err != nil {
 		return "", fmt.Errorf("the certificate's URI names no valid %s", kind)
 	}
 	return name, nil
@@ -185,32 +187,4 @@ func onlyURI(cert *x509.Certificate) (string, error) {
 		return "", errors.New("the certificate's subject alternative name is not a URI")
 	}
 	return string(uri), nil
-}
-
-// maxID is the longest id of a device and name of an operator, in bytes; it is
-// also what fits a subject's common name (RFC 5280 appendix A, ub-common-name).
-const maxID = 64
-
-// validID checks the grammar of ids, which is the registry's (device.ValidID):
-// what may be written into an identity.
-func validID(s string) error {
-	if s == "" || len(s) > maxID {
-		return fmt.Errorf("must be 1 to %d characters", maxID)
-	}
-	for i := 0; i < len(s); i++ {
-		c := s[i]
-		switch {
-		case 'a' <= c && c <= 'z' || '0' <= c && c <= '9':
-		case c == '-' || c == '_' || c == '.':
-			if i == 0 {
-				return errors.New("must begin with a letter or digit")
-			}
-			if c == '.' && s[i-1] == '.' {
-				return errors.New("must not contain '..'")
-			}
-		default:
-			return errors.New("only lower-case letters, digits, '-', '_' and '.' are allowed")
-		}
-	}
-	return nil
 }

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/anteroom-iomt/anteroom/pkg/device"
 )
 
 var nameKey = sync.OnceValue(func() *ecdsa.PrivateKey {
@@ -136,6 +138,20 @@ func TestDeviceIDRefusesOtherNames(t *testing.T) {
 			t.Errorf("%s: passes for %q", name, id)
 		}
 	}
+	good := withSANs(t, uri)
+	for i, ext := range good.Extensions {
+		if ext.Id.Equal(oidSubjectAltName) {
+			value := append(ext.Value[:len(ext.Value):len(ext.Value)], 0)
+			for name, list := range map[string][]pkix.Extension{
+				"trailing byte":  {{Id: oidSubjectAltName, Value: value}},
+				"two extensions": {good.Extensions[i], good.Extensions[i]},
+			} {
+				if id, err := DeviceID(&x509.Certificate{Extensions: list}, testDomain); err == nil {
+					t.Errorf("%s: passes for %q", name, id)
+				}
+			}
+		}
+	}
 	if _, err := DeviceID(&x509.Certificate{}, testDomain); err == nil {
 		t.Error("a certificate without extensions passes")
 	}
@@ -165,7 +181,7 @@ func FuzzDeviceID(f *testing.F) {
 		if string(want) != string(ext) {
 			t.Fatalf("%x passes for %q, whose one spelling is %x", ext, id, want)
 		}
-		if validID(id) != nil {
+		if device.ValidID(id) != nil {
 			t.Fatalf("id %q", id)
 		}
 	})

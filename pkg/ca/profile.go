@@ -15,6 +15,8 @@ import (
 
 	"github.com/smallstep/certificates/authority/provisioner"
 	"go.step.sm/crypto/x509util"
+
+	"github.com/anteroom-iomt/anteroom/pkg/device"
 )
 
 // A Profile is a kind of certificate.
@@ -66,13 +68,16 @@ func (a *Authority) contentOf(r *Request, key any) (*content, error) {
 		if len(r.Names) != 0 {
 			return nil, fmt.Errorf("a %s certificate has no names but its identity", r.Profile)
 		}
-		if err := validID(r.ID); err != nil {
-			return nil, fmt.Errorf("id %.80q: %w", r.ID, err)
-		}
-		c.name = r.ID
-		c.uri = DeviceURI(a.trustDomain, r.ID)
+		c.name, c.uri = r.ID, DeviceURI(a.trustDomain, r.ID)
+		err := device.ValidID(r.ID)
 		if r.Profile == Operator {
 			c.uri = OperatorURI(a.trustDomain, r.ID)
+			if err != nil {
+				err = fmt.Errorf("an operator's name follows the rule of device ids: %w", err)
+			}
+		}
+		if err != nil {
+			return nil, err
 		}
 	case Server:
 		if r.ID != "" {
