@@ -177,7 +177,9 @@ func (a *analysis) with(w *ast.With) {
 	}
 	switch {
 	case ref[0].Equal(ast.InputRootDocument):
-		a.use(w.Target)
+		if len(ref) > 1 { // the rest of the real input stays
+			a.use(w.Target)
+		}
 	case !ref[0].Equal(ast.DefaultRootDocument):
 		a.out.input.add(nil) // a built-in function
 	default:
