@@ -140,7 +140,7 @@ func TestKillLosesNothingAcknowledged(t *testing.T) {
 func TestKilledInitIsNeverMistakenForAGoodOne(t *testing.T) {
 	t.Parallel() // it mostly waits
 	whole, absent, orphans := 0, 0, 0
-	rounds := 12
+	rounds := 6
 	if testing.Short() {
 		rounds = 3
 	}
