@@ -17,7 +17,9 @@ func TestShippedDecisions(t *testing.T) {
 	s := load(t, shipped, Options{})
 	ctx := context.Background()
 	params := func(names ...string) protocol.Field { return field("params", protocol.Strings(names...)) }
-	one := func(name, value string) []protocol.Field { return []protocol.Field{field(name, protocol.Strings(value))} }
+	one := func(name, value string) []protocol.Field {
+		return []protocol.Field{field(name, protocol.Strings(value))}
+	}
 	tests := []struct {
 		name   string
 		q      *Question
