@@ -1,0 +1,160 @@
+package config
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// maxFile bounds a configuration file.
+const maxFile = 1 << 20
+
+// A Problem is one thing that is wrong with a configuration.
+type Problem struct {
+	File      string
+	Line, Col int    // from 1; 0 if the problem has no place
+	Path      string // of the key, such as listeners[0].address
+	Message   string
+	Hint      string // what to do, or ""
+}
+
+func (p Problem) String() string {
+	var b strings.Builder
+	b.WriteString(p.File)
+	if p.Line > 0 {
+		fmt.Fprintf(&b, ":%d:%d", p.Line, p.Col)
+	}
+	b.WriteString(": ")
+	if p.Path != "" {
+		b.WriteString(p.Path + ": ")
+	}
+	b.WriteString(p.Message)
+	if p.Hint != "" {
+		b.WriteString(" (" + p.Hint + ")")
+	}
+	return b.String()
+}
+
+// An Error is everything that is wrong with a configuration.
+type Error struct{ Problems []Problem }
+
+func (e *Error) Error() string {
+	lines := make([]string, len(e.Problems))
+	for i, p := range e.Problems {
+		lines[i] = p.String()
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Load reads, checks and completes the configuration in a file. The error is an
+// [*Error], or that of reading the file.
+func Load(path string) (*File, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("configuration: %w", err)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err != nil {
+		return nil, fmt.Errorf("configuration: %w", err)
+	}
+	return Parse(path, data)
+}
+
+// Parse is [Load] for text that is at hand; path is what messages call it, and
+// what relative paths in it are relative to.
+func Parse(path string, data []byte) (*File, error) {
+	d := &decoder{file: path, at: map[string]*yaml.Node{}}
+	if len(data) > maxFile {
+		d.add(nil, "", fmt.Sprintf("the file is larger than %d bytes", maxFile), "")
+		return nil, d.err()
+	}
+	var doc yaml.Node
+	dec := yaml.NewDecoder(bytes.NewReader(data))
+	if err := dec.Decode(&doc); err != nil {
+		d.syntax(err)
+		return nil, d.err()
+	}
+	var more yaml.Node
+	if err := dec.Decode(&more); !errors.Is(err, io.EOF) {
+		d.add(&more, "", "the file holds more than one YAML document", "")
+		return nil, d.err()
+	}
+	cfg := &File{Path: path}
+	d.decodeFile(&doc, cfg)
+	if len(d.problems) == 0 {
+		cfg.resolve()
+		d.check(cfg)
+	}
+	if err := d.err(); err != nil {
+		return nil, err
+	}
+	return cfg, nil
+}
+
+// err returns everything that was found, in order of place.
+func (d *decoder) err() error {
+	if len(d.problems) == 0 {
+		return nil
+	}
+	slices.SortStableFunc(d.problems, func(a, b Problem) int {
+		if a.Line != b.Line {
+			return a.Line - b.Line
+		}
+		return a.Col - b.Col
+	})
+	return &Error{d.problems}
+}
+
+// syntax turns an error of the YAML parser into a problem.
+func (d *decoder) syntax(err error) {
+	if errors.Is(err, io.EOF) {
+		d.add(nil, "", "the file is empty", "anteroom init writes one that works")
+		return
+	}
+	p := Problem{File: d.file, Message: strings.TrimPrefix(err.Error(), "yaml: ")}
+	if rest, ok := strings.CutPrefix(p.Message, "line "); ok {
+		if num, msg, ok := strings.Cut(rest, ": "); ok {
+			if _, err := fmt.Sscan(num, &p.Line); err == nil {
+				p.Col, p.Message = 1, msg
+			}
+		}
+	}
+	d.problems = append(d.problems, p)
+}
+
+// resolve makes relative paths relative to the file's directory.
+func (f *File) resolve() {
+	base := filepath.Dir(f.Path)
+	abs := func(p *string) {
+		if *p != "" && !filepath.IsAbs(*p) {
+			*p = filepath.Join(base, *p)
+		}
+	}
+	abs(&f.StateDir)
+	abs(&f.CA.Passphrase.File)
+	abs(&f.Policy.Enforce)
+	if f.Audit.Dir == "" {
+		f.Audit.Dir = filepath.Join(f.StateDir, "audit")
+	}
+	abs(&f.Audit.Dir)
+	for i := range f.Listeners {
+		c := &f.Listeners[i].Certificate
+		abs(&c.CAFile)
+		abs(&c.Certificate)
+		abs(&c.Key)
+	}
+	for i := range f.Backends {
+		b := &f.Backends[i]
+		abs(&b.CAFile)
+		abs(&b.Certificate)
+		abs(&b.Key)
+	}
+}
