@@ -1,0 +1,122 @@
+package telemetry
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+)
+
+// Metrics are the gateway's metrics on a registry of their own. Methods are safe
+// for concurrent use.
+type Metrics struct {
+	Registry *prometheus.Registry
+
+	transactions *prometheus.CounterVec
+	requests     *prometheus.CounterVec
+	duration     *prometheus.HistogramVec
+	decision     prometheus.Histogram
+	handshakes   *prometheus.CounterVec
+	sessions     *prometheus.GaugeVec
+	policyLoads  *prometheus.CounterVec
+	policyInfo   *prometheus.GaugeVec
+	backendUp    *prometheus.GaugeVec
+}
+
+// NewMetrics returns metrics that are all zero.
+func NewMetrics() *Metrics {
+	m := &Metrics{Registry: prometheus.NewRegistry()}
+	m.transactions = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "anteroom_transactions_total",
+		Help: "Transactions decided or refused, by result: allow, deny (policy), device (status), fault (ours), malformed.",
+	}, []string{"listener", "route", "protocol", "result"})
+	m.requests = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "anteroom_http_requests_total", Help: "HTTP requests answered, by class of status.",
+	}, []string{"listener", "route", "status"})
+	m.duration = prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name: "anteroom_http_request_seconds", Help: "From the head of a request to the end of its answer, backend included.",
+		Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 10, 60},
+	}, []string{"listener", "route"})
+	m.decision = prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name: "anteroom_decision_seconds", Help: "Time to decide one transaction.",
+		Buckets: []float64{1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 1e-2, 1e-1},
+	})
+	m.handshakes = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "anteroom_handshakes_total", Help: "TLS handshakes, by result: ok, or the reason for the refusal.",
+	}, []string{"listener", "result"})
+	m.sessions = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "anteroom_sessions", Help: "Live device connections.",
+	}, []string{"listener"})
+	m.policyLoads = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "anteroom_policy_loads_total", Help: "Policy sets loaded or refused.",
+	}, []string{"result"})
+	m.policyInfo = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "anteroom_policy_info", Help: "1 for the policy revision in force.",
+	}, []string{"revision"})
+	m.backendUp = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "anteroom_backend_up", Help: "1 while an address of a backend is healthy.",
+	}, []string{"backend", "address"})
+	m.Registry.MustRegister(m.transactions, m.requests, m.duration, m.decision, m.handshakes, m.sessions, m.policyLoads, m.policyInfo,
+		m.backendUp, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+// Transaction counts a decided or refused transaction.
+func (m *Metrics) Transaction(listener, route, protocol, result string, took time.Duration) {
+	m.transactions.WithLabelValues(listener, route, protocol, result).Inc()
+	if took > 0 {
+		m.decision.Observe(took.Seconds())
+	}
+}
+
+// statusClasses are the values of the status label.
+var statusClasses = [...]string{"none", "1xx", "2xx", "3xx", "4xx", "5xx"}
+
+// Request counts an answered HTTP request; status 0 means it got no answer.
+func (m *Metrics) Request(listener, route string, status int, took time.Duration) {
+	class := statusClasses[0]
+	if c := status / 100; c > 0 && c < len(statusClasses) {
+		class = statusClasses[c]
+	}
+	m.requests.WithLabelValues(listener, route, class).Inc()
+	m.duration.WithLabelValues(listener, route).Observe(took.Seconds())
+}
+
+// Handshake counts a TLS handshake.
+func (m *Metrics) Handshake(listener, result string) {
+	m.handshakes.WithLabelValues(listener, result).Inc()
+}
+
+// Session counts a session that begins (1) or ends (-1).
+func (m *Metrics) Session(listener string, delta int) {
+	m.sessions.WithLabelValues(listener).Add(float64(delta))
+}
+
+// PolicyLoaded says which revision is in force.
+func (m *Metrics) PolicyLoaded(revision string) {
+	m.policyLoads.WithLabelValues("loaded").Inc()
+	m.policyInfo.Reset()
+	m.policyInfo.WithLabelValues(revision).Set(1)
+}
+
+// PolicyRefused counts a policy set that was not loaded.
+func (m *Metrics) PolicyRefused() { m.policyLoads.WithLabelValues("refused").Inc() }
+
+// BackendUp says whether an address of a backend is healthy.
+func (m *Metrics) BackendUp(backend, address string, up bool) {
+	v := 0.0
+	if up {
+		v = 1
+	}
+	m.backendUp.WithLabelValues(backend, address).Set(v)
+}
+
+// BackendGone forgets a backend that is no longer configured.
+func (m *Metrics) BackendGone(backend string) {
+	m.backendUp.DeletePartialMatch(prometheus.Labels{"backend": backend})
+}
+
+// Gauge adds a gauge that is asked for its value when metrics are read.
+func (m *Metrics) Gauge(name, help string, value func() float64) {
+	m.Registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value))
+}
