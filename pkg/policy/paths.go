@@ -2,6 +2,8 @@ package policy
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 )
@@ -12,8 +14,12 @@ type paths struct {
 	// all: everything from here down is read.
 	all  bool
 	kids map[string]*paths
-	// key is the last name of the path, as OPA wants it in an object.
-	key *ast.Term
+
+	// The rest is set by seal.
+	name  string    // the last name of the path
+	key   *ast.Term // the name, as OPA wants it in an object
+	id    uint64    // tells the paths of the tree apart; from 1
+	order []*paths  // the kids, by name
 }
 
 // everything is the set of all paths below any point.
@@ -27,7 +33,7 @@ func (p *paths) touch(path []string) *paths {
 		}
 		next := p.kids[name]
 		if next == nil {
-			next = &paths{key: ast.StringTerm(name)}
+			next = &paths{}
 			if p.kids == nil {
 				p.kids = map[string]*paths{}
 			}
@@ -42,6 +48,19 @@ func (p *paths) touch(path []string) *paths {
 func (p *paths) add(path []string) {
 	p = p.touch(path)
 	p.all, p.kids = true, nil
+}
+
+// seal makes the tree ready for use; nothing is added after that. It returns
+// the last id it gave.
+func (p *paths) seal(last uint64) uint64 {
+	for _, name := range slices.Sorted(maps.Keys(p.kids)) {
+		k := p.kids[name]
+		last++
+		k.name, k.key, k.id = name, ast.StringTerm(name), last
+		p.order = append(p.order, k)
+		last = k.seal(last)
+	}
+	return last
 }
 
 // at returns what of the member name is read, or nil if nothing is.
@@ -66,8 +85,8 @@ func (p *paths) reaches(path []string) bool {
 	return p != nil
 }
 
-// list returns the paths as texts such as "input.device.class", sorted by the
-// caller. A path that is only asked whether it exists ends in "?".
+// list appends the paths as texts such as "input.device.class". A path that is
+// only asked whether it exists ends in "?".
 func (p *paths) list(prefix string, out *[]string) {
 	switch {
 	case p.all:
@@ -75,8 +94,8 @@ func (p *paths) list(prefix string, out *[]string) {
 	case len(p.kids) == 0:
 		*out = append(*out, prefix+"?")
 	}
-	for name, k := range p.kids {
-		k.list(prefix+"."+name, out)
+	for _, k := range p.order {
+		k.list(prefix+"."+k.name, out)
 	}
 }
 

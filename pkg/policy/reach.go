@@ -46,6 +46,7 @@ func reachOf(c *ast.Compiler, entry ast.Ref) *reach {
 		a.rule(r)
 	}
 	a.solve()
+	a.out.input.seal(0)
 	return a.out
 }
 

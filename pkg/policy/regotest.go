@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/cover"
 	"github.com/open-policy-agent/opa/v1/tester"
+	"github.com/open-policy-agent/opa/v1/topdown"
 )
 
 // DefaultTestTimeout bounds one Rego test.
@@ -80,23 +82,43 @@ func Test(ctx context.Context, dir string, opt TestOptions) (*TestReport, error)
 	if err != nil {
 		return nil, err
 	}
+	covered := cover.New()
+	r := &TestReport{Dir: dir}
+	modules, err := runTests(ctx, t, &opt, opt.Run, func(run *tester.Runner) {
+		run.SetCoverageQueryTracer(covered).SetCoverageRuns(nil)
+	}, r.add)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.locate(ctx, t, &opt); err != nil {
+		return nil, err
+	}
+	slices.SortFunc(r.Results, func(a, b TestResult) int {
+		return cmp.Or(strings.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), strings.Compare(a.Name, b.Name))
+	})
+	r.cover(covered.Report(modules), t.files)
+	r.Elapsed = o.Clock().Sub(start)
+	return r, nil
+}
+
+// runTests compiles what was read with its tests, runs those that filter
+// selects, and calls each with every result.
+func runTests(ctx context.Context, t *tree, opt *TestOptions, filter string, set func(*tester.Runner), each func(*tester.Result)) (map[string]*ast.Module, error) {
 	var ps problems
 	b := build(t, func(*file) bool { return true }, &ps)
+	refuse := func() error {
+		return &LoadError{Dir: t.dir, Problems: ps.sorted(), Revision: t.revision}
+	}
 	if len(ps) > 0 {
-		return nil, &LoadError{Dir: dir, Problems: ps.sorted(), Revision: t.revision}
+		return nil, refuse()
 	}
 	store := b.store()
 	txn, err := store.NewTransaction(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("test %s: open the data: %w", dir, err)
+		return nil, fmt.Errorf("test %s: open the data: %w", t.dir, err)
 	}
 	defer store.Abort(ctx, txn)
-
-	// A test is about rules, not about the JSON schema of the input: it may give
-	// a rule an input that no adapter would build. The rules themselves were
-	// checked against the schema as they are without their tests.
-	covered := cover.New()
-	results, err := tester.NewRunner().
+	run := tester.NewRunner().
 		SetCompiler(b.compiler.WithEnablePrintStatements(true)).
 		SetDefaultRegoVersion(ast.RegoV1).
 		SetStore(store).
@@ -104,31 +126,64 @@ func Test(ctx context.Context, dir string, opt TestOptions) (*TestReport, error)
 		SetTimeout(cmp.Or(opt.TestTimeout, DefaultTestTimeout)).
 		RaiseBuiltinErrors(true).
 		CapturePrintOutput(true).
-		SetCoverageQueryTracer(covered).
-		SetCoverageRuns(nil).
-		Filter(opt.Run).
-		RunTests(ctx, txn)
+		Filter(filter)
+	set(run)
+	results, err := run.RunTests(ctx, txn)
 	if err != nil {
 		var list ast.Errors
 		if errors.As(err, &list) {
 			ps.addRego("", list)
-			return nil, &LoadError{Dir: dir, Problems: ps.sorted(), Revision: t.revision}
+			return nil, refuse()
 		}
-		return nil, fmt.Errorf("test %s: %w", dir, err)
+		return nil, fmt.Errorf("test %s: %w", t.dir, err)
 	}
-	r := &TestReport{Dir: dir}
 	for res := range results {
-		r.add(res)
+		each(res)
 	}
-	if err := ctx.Err(); err != nil {
-		return nil, err
+	return b.modules, ctx.Err()
+}
+
+// maxLocated bounds how many failed tests are run again to find what failed in
+// them; whoever has more repairs these first.
+const maxLocated = 20
+
+// locate runs the tests that failed once more, traced, to say which expression
+// did not hold. OPA's runner does not say it otherwise.
+func (r *TestReport) locate(ctx context.Context, t *tree, opt *TestOptions) error {
+	var names []string
+	for i := range r.Results {
+		res := &r.Results[i]
+		if !res.Pass && !res.Skip && res.Error == "" && len(names) < maxLocated {
+			names = append(names, regexp.QuoteMeta(res.Package+"."+res.Name))
+		}
 	}
-	slices.SortFunc(r.Results, func(a, b TestResult) int {
-		return cmp.Or(strings.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), strings.Compare(a.Name, b.Name))
-	})
-	r.cover(covered.Report(b.modules), t.files)
-	r.Elapsed = o.Clock().Sub(start)
-	return r, nil
+	if len(names) == 0 {
+		return nil
+	}
+	_, err := runTests(ctx, t, opt, "^("+strings.Join(names, "|")+")$",
+		func(run *tester.Runner) { run.EnableTracing(true) },
+		func(res *tester.Result) {
+			for i := range r.Results {
+				if r.Results[i].Package == res.Package && r.Results[i].Name == res.Name {
+					r.Results[i].At = failedAt(res)
+				}
+			}
+		})
+	return err
+}
+
+// failedAt returns the last expression of the test itself that did not hold.
+func failedAt(res *tester.Result) string {
+	if res.Location == nil {
+		return ""
+	}
+	for _, ev := range slices.Backward(res.Trace) {
+		e, ok := ev.Node.(*ast.Expr)
+		if ok && ev.Op == topdown.FailOp && e.Location != nil && e.Location.File == res.Location.File && e.Location.Row >= res.Location.Row {
+			return fmt.Sprintf("%s:%d: %s", e.Location.File, e.Location.Row, e.Location.Text)
+		}
+	}
+	return ""
 }
 
 func (r *TestReport) add(res *tester.Result) {
@@ -145,9 +200,6 @@ func (r *TestReport) add(res *tester.Result) {
 	}
 	if res.Error != nil {
 		out.Error = res.Error.Error()
-	}
-	if at := res.FailedAt; at != nil && at.Location != nil {
-		out.At = fmt.Sprintf("%s:%d: %s", at.Location.File, at.Location.Row, at.Location.Text)
 	}
 	switch {
 	case out.Skip:

@@ -1,0 +1,244 @@
+package policy
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/anteroom-iomt/anteroom/pkg/device"
+	"github.com/anteroom-iomt/anteroom/pkg/protocol"
+)
+
+// A writer takes the facts of a question, in order: as OPA's input, or as the
+// key of a decision. Each fact comes with its name and with what below it is
+// read, which is never nil.
+type writer interface {
+	open(name string, want *paths, n int) // begins an object of up to n members
+	close()
+	text(name string, want *paths, v string)
+	number(name string, want *paths, n int64)
+	truth(name string, want *paths, v bool)
+	decimal(name string, want *paths, v float64)
+	moment(name string, want *paths, t time.Time) // UTC, to the second
+	date(name string, want *paths, t time.Time)   // the day, where t says it is
+	addr(name string, want *paths, a netip.Addr)
+	value(name string, want *paths, v protocol.Value)
+}
+
+// facts names every fact of a question there is, once for all its writers:
+// input version 1, as docs/policy-input.md describes it. It writes what is read
+// and skips the rest.
+type facts struct {
+	out writer
+	loc *time.Location
+}
+
+// write writes the members of the input.
+func (f facts) write(q *Question, want *paths) {
+	if w := want.at("device"); w != nil && q.Device != nil {
+		f.device(q, w)
+	}
+	if w := want.at("session"); w != nil && q.Session != nil {
+		f.session(q, w)
+	}
+	if w := want.at("request"); w != nil && q.Transaction != nil {
+		f.request(q.Transaction, w)
+	}
+	if w := want.at("route"); w != nil && q.Route != nil {
+		f.route(q.Route, w)
+	}
+	if w := want.at("time"); w != nil {
+		f.time(q.Now.In(f.loc), w)
+	}
+	if w := want.at("behaviour"); w != nil {
+		f.behaviour(w)
+	}
+	if w := want.at("break_glass"); w != nil {
+		f.breakGlass(w)
+	}
+}
+
+func (f facts) text(want *paths, name, v string) {
+	if w := want.at(name); w != nil {
+		f.out.text(name, w, v)
+	}
+}
+
+func (f facts) number(want *paths, name string, n int64) {
+	if w := want.at(name); w != nil {
+		f.out.number(name, w, n)
+	}
+}
+
+func (f facts) truth(want *paths, name string, v bool) {
+	if w := want.at(name); w != nil {
+		f.out.truth(name, w, v)
+	}
+}
+
+func (f facts) moment(want *paths, name string, t time.Time) {
+	if w := want.at(name); w != nil {
+		f.out.moment(name, w, t)
+	}
+}
+
+func (f facts) device(q *Question, want *paths) {
+	d := q.Device
+	f.out.open("device", want, 13)
+	f.text(want, "id", d.ID)
+	f.text(want, "class", d.Class)
+	f.text(want, "manufacturer", d.Manufacturer)
+	f.text(want, "model", d.Model)
+	f.text(want, "serial", d.Serial)
+	f.text(want, "udi", d.UDI)
+	f.text(want, "location", d.Location)
+	f.text(want, "owner", d.Owner)
+	f.text(want, "status", string(d.Status))
+	f.truth(want, "life_critical", d.LifeCritical)
+	if w := want.at("tags"); w != nil {
+		f.tags(d.Tags, w)
+	}
+	if w := want.at("posture"); w != nil {
+		f.posture(&d.Posture, q.Now, w)
+	}
+	if w := want.at("cert"); w != nil && q.Session != nil {
+		if c := d.Certificate(q.Session.Fingerprint); c != nil {
+			f.cert(c, w)
+		}
+	}
+	f.out.close()
+}
+
+// tags writes tags in an order of their own: a map has none, and equal
+// questions are to be written equally.
+func (f facts) tags(tags map[string]string, want *paths) {
+	f.out.open("tags", want, len(tags))
+	if want.all {
+		var few [16]string // enough for nearly all, without allocating
+		names := few[:0]
+		for name := range tags {
+			names = append(names, name)
+		}
+		slices.Sort(names)
+		for _, name := range names {
+			f.out.text(name, everything, tags[name])
+		}
+	} else {
+		for _, w := range want.order {
+			if v, ok := tags[w.name]; ok {
+				f.out.text(w.name, w, v)
+			}
+		}
+	}
+	f.out.close()
+}
+
+func (f facts) posture(p *device.Posture, now time.Time, want *paths) {
+	f.out.open("posture", want, 5)
+	f.text(want, "firmware", p.Firmware)
+	if w := want.at("max_cvss"); w != nil {
+		f.out.decimal("max_cvss", w, p.MaxCVSS)
+	}
+	f.truth(want, "assessed", !p.AssessedAt.IsZero())
+	f.moment(want, "assessed_at", p.AssessedAt)
+	if !p.AssessedAt.IsZero() {
+		f.number(want, "age_days", max(0, int64(now.Sub(p.AssessedAt)/(24*time.Hour))))
+	}
+	f.out.close()
+}
+
+func (f facts) cert(c *device.Certificate, want *paths) {
+	f.out.open("cert", want, 4)
+	f.text(want, "serial", c.Serial)
+	f.text(want, "fingerprint", c.Fingerprint)
+	f.moment(want, "not_after", c.NotAfter)
+	f.truth(want, "hardware_backed", c.HardwareBacked)
+	f.out.close()
+}
+
+func (f facts) session(q *Question, want *paths) {
+	s := q.Session
+	f.out.open("session", want, 4)
+	f.text(want, "listener", s.Listener)
+	if w := want.at("remote_ip"); w != nil && s.Remote.IsValid() {
+		f.out.addr("remote_ip", w, s.Remote.Addr().Unmap().WithZone(""))
+	}
+	if w := want.at("tls"); w != nil {
+		f.out.open("tls", w, 5)
+		f.text(w, "version", s.TLS.Version)
+		f.text(w, "cipher", s.TLS.Cipher)
+		f.text(w, "group", s.TLS.Group)
+		f.text(w, "sni", s.TLS.SNI)
+		f.text(w, "alpn", s.TLS.ALPN)
+		f.out.close()
+	}
+	f.number(want, "age_s", max(0, int64(q.Now.Sub(s.Started)/time.Second)))
+	f.out.close()
+}
+
+// request leaves out a vocabulary that has the name of one of the request's own
+// fields: no fact of an adapter can stand in for those.
+func (f facts) request(t *protocol.Transaction, want *paths) {
+	f.out.open("request", want, 4+len(t.Facts))
+	f.text(want, "protocol", t.Protocol)
+	f.text(want, "action", t.Action)
+	f.text(want, "resource", t.Resource)
+	f.number(want, "bytes", t.Bytes)
+	for i := range t.Facts {
+		name := t.Facts[i].Name
+		switch name {
+		case "protocol", "action", "resource", "bytes":
+			continue
+		}
+		if w := want.at(name); w != nil {
+			f.out.value(name, w, t.Facts[i].Value)
+		}
+	}
+	f.out.close()
+}
+
+func (f facts) route(r *protocol.Route, want *paths) {
+	class := r.Class
+	if class == "" {
+		class = protocol.Clinical
+	}
+	f.out.open("route", want, 4)
+	f.text(want, "name", r.Name)
+	f.text(want, "backend", r.Backend)
+	f.text(want, "environment", r.Environment)
+	f.text(want, "class", string(class))
+	f.out.close()
+}
+
+// weekdays are the days' names as policies see them, by time.Weekday.
+var weekdays = [...]string{"sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday"}
+
+func (f facts) time(t time.Time, want *paths) {
+	f.out.open("time", want, 4)
+	f.text(want, "weekday", weekdays[t.Weekday()])
+	f.number(want, "hour", int64(t.Hour()))
+	f.number(want, "minute", int64(t.Minute()))
+	if w := want.at("date"); w != nil {
+		f.out.date("date", w, t)
+	}
+	f.out.close()
+}
+
+// behaviour says that nothing unusual is known of the device; the gateway keeps
+// no baselines that could say otherwise.
+func (f facts) behaviour(want *paths) {
+	f.out.open("behaviour", want, 2)
+	f.text(want, "level", "none")
+	if w := want.at("signals"); w != nil {
+		f.out.value("signals", w, protocol.List())
+	}
+	f.out.close()
+}
+
+// breakGlass says that no emergency grant is open; the gateway has no way to
+// open one.
+func (f facts) breakGlass(want *paths) {
+	f.out.open("break_glass", want, 1)
+	f.truth(want, "active", false)
+	f.out.close()
+}
