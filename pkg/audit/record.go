@@ -1,0 +1,84 @@
+package audit
+
+import (
+	"errors"
+	"net/netip"
+	"time"
+
+	"github.com/anteroom-iomt/anteroom/pkg/protocol"
+)
+
+// Errors of [Log.Append] and [Log.Flush].
+var (
+	// ErrClosed: the log is closed or closing.
+	ErrClosed = errors.New("audit log is closed")
+	// ErrUnavailable: the disk is full or failing. What was accepted before is
+	// kept and will be written; nothing new is taken until it is.
+	ErrUnavailable = errors.New("audit log is unavailable")
+	// ErrTooLarge: the record of something allowed is larger than MaxRecord.
+	// What was not allowed is recorded without its facts instead.
+	ErrTooLarge = errors.New("audit record is too large")
+)
+
+// MaxRecord is the largest record in bytes, as it lies in the buffer: far more
+// than any request within the gateway's header limits makes, and small enough
+// that a few of them do not fill the buffer.
+const MaxRecord = 1 << 20
+
+// Kind says what sort of thing a record tells of.
+type Kind string
+
+// The kinds of records.
+const (
+	KindTransaction Kind = "transaction"
+	KindSession     Kind = "session"
+	KindTLS         Kind = "tls"
+	KindDevice      Kind = "device"
+	KindPolicy      Kind = "policy"
+	KindConfig      Kind = "config"
+	KindOperator    Kind = "operator"
+	KindSystem      Kind = "system"
+)
+
+// A Record is what happened. Empty fields are left out of the JSON line.
+//
+// [Log.Append] copies what it needs; the caller keeps the record and everything
+// it points to.
+type Record struct {
+	Kind  Kind
+	Event string // what happened, such as "transaction.decided" or "device.enrolled"
+
+	Decision *Decision // of a transaction
+
+	Device       string // the device's id
+	Class        string // the device's class
+	Fingerprint  string // of the certificate shown
+	DeviceStatus string // the device's status at that moment
+
+	Session  string
+	Listener string
+	Remote   netip.AddrPort // a zero port is left out
+	TLS      *protocol.TLS
+
+	Route       string
+	Backend     string
+	Environment string
+	Operator    string
+
+	Transaction *protocol.Transaction
+	Detail      []protocol.Field // facts of this event that have no field of their own
+	Error       string           // what went wrong, without any byte a device sent
+}
+
+// A Decision is what was decided about a transaction.
+type Decision struct {
+	ID          string
+	Allow       bool
+	Cause       string         // why it was not allowed, in one word
+	Reasons     []string       // of the policy set, to allow
+	Denials     []string       // of the policy set, to deny
+	Obligations protocol.Value // what must also be done; null if nothing
+	Revision    string         // of the policy set
+	Fault       string         // what failed, if something of ours did
+	Elapsed     time.Duration  // how long deciding took
+}
