@@ -17,8 +17,9 @@ func questions() map[string]*Question {
 	}
 }
 
+// BenchmarkDecide asks OPA each time.
 func BenchmarkDecide(b *testing.B) {
-	s := load(b, shipped, Options{})
+	s := load(b, shipped, Options{CacheEntries: -1})
 	ctx := context.Background()
 	for name, q := range questions() {
 		b.Run(name, func(b *testing.B) {
@@ -45,5 +46,30 @@ func BenchmarkDecide(b *testing.B) {
 		for b.Loop() {
 			s.builder.input(q)
 		}
+	})
+}
+
+// BenchmarkDecideAgain asks what was asked before.
+func BenchmarkDecideAgain(b *testing.B) {
+	s := load(b, shipped, Options{})
+	ctx := context.Background()
+	for name, q := range questions() {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if d := s.Decide(ctx, q); d.Fault != "" {
+					b.Fatal(d.Fault)
+				}
+			}
+		})
+	}
+	b.Run("parallel", func(b *testing.B) {
+		q := questions()["create"]
+		b.ReportAllocs()
+		b.RunParallel(func(p *testing.PB) {
+			for p.Next() {
+				s.Decide(ctx, q)
+			}
+		})
 	})
 }

@@ -46,6 +46,7 @@ type Set struct {
 	querier ast.QueryCompiler
 	reach   *reach
 	builder *builder
+	cache   *cache          // nil if nothing is remembered
 	known   map[string]bool // the obligations the gateway can meet
 	modules int
 	files   []string // names of the files that decide
@@ -119,6 +120,9 @@ func compile(ctx context.Context, t *tree, opt Options) (*Set, error) {
 	}
 	s.reach = reachOf(s.compiler, entryRef)
 	s.builder = newBuilder(opt.Location, s.reach.input, b.data, b.modules)
+	if len(s.reach.clock) == 0 {
+		s.cache = newCache(opt.CacheEntries)
+	}
 	return s, nil
 }
 

@@ -22,12 +22,16 @@ const (
 	deniedByFault   = "the policy could not be evaluated, so nothing is allowed"
 )
 
+// endedEarly is the fault of a question nobody waits for any more.
+const endedEarly = "the transaction ended before it was decided"
+
 // decisionFields are the members of the decision. A rule that has another has
 // misspelt one, and what it meant would be lost.
 var decisionFields = []string{"allow", "reasons", "denials", "obligations"}
 
 // Decide answers q. It never fails: what could not be evaluated, or not in
-// time, is a deny with a Fault.
+// time, is a deny with a Fault. The answer may be one that was given before to
+// an equal question; the caller must not change what its slices hold.
 func (s *Set) Decide(ctx context.Context, q *Question) Decision {
 	start := s.opt.Clock()
 	d := s.decide(ctx, q, start)
@@ -44,6 +48,30 @@ func (s *Set) decide(ctx context.Context, q *Question, start time.Time) Decision
 			}
 		}
 	}
+	if ctx.Err() != nil {
+		return fault(endedEarly)
+	}
+	if s.cache == nil {
+		return s.answer(ctx, q, start)
+	}
+	a, ok := s.cache.ask(s, q)
+	if !ok {
+		return s.answer(ctx, q, start)
+	}
+	d, ok := s.cache.find(a)
+	if !ok {
+		// A fault may pass, such as a time limit that was met; only an answer is
+		// worth remembering.
+		if d = s.answer(ctx, q, start); d.Fault == "" {
+			s.cache.put(a, d)
+		}
+	}
+	s.cache.release(a)
+	return d
+}
+
+// answer asks OPA.
+func (s *Set) answer(ctx context.Context, q *Question, start time.Time) Decision {
 	v, f := s.evaluate(ctx, s.builder.input(q), q.Now, start)
 	if f != "" {
 		return fault("%s", f)
@@ -69,9 +97,6 @@ func (s *Set) evaluate(ctx context.Context, in *ast.Term, now, start time.Time) 
 		}
 	}()
 	limit := deadline{ctx: ctx, clock: s.opt.Clock, start: start, limit: s.opt.Timeout}
-	if limit.check() {
-		return nil, limit.why
-	}
 	err := topdown.NewQuery(s.query).
 		WithCompiler(s.compiler).
 		WithQueryCompiler(s.querier).
@@ -136,7 +161,7 @@ func (d *deadline) Cancelled() bool {
 
 func (d *deadline) check() bool {
 	if d.ctx.Err() != nil {
-		d.why = "the transaction ended before it was decided"
+		d.why = endedEarly
 	} else if took := d.clock().Sub(d.start); took > d.limit && (d.asked > deadlineWork || took > stalled*d.limit) {
 		d.why = "the evaluation took longer than it may"
 	}

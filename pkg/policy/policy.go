@@ -94,6 +94,10 @@ type Options struct {
 	// Obligations lists the kinds the gateway can meet. A decision that asks for
 	// another kind denies. None are known by default.
 	Obligations []string
+	// CacheEntries is how many decisions a set remembers. Zero means
+	// DefaultCacheEntries, less than zero none. A set that reads the clock or has
+	// other such rules (see Set.Uncacheable) remembers none in any case.
+	CacheEntries int
 	// Settle is how long an Engine waits after a file changed for more changes
 	// to follow. Zero means DefaultSettle.
 	Settle time.Duration
@@ -120,6 +124,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.MaxFiles <= 0 {
 		o.MaxFiles = DefaultMaxFiles
+	}
+	if o.CacheEntries == 0 {
+		o.CacheEntries = DefaultCacheEntries
 	}
 	if o.Settle <= 0 {
 		o.Settle = DefaultSettle
