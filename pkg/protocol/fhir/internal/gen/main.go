@@ -1,0 +1,204 @@
+// Command gen writes the tables of package fhir from the official definitions
+// of FHIR R4, which HL7 publishes under CC0 in the npm package
+// hl7.fhir.r4.examples.
+//
+//	gen -package DIR -out tables_gen.go
+//
+// DIR is the unpacked package: one JSON file a resource.
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"go/format"
+	"log"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+func main() {
+	log.SetFlags(0)
+	log.SetPrefix("gen: ")
+	dir := flag.String("package", "package", "folder of the unpacked npm package hl7.fhir.r4.examples")
+	out := flag.String("out", "tables_gen.go", "file to write")
+	flag.Parse()
+	if err := run(*dir, *out); err != nil {
+		log.Fatal(err)
+	}
+}
+
+// A table is what is generated.
+type table struct {
+	types        map[string]*entry
+	compartments []string
+	params       map[string]bool
+}
+
+// An entry says where a type of resource names its patient.
+type entry struct {
+	params map[string]bool // search parameters; true if a bare id can only mean a patient
+	paths  map[string]bool // element paths of References
+}
+
+type definition struct {
+	ResourceType string   `json:"resourceType"`
+	Kind         string   `json:"kind"`
+	Abstract     bool     `json:"abstract"`
+	Derivation   string   `json:"derivation"`
+	Type         string   `json:"type"`
+	Code         string   `json:"code"`
+	Base         []string `json:"base"`
+	Target       []string `json:"target"`
+	Expression   string   `json:"expression"`
+	URL          string   `json:"url"`
+	Resource     []struct {
+		Code  string   `json:"code"`
+		Param []string `json:"param"`
+	} `json:"resource"`
+}
+
+func run(dir, out string) error {
+	t := table{types: map[string]*entry{}, params: map[string]bool{}}
+	if err := each(dir, "StructureDefinition-*.json", func(d *definition) {
+		if d.Kind == "resource" && !d.Abstract && d.Derivation == "specialization" {
+			t.types[d.Type] = &entry{map[string]bool{}, map[string]bool{}}
+		}
+	}); err != nil {
+		return err
+	}
+	member := map[string]bool{} // "Observation.subject": in the patient compartment
+	if err := each(dir, "CompartmentDefinition-*.json", func(d *definition) {
+		if !strings.HasPrefix(d.URL, "http://hl7.org/fhir/CompartmentDefinition/") || strings.HasSuffix(d.URL, "/example") {
+			return
+		}
+		t.compartments = append(t.compartments, d.Code)
+		if d.Code != "Patient" {
+			return
+		}
+		for _, r := range d.Resource {
+			for _, p := range r.Param {
+				member[r.Code+"."+p] = true
+			}
+		}
+	}); err != nil {
+		return err
+	}
+	slices.Sort(t.compartments)
+	if err := each(dir, "SearchParameter-*.json", func(d *definition) {
+		if !strings.HasPrefix(d.URL, "http://hl7.org/fhir/SearchParameter/") {
+			return
+		}
+		t.params[d.Code] = true
+		if d.Type != "reference" || !slices.Contains(d.Target, "Patient") {
+			return
+		}
+		only := len(d.Target) == 1 || d.Code == "patient" || d.Code == "subject"
+		for _, b := range d.Base {
+			e := t.types[b]
+			if e == nil || !only && !member[b+"."+d.Code] {
+				continue
+			}
+			e.params[d.Code] = e.params[d.Code] || only
+			for _, p := range paths(d.Expression, b) {
+				e.paths[p] = true
+			}
+		}
+	}); err != nil {
+		return err
+	}
+	if len(t.types) != 146 {
+		return fmt.Errorf("found %d types of resource in %s, R4 has 146 (148 with the abstract two)", len(t.types), dir)
+	}
+	src, err := format.Source(t.source())
+	if err != nil {
+		return fmt.Errorf("format: %w", err)
+	}
+	return os.WriteFile(out, src, 0o644)
+}
+
+func each(dir, glob string, f func(*definition)) error {
+	names, err := filepath.Glob(filepath.Join(dir, glob))
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		var d definition
+		if err := json.Unmarshal(b, &d); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		f(&d)
+	}
+	return nil
+}
+
+var (
+	as    = regexp.MustCompile(`(?:\.as\(| as )(\w+)\)?`)
+	where = regexp.MustCompile(`\.where\(resolve\(\) is Patient\)`)
+	plain = regexp.MustCompile(`^[A-Z]\w*(\.[a-z]\w*)+$`)
+)
+
+// paths returns the element paths that a search parameter's FHIRPath expression
+// reads in resources of the type.
+func paths(expression, base string) []string {
+	var out []string
+	for _, e := range strings.Split(expression, "|") {
+		e = strings.Trim(strings.TrimSpace(e), "()")
+		e = where.ReplaceAllString(e, "")
+		e = strings.TrimSuffix(e, ".where(resolve() is Patient")
+		if m := as.FindStringSubmatch(e); m != nil {
+			// A choice of types: JSON has the type in the name.
+			e = strings.TrimSpace(as.ReplaceAllString(e, "")) + m[1]
+		}
+		if !strings.HasPrefix(e, base+".") {
+			continue
+		}
+		if !plain.MatchString(e) {
+			log.Fatalf("expression %q of %s is of a form not known", e, base)
+		}
+		out = append(out, strings.TrimPrefix(e, base+"."))
+	}
+	return out
+}
+
+func (t *table) source() []byte {
+	var b bytes.Buffer
+	b.WriteString("// Code generated by internal/gen from npm hl7.fhir.r4.examples 4.0.1 (CC0); DO NOT EDIT.\n\npackage fhir\n\n")
+	b.WriteString("// resources holds the 146 types of resource of FHIR R4 (its list of 148 counts two abstract ones).\nvar resources = map[string]resource{\n")
+	for _, name := range slices.Sorted(maps.Keys(t.types)) {
+		e := t.types[name]
+		if len(e.params)+len(e.paths) == 0 {
+			fmt.Fprintf(&b, "%q: {},\n", name)
+			continue
+		}
+		fmt.Fprintf(&b, "%q: {\nparams: []patientParam{", name)
+		for _, p := range slices.Sorted(maps.Keys(e.params)) {
+			fmt.Fprintf(&b, "{%q, %t},", p, e.params[p])
+		}
+		b.WriteString("},\npaths: [][]string{")
+		for _, p := range slices.Sorted(maps.Keys(e.paths)) {
+			fmt.Fprintf(&b, "{")
+			for _, s := range strings.Split(p, ".") {
+				fmt.Fprintf(&b, "%q,", s)
+			}
+			fmt.Fprintf(&b, "},")
+		}
+		b.WriteString("},\n},\n")
+	}
+	fmt.Fprintf(&b, "}\n\n// compartments holds the types that resources are compartments of.\nvar compartments = %#v\n\n", t.compartments)
+	b.WriteString("// searchParams holds the name of every search parameter of R4, of whatever type.\nvar searchParams = map[string]bool{\n")
+	for _, p := range slices.Sorted(maps.Keys(t.params)) {
+		fmt.Fprintf(&b, "%q: true,\n", p)
+	}
+	b.WriteString("}\n")
+	return b.Bytes()
+}
