@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -159,20 +160,71 @@ func TestOrthancConfigurationIsGood(t *testing.T) {
 	}
 }
 
-// TestAlertsNameMetricsThatExist compares the alerts' expressions with the
-// metrics' names in the source.
+// TestAlertsNameMetricsThatExist compares the alerts' expressions with the names
+// that the gateway's source gives its metrics: an alert on a metric that was
+// renamed would be silent for ever.
 func TestAlertsNameMetricsThatExist(t *testing.T) {
+	var rules struct {
+		Groups []struct {
+			Rules []struct{ Alert, Expr string }
+		}
+	}
+	if err := yaml.Unmarshal(read(t, "alerts.yml"), &rules); err != nil {
+		t.Fatal(err)
+	}
+	var source []byte
+	for _, dir := range []string{"../pkg/telemetry", "../pkg/gateway"} {
+		files, err := filepath.Glob(dir + "/*.go")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range files {
+			source = append(source, read(t, f)...)
+		}
+	}
+	metric := regexp.MustCompile(`\banteroom_\w+`)
+	named := 0
+	for _, g := range rules.Groups {
+		for _, r := range g.Rules {
+			for _, name := range metric.FindAllString(r.Expr, -1) {
+				named++
+				if !bytes.Contains(source, []byte(`"`+name+`"`)) {
+					t.Errorf("the alert %s looks at %s, which is no metric", r.Alert, name)
+				}
+			}
+		}
+	}
+	if named == 0 {
+		t.Error("no alert looks at a metric")
+	}
+}
+
+// TestPrometheusIsMounted: what its configuration names is where compose puts it.
+func TestPrometheusIsMounted(t *testing.T) {
 	var prom struct {
 		RuleFiles []string `yaml:"rule_files"`
 		Scrape    []struct {
-			Job string `yaml:"job_name"`
+			Job    string                       `yaml:"job_name"`
+			Static []struct{ Targets []string } `yaml:"static_configs"`
 		} `yaml:"scrape_configs"`
 	}
 	if err := yaml.Unmarshal(read(t, "prometheus.yml"), &prom); err != nil {
 		t.Fatal(err)
 	}
-	if len(prom.Scrape) == 0 || len(prom.RuleFiles) == 0 {
-		t.Error("Prometheus collects nothing")
+	c := readCompose(t)
+	for _, f := range prom.RuleFiles {
+		if !slices.ContainsFunc(c.Services["prometheus"].Volumes, func(v string) bool { return strings.Contains(v, ":"+f) }) {
+			t.Errorf("the rule file %s is not mounted", f)
+		}
+	}
+	if len(prom.Scrape) != 1 || len(prom.Scrape[0].Static) != 1 {
+		t.Fatalf("Prometheus collects %+v", prom.Scrape)
+	}
+	for _, target := range prom.Scrape[0].Static[0].Targets {
+		host, _, _ := strings.Cut(target, ":")
+		if !slices.Contains(c.Services[host].Networks, "metrics") {
+			t.Errorf("%s is not a service in the network of metrics", host)
+		}
 	}
 }
 
