@@ -102,6 +102,7 @@ func (s *Set) evaluate(ctx context.Context, in *ast.Term, now, start time.Time) 
 		WithQueryCompiler(s.querier).
 		WithStore(s.store).
 		WithTransaction(s.txn).
+		WithBaseCache(s.data).
 		WithInput(in).
 		WithTime(now).
 		WithCancel(&limit).

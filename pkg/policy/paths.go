@@ -63,7 +63,8 @@ func (p *paths) seal(last uint64) uint64 {
 	return last
 }
 
-// at returns what of the member name is read, or nil if nothing is.
+// at returns what of the member name is read, or nil if nothing is. The tree is
+// sealed.
 func (p *paths) at(name string) *paths {
 	switch {
 	case p == nil:
@@ -71,7 +72,14 @@ func (p *paths) at(name string) *paths {
 	case p.all:
 		return everything
 	}
-	return p.kids[name]
+	// Few names, most of different lengths: looking along them takes half the
+	// time of the map.
+	for _, k := range p.order {
+		if k.name == name {
+			return k
+		}
+	}
+	return nil
 }
 
 // reaches reports whether anything at path, or below it, is read, or whether
