@@ -43,6 +43,7 @@ type Session struct {
 
 	mu      sync.Mutex
 	held    map[*held]struct{}
+	onDrain func()
 	ongoing atomic.Int64
 }
 
@@ -76,7 +77,39 @@ func (s *Session) Context() context.Context { return s.ctx }
 func (s *Session) End(cause error) { s.end(cause) }
 
 // Drain asks the session to finish what it is doing and take nothing new.
-func (s *Session) Drain() { s.drainOne.Do(func() { close(s.drain) }) }
+func (s *Session) Drain() {
+	s.drainOne.Do(func() {
+		s.mu.Lock()
+		close(s.drain)
+		f := s.onDrain
+		s.mu.Unlock()
+		if f != nil {
+			f()
+		}
+	})
+}
+
+// OnDrain has f called once when the session is asked to finish, at once if it
+// was already. There is one such function; the adapter that serves the session
+// sets it, to wake what waits without keeping a goroutine for it.
+func (s *Session) OnDrain(f func()) {
+	s.mu.Lock()
+	s.onDrain = f
+	s.mu.Unlock()
+	if s.IsDraining() {
+		f()
+	}
+}
+
+// IsDraining reports whether the session was asked to finish.
+func (s *Session) IsDraining() bool {
+	select {
+	case <-s.drain:
+		return true
+	default:
+		return false
+	}
+}
 
 // Draining is closed when the session was asked to finish.
 func (s *Session) Draining() <-chan struct{} { return s.drain }

@@ -1,0 +1,184 @@
+package httpgw
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net/http"
+
+	"github.com/anteroom-iomt/anteroom/pkg/protocol"
+	"github.com/anteroom-iomt/anteroom/pkg/protocol/fhir"
+)
+
+// maxBatchAnswer bounds a backend's answer to a batch that has to be put
+// together again with our own answers for entries it was not sent.
+const maxBatchAnswer = 64 << 20
+
+// serveFHIR is the way of a request on a FHIR route: understood as an
+// interaction, judged as one, and for a Bundle once more for each entry.
+func (x *exchange) serveFHIR() {
+	base := len(x.route.prefix)
+	t := x.m.target
+	if n := len(t.Path); n > base && t.Path[n-1] == "" {
+		// A slash at the end means nothing to FHIR; what is judged and sent has
+		// none.
+		t.Path = t.Path[:n-1]
+		x.m.target = t
+	}
+	x.tx = protocol.Transaction{Protocol: "fhir", Action: x.m.method, Bytes: x.m.length, Facts: []protocol.Field{x.m.facts(base)}}
+	it, err := fhir.Parse(&fhir.Request{
+		Method: x.m.method, Path: t.Path[base:], Query: fhirParams(t.Query),
+		Header: func(name string) []string { return x.m.header.all(lowerASCII(name)) },
+	}, fhir.Limits{Entries: x.g.cfg.Listener.Limits.BundleEntries})
+	if err != nil {
+		x.refuseFHIR(err)
+		return
+	}
+	if x.wanted(it) {
+		if f := x.hold(); f != nil {
+			x.refuse(f)
+			return
+		}
+		ct, _ := x.m.header.get("content-type")
+		if err := it.ReadBody(ct, x.held); err != nil {
+			x.refuseFHIR(err)
+			return
+		}
+		// What goes to the backend is what was understood, written anew.
+		if x.isHeld {
+			x.held = it.AppendBody(nil)
+		}
+	}
+	it.Transaction(&x.tx)
+	if !x.judge(&x.tx) {
+		return
+	}
+	entries := it.Entries()
+	if len(entries) == 0 {
+		x.forward(t)
+		return
+	}
+	denied, any := x.judgeEntries(entries)
+	switch {
+	case !any:
+		x.forward(t)
+	case it.Code() == "batch":
+		x.forwardBatch(t, it, denied)
+	}
+}
+
+// wanted reports whether the body has to be read before the decision, and notes
+// what is left out if not.
+func (x *exchange) wanted(it *fhir.Interaction) bool {
+	switch it.Body() {
+	case fhir.BodyRequired:
+		return true
+	case fhir.BodyNone:
+		return false
+	}
+	facts := it.BodyFacts()
+	for _, path := range facts {
+		if x.g.cfg.Judge.Reaches(path...) {
+			return true
+		}
+	}
+	x.tx.Omitted = facts
+	return false
+}
+
+func fhirParams(q []Param) []fhir.Param {
+	if len(q) == 0 {
+		return nil
+	}
+	out := make([]fhir.Param, len(q))
+	for i, p := range q {
+		out[i] = fhir.Param{Name: p.Name, Value: p.Value}
+	}
+	return out
+}
+
+// refuseFHIR refuses what fhir did not understand. The body, if there is one,
+// was framed well, so the connection stays.
+func (x *exchange) refuseFHIR(err error) {
+	var r *fhir.Refusal
+	if !errors.As(err, &r) {
+		x.refuse(unfit(http.StatusBadRequest, "the request is not understood as FHIR"))
+		return
+	}
+	x.refuse(unfit(r.Status, r.Why))
+}
+
+// judgeEntries judges every entry of a Bundle that was itself allowed. A
+// transaction is answered as soon as one entry is denied: it is all or nothing.
+// For a batch it returns an issue for each denied entry.
+func (x *exchange) judgeEntries(entries []*fhir.Interaction) (denied []*fhir.Issue, any bool) {
+	envelope := x.id
+	batch := x.tx.Action == "batch"
+	denied = make([]*fhir.Issue, len(entries))
+	http := x.tx.Facts[0]
+	for i, e := range entries {
+		tx := protocol.Transaction{Bytes: -1, Of: envelope, Part: i, Facts: []protocol.Field{http}}
+		e.Transaction(&tx)
+		v := x.g.cfg.Judge.Judge(x.ctx, x.s, &x.route.Route, &tx)
+		switch {
+		case v.Allow:
+			continue
+		case v.Cause != protocol.CausePolicy || !batch:
+			x.deny(v)
+			return denied, true
+		}
+		any = true
+		issue := fhir.IssueOf(403, "not allowed", v.ID)
+		denied[i] = &issue
+	}
+	x.id = envelope
+	return denied, any
+}
+
+// forwardBatch sends what is left of a batch and puts the answer together.
+func (x *exchange) forwardBatch(t Target, it *fhir.Interaction, denied []*fhir.Issue) {
+	if x.status != 0 {
+		return // answered already: an entry could not be judged
+	}
+	rest, n := it.Split(denied)
+	var answer []byte
+	if n > 0 {
+		x.held, x.isHeld = rest, true
+		req := x.request(t)
+		req.Header["Accept"] = []string{"application/fhir+json"}
+		stop := x.w.watch(x.cancel)
+		resp, err := x.route.backend.RoundTrip(req)
+		if err != nil {
+			stop()
+			x.failed(err)
+			return
+		}
+		if resp.StatusCode != http.StatusOK {
+			stop()
+			defer resp.Body.Close()
+			x.answer(resp)
+			return
+		}
+		answer, err = io.ReadAll(io.LimitReader(resp.Body, maxBatchAnswer+1))
+		resp.Body.Close()
+		stop()
+		if err != nil || len(answer) > maxBatchAnswer {
+			x.failed(errors.New("the answer to a batch is too large, or not whole"))
+			return
+		}
+	}
+	joined, err := it.Join(denied, answer)
+	if err != nil {
+		x.failed(err)
+		return
+	}
+	x.status = http.StatusOK
+	h := http.Header{"Content-Type": {"application/fhir+json; charset=utf-8"}, "X-Anteroom-Decision-Id": {x.id}}
+	if err := x.w.start(http.StatusOK, h, int64(len(joined))); err != nil {
+		x.broken("the device went away before its answer")
+		return
+	}
+	if _, err := io.Copy(x.w, bytes.NewReader(joined)); err != nil || x.w.finish(nil) != nil {
+		x.broken("the device went away before the end of its answer")
+	}
+}

@@ -1,0 +1,218 @@
+package httpgw
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/net/http2"
+
+	"github.com/anteroom-iomt/anteroom/pkg/protocol"
+)
+
+// maxFrame is the largest HTTP/2 frame a device may send, the smallest limit the
+// protocol allows (RFC 9113 section 4.2).
+const maxFrame = 16 << 10
+
+// serve2 speaks HTTP/2 until the connection ends. Framing, flow control and the
+// limits on abuse of both are x/net/http2's; the requests it reads go through
+// the same checks and the same exchange as those of HTTP/1.1.
+func (g *Gateway) serve2(conn net.Conn, s *protocol.Session) {
+	lim := &g.cfg.Listener.Limits
+	base := &http.Server{
+		MaxHeaderBytes: int(lim.HeadBytes),
+		ErrorLog:       log.New(io.Discard, "", 0), // what it says of a device's mistakes goes nowhere unseen: they end in a record
+	}
+	h2 := &http2.Server{
+		MaxConcurrentStreams: uint32(lim.Streams), //nolint:gosec // configuration bounds it
+		MaxReadFrameSize:     maxFrame,
+		IdleTimeout:          lim.Idle.D(),
+		ReadIdleTimeout:      lim.Stall.D(), // a ping, and an end if none comes back
+		WriteByteTimeout:     lim.Stall.D(),
+	}
+	if err := http2.ConfigureServer(base, h2); err != nil {
+		g.cfg.Logger.Error("configuring HTTP/2", "error", err)
+		return
+	}
+	var drained sync.WaitGroup
+	// Shutdown sends GOAWAY and lets streams finish.
+	s.OnDrain(func() {
+		drained.Go(func() {
+			ctx, cancel := context.WithTimeout(s.Context(), lim.Stall.D())
+			defer cancel()
+			_ = base.Shutdown(ctx)
+		})
+	})
+	h2.ServeConn(conn, &http2.ServeConnOpts{
+		Context: s.Context(), BaseConfig: base,
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { g.stream(w, r, s) }),
+	})
+	s.OnDrain(func() {})
+	drained.Wait()
+}
+
+// stream serves one request of an HTTP/2 connection.
+func (g *Gateway) stream(w http.ResponseWriter, r *http.Request, s *protocol.Session) {
+	began := time.Now()
+	s.Begin()
+	defer s.Finish()
+	a := &answer2{w: w, rc: http.NewResponseController(w), method: r.Method}
+	m, f := g.message2(r, s)
+	if f != nil {
+		id := g.cfg.Judge.Refused(r.Context(), s, nil, &protocol.Transaction{Protocol: "http", Bytes: -1}, strconv.Itoa(f.status), f.why)
+		g.plain(a, f.status, id, f.why)
+		g.observe(s, "", f.status, began)
+		return
+	}
+	if m.body != nil {
+		m.body.(*stream2).rc, m.body.(*stream2).stall = a.rc, g.cfg.Listener.Limits.Stall.D()
+	}
+	g.exchange(r.Context(), s, m, a, began)
+	if a.aborted {
+		panic(http.ErrAbortHandler) // RST_STREAM: the device can tell that the body is not whole
+	}
+}
+
+// message2 makes the engine's message from what x/net/http2 read.
+func (g *Gateway) message2(r *http.Request, s *protocol.Session) (*message, *fault) {
+	m := &message{version: "2", method: r.Method, length: r.ContentLength}
+	if f := checkMethod(r.Method); f != nil {
+		return nil, f
+	}
+	n := 0
+	for key, vs := range r.Header {
+		name := lowerASCII(key)
+		for _, v := range vs {
+			if n++; n > g.cfg.Listener.Limits.HeaderFields {
+				return nil, &fault{http.StatusRequestHeaderFieldsTooLarge, "the request has too many header fields", true}
+			}
+			if !isToken(name) || !cleanValue(v) {
+				return nil, bad("a header field holds a control character or is not UTF-8")
+			}
+			m.header = append(m.header, field{name, v})
+		}
+	}
+	if m.header.has("connection") || m.header.has("transfer-encoding") || m.header.has("upgrade") {
+		return nil, bad("the request has header fields that HTTP/2 does not have") // RFC 9113 section 8.2.2
+	}
+	if host, n := m.header.get("host"); n > 0 && host != r.Host {
+		return nil, bad("the Host field is not the :authority")
+	}
+	var f *fault
+	if m.target, f = canonical(r.RequestURI); f != nil {
+		return nil, f
+	}
+	if r.ContentLength != 0 && r.Body != nil {
+		m.body = &stream2{r: r.Body, left: r.ContentLength}
+	}
+	return m, g.check(s, m, r.Host)
+}
+
+// stream2 is a request body of an HTTP/2 stream.
+type stream2 struct {
+	r     io.Reader
+	rc    *http.ResponseController
+	stall time.Duration
+	left  int64 // -1 if no length was declared
+
+	mu     sync.Mutex
+	closed bool
+}
+
+// Read implements io.Reader. A stream that ends before its declared length is
+// an error of x/net's; it is told apart from an end here.
+func (b *stream2) Read(p []byte) (int, error) {
+	b.mu.Lock()
+	closed := b.closed
+	b.mu.Unlock()
+	if closed {
+		return 0, io.ErrClosedPipe
+	}
+	if b.rc != nil {
+		_ = b.rc.SetReadDeadline(time.Now().Add(b.stall))
+	}
+	n, err := b.r.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = errTruncated
+	}
+	return n, err
+}
+
+// quiesce implements bodyReader. x/net ends reads of a stream whose handler has
+// returned.
+func (b *stream2) quiesce() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.closed = true
+	return false
+}
+
+// answer2 writes the response of an HTTP/2 stream.
+type answer2 struct {
+	w       http.ResponseWriter
+	rc      *http.ResponseController
+	method  string
+	mute    bool
+	aborted bool
+}
+
+func (a *answer2) inform(status int, h http.Header) {
+	dst := a.w.Header()
+	for k, v := range h {
+		dst[k] = v
+	}
+	a.w.WriteHeader(status)
+	clear(dst)
+}
+
+func (a *answer2) start(status int, h http.Header, length int64) error {
+	dst := a.w.Header()
+	for k, vs := range h {
+		for _, v := range vs {
+			if !strings.ContainsAny(v, "\r\n\x00") {
+				dst[k] = append(dst[k], v)
+			}
+		}
+	}
+	if length >= 0 && status != http.StatusNoContent {
+		dst["Content-Length"] = []string{strconv.FormatInt(length, 10)}
+	}
+	if _, ok := dst["Content-Type"]; !ok {
+		dst["Content-Type"] = nil // no sniffing
+	}
+	a.mute = nobody(a.method, status)
+	a.w.WriteHeader(status)
+	return nil
+}
+
+func (a *answer2) Write(p []byte) (int, error) {
+	if a.mute {
+		return len(p), nil
+	}
+	return a.w.Write(p)
+}
+
+func (a *answer2) flush() error { return a.rc.Flush() }
+
+func (a *answer2) finish(trailer http.Header) error {
+	for k, v := range trailer {
+		a.w.Header()[http.TrailerPrefix+k] = v
+	}
+	return nil
+}
+
+func (a *answer2) abort() { a.aborted = true }
+
+// watch implements answerer: the request's context ends with its stream.
+func (a *answer2) watch(func()) func() { return func() {} }
+
+func (a *answer2) hijack() (net.Conn, []byte) { return nil, nil }
+
+var _ answerer = (*answer2)(nil)

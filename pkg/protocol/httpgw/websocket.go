@@ -1,0 +1,238 @@
+package httpgw
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/sha1" //nolint:gosec // RFC 6455 section 4.2.2 fixes it; nothing rests on its strength
+	"encoding/base64"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// websocketGUID is RFC 6455 section 1.3's constant.
+	websocketGUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+	// closeWait bounds how long a closing frame may take to leave.
+	closeWait = time.Second
+)
+
+// policyClose is an unmasked Close frame with status 1008, policy violation
+// (RFC 6455 sections 5.5.1 and 7.4.1), and nothing that says why.
+var policyClose = []byte{0x88, 0x02, 0x03, 0xf0}
+
+// upgrade serves a request that asks to go on in another protocol. WebSocket on
+// routes that allow it passes as one transaction; everything else is refused,
+// h2c above all, which would carry requests that nobody judges.
+func (x *exchange) upgrade() {
+	key, f := x.checkUpgrade()
+	if f != nil {
+		x.refuse(f)
+		return
+	}
+	if !x.judge(&x.tx) {
+		return
+	}
+	x.websocket(key)
+}
+
+// checkUpgrade checks the opening handshake (RFC 6455 section 4.2.1).
+func (x *exchange) checkUpgrade() (key string, f *fault) {
+	h := x.m.header
+	proto, n := h.get("upgrade")
+	version, nv := h.get("sec-websocket-version")
+	key, nk := h.get("sec-websocket-key")
+	raw, err := base64.StdEncoding.DecodeString(key)
+	switch {
+	case n != 1 || !strings.EqualFold(proto, "websocket"):
+		return "", bad("the request asks for a protocol other than WebSocket")
+	case !x.route.websocket:
+		return "", bad("the route does not allow WebSocket")
+	case x.m.method != http.MethodGet || x.m.version != "1.1" || !x.m.conn.upgrade:
+		return "", bad("a WebSocket handshake is a GET of HTTP/1.1 with Connection: upgrade")
+	case nv != 1 || version != "13":
+		return "", &fault{http.StatusUpgradeRequired, "the WebSocket version is not 13", true}
+	case nk != 1 || err != nil || len(raw) != 16:
+		return "", bad("the Sec-WebSocket-Key is not 16 bytes in base64")
+	}
+	return key, nil
+}
+
+// acceptKey returns the Sec-WebSocket-Accept that goes with a key.
+func acceptKey(key string) string {
+	sum := sha1.Sum([]byte(key + websocketGUID)) //nolint:gosec // see the import
+	return base64.StdEncoding.EncodeToString(sum[:])
+}
+
+// websocket asks the backend, passes its answer on, and then copies both ways
+// until either side, the session or a later decision ends it.
+func (x *exchange) websocket(key string) {
+	up, err := x.route.backend.Dial(x.ctx)
+	if err != nil {
+		x.failed(err)
+		return
+	}
+	defer up.Close()
+	// The session's end interrupts everything below.
+	stop := context.AfterFunc(x.ctx, func() { up.Close() })
+	defer stop()
+	resp, br, err := x.handshake(up)
+	if err != nil {
+		x.failed(err)
+		return
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusSwitchingProtocols {
+		x.answer(resp)
+		return
+	}
+	if resp.Header.Get("Sec-Websocket-Accept") != acceptKey(key) || !strings.EqualFold(resp.Header.Get("Upgrade"), "websocket") {
+		x.failed(errors.New("the backend did not accept the WebSocket handshake properly"))
+		return
+	}
+	x.status = resp.StatusCode
+	if x.w.start(resp.StatusCode, inbound(resp.Header), 0) != nil || x.w.flush() != nil {
+		x.broken("the device went away before its answer")
+		return
+	}
+	conn, rest := x.w.hijack()
+	x.relay(conn, bytes.Clone(rest), up, br)
+}
+
+// handshake sends the opening handshake, serialised anew, and reads the answer.
+func (x *exchange) handshake(up net.Conn) (*http.Response, *bufio.Reader, error) {
+	req := x.request(x.m.target)
+	req.Header["Connection"] = []string{"Upgrade"}
+	req.Header["Upgrade"] = []string{"websocket"}
+	if err := up.SetDeadline(time.Now().Add(x.g.cfg.Listener.Limits.Stall.D())); err != nil {
+		return nil, nil, err
+	}
+	var b bytes.Buffer
+	if err := req.Write(&b); err != nil {
+		return nil, nil, err
+	}
+	if _, err := up.Write(b.Bytes()); err != nil {
+		return nil, nil, err
+	}
+	br := bufio.NewReader(up)
+	for {
+		resp, err := http.ReadResponse(br, req)
+		if err != nil {
+			return nil, nil, err
+		}
+		if resp.StatusCode >= 200 || resp.StatusCode == http.StatusSwitchingProtocols {
+			return resp, br, up.SetDeadline(time.Time{})
+		}
+	}
+}
+
+// relay copies both ways. The transaction is held by the session, so that it is
+// judged anew when the policy set or the device's record changes.
+func (x *exchange) relay(conn net.Conn, rest []byte, up net.Conn, br *bufio.Reader) {
+	down := &frames{conn: conn}
+	again := func() bool {
+		tx := x.m.transaction()
+		return x.g.cfg.Judge.Judge(x.ctx, x.s, &x.route.Route, &tx).Allow
+	}
+	release := x.s.Hold(again, func() {
+		down.refuse()
+		up.Close()
+	})
+	defer release()
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		defer conn.SetReadDeadline(past)
+		_, _ = io.Copy(down, br)
+	})
+	wg.Go(func() {
+		defer up.Close()
+		if _, err := up.Write(rest); err == nil {
+			_, _ = io.Copy(up, conn)
+		}
+	})
+	wg.Wait()
+}
+
+// frames writes a backend's WebSocket frames to the device and knows where one
+// ends, so that a Close frame of ours is not put into the middle of another.
+type frames struct {
+	conn net.Conn
+
+	mu      sync.Mutex
+	head    [14]byte
+	have    int   // bytes of a head that is not whole
+	left    int64 // bytes of the payload still to come
+	refused atomic.Bool
+}
+
+// Write implements io.Writer.
+func (f *frames) Write(p []byte) (int, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.refused.Load() {
+		return 0, io.ErrClosedPipe
+	}
+	f.follow(p)
+	return f.conn.Write(p)
+}
+
+// follow keeps track of where in the frames p ends (RFC 6455 section 5.2).
+func (f *frames) follow(p []byte) {
+	for len(p) > 0 {
+		if f.left > 0 {
+			n := min(f.left, int64(len(p)))
+			f.left -= n
+			p = p[n:]
+			continue
+		}
+		f.head[f.have] = p[0]
+		f.have++
+		p = p[1:]
+		if f.have < 2 {
+			continue
+		}
+		size, n := 2, int64(f.head[1]&0x7f)
+		switch n {
+		case 126:
+			size = 4
+		case 127:
+			size = 10
+		}
+		if f.head[1]&0x80 != 0 {
+			size += 4
+		}
+		if f.have < size {
+			continue
+		}
+		switch n {
+		case 126:
+			n = int64(f.head[2])<<8 | int64(f.head[3])
+		case 127:
+			n = 0
+			for _, b := range f.head[2:10] {
+				n = n<<8 | int64(b)
+			}
+			n &= 1<<63 - 1
+		}
+		f.have, f.left = 0, n
+	}
+}
+
+// refuse ends the device's side with status 1008, if a frame can begin here.
+func (f *frames) refuse() {
+	f.refused.Store(true)
+	// A write that is stuck must not hold this up.
+	_ = f.conn.SetWriteDeadline(time.Now().Add(closeWait))
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.have == 0 && f.left == 0 {
+		_, _ = f.conn.Write(policyClose)
+	}
+	_ = f.conn.SetReadDeadline(past)
+}
