@@ -51,6 +51,8 @@ func TestShippedDecisions(t *testing.T) {
 		{name: "a pump lists all orders", q: ask("infusion-pump", fhirAsks("search-type", "MedicationRequest", params("status"))), want: "must say for which patient"},
 		{name: "a pump takes the patient along", q: ask("infusion-pump", fhirAsks("search-type", "MedicationRequest", params("patient"),
 			field("includes", protocol.Strings("MedicationRequest:subject")))), want: "brings along records"},
+		{name: "a pump lists all but one patient's orders", q: ask("infusion-pump", fhirAsks("search-type", "MedicationRequest", params("patient"),
+			field("modifiers", protocol.Strings("patient:not")))), want: "turns a parameter round"},
 		{name: "everything of a patient", q: ask("patient-monitor", fhirAsks("operation", "Patient", field("operation", protocol.String("$everything")))), want: "whole records"},
 		{name: "export", q: ask("wearable-gateway", fhirAsks("operation", "", field("operation", protocol.String("$export")))), want: "whole records"},
 		{name: "the history of the server", q: ask("patient-monitor", fhirAsks("history-system", "")), want: "history"},

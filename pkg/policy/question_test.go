@@ -68,6 +68,8 @@ func fhirAsks(interaction, typ string, with ...protocol.Field) *protocol.Transac
 		field("includes", protocol.Strings()),
 		field("chains", protocol.Strings()),
 		field("result_params", protocol.Strings()),
+		field("unknown_params", protocol.Strings()),
+		field("preconditions", protocol.Strings()),
 		field("conditional", protocol.Bool(false)),
 		field("entry", protocol.Bool(false)),
 	}

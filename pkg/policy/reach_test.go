@@ -197,14 +197,14 @@ func randomQuestion(rnd *rand.Rand) *Question {
 	list := func() protocol.Value {
 		var out []string
 		for range rnd.IntN(3) {
-			out = append(out, pick("a", "b", "patient", "_count", "_has"))
+			out = append(out, pick("a", "b", "patient", "_count", "_has", "patient:not", "code:exact"))
 		}
 		return protocol.Strings(out...)
 	}
 	var tx *protocol.Transaction
 	if maybe() {
 		var with []protocol.Field
-		for _, f := range []string{"params", "includes", "chains", "result_params"} {
+		for _, f := range []string{"params", "modifiers", "includes", "chains", "result_params"} {
 			if rnd.IntN(4) == 0 {
 				with = append(with, field(f, list()))
 			}

@@ -26,7 +26,23 @@ deny contains "the search uses a parameter that is not known to be harmless" if 
 deny contains "the search uses a parameter that is not known to be harmless" if {
 	input.request.protocol == "fhir"
 	some name in input.request.fhir.result_params
+	startswith(name, "_")
 	not harmless(name)
+}
+
+# METADATA
+# title: No parameter that means the opposite of what it names
+# description: |
+#   "patient:not=7" finds everybody but one, and "patient:missing=true" names nobody.
+# custom:
+#   controls:
+#     - HIPAA 164.502(b) Minimum necessary
+#     - NIST 800-53 AC-6 Least privilege
+#     - NIST 800-53 AC-23 Data mining protection
+deny contains "the search turns a parameter round or widens it" if {
+	input.request.protocol == "fhir"
+	some name in input.request.fhir.modifiers
+	not harmless_modifier(name)
 }
 
 # METADATA
@@ -76,6 +92,11 @@ deny contains "a search for patients' records must say for which patient" if {
 # that a list that is missing denies.
 
 harmless(name) if name in data.fhir.harmless_parameters
+
+harmless_modifier(name) if {
+	words := split(name, ":")
+	words[count(words) - 1] in data.fhir.harmless_modifiers
+}
 
 may_include(name) if name in data.classes[input.device.class].fhir.includes
 

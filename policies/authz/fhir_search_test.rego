@@ -14,9 +14,27 @@ test_unknown_parameters_are_refused if {
 	}
 }
 
+test_modifiers_that_widen_are_refused if {
+	said := {"the search turns a parameter round or widens it"}
+	every name in ["patient:not", "patient:missing", "patient:in", "_id:not", "code:below", "_include:iterate", "status:NOT", "x"] {
+		authz.deny == said with input as example.orders with input.request.fhir.modifiers as [name]
+		authz.deny == said with input as example.orders with input.request.fhir.modifiers as ["patient:Patient", name]
+	}
+	every name in ["patient:Patient", "code:exact", "patient:identifier", "subject:Patient.name:exact"] {
+		authz.permitted with input as example.orders with input.request.fhir.modifiers as [name]
+	}
+}
+
+test_parameters_that_are_no_searches if {
+	guarded({"interaction": "capabilities", "result_params": ["mode"]}) == set()
+	guarded({"interaction": "history-instance", "result_params": ["_since", "_at"]}) == set()
+	guarded({"interaction": "history-instance", "result_params": ["_list"]}) != set()
+}
+
 test_includes_only_as_the_class_lists if {
 	said := {"the search brings along records that its class may not have"}
 	authz.deny == said with input as example.orders with input.request.fhir.includes as ["MedicationRequest:subject"]
+	authz.deny == said with input as example.orders with input.request.fhir.includes as ["_revinclude:Provenance:target"]
 	authz.deny == said with input as example.orders with input.request.fhir.includes as ["*"]
 	authz.deny == said with input as example.orders
 		with input.request.fhir.includes as ["MedicationRequest:medication", "MedicationRequest:subject"]
