@@ -1,0 +1,195 @@
+package edge
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base32"
+	"encoding/binary"
+	"errors"
+	"sync/atomic"
+	"time"
+
+	"github.com/anteroom-iomt/anteroom/pkg/audit"
+	"github.com/anteroom-iomt/anteroom/pkg/device"
+	"github.com/anteroom-iomt/anteroom/pkg/policy"
+	"github.com/anteroom-iomt/anteroom/pkg/protocol"
+)
+
+// Policy gives the policy set in force.
+type Policy interface {
+	Current() *policy.Set
+}
+
+// JudgeConfig is what a [Judge] is made from. Every field but Judged is
+// required.
+type JudgeConfig struct {
+	Policy Policy
+	Audit  Recorder
+	Clock  func() time.Time
+	// Judged is called with every decision, for metrics and for watchers.
+	Judged func(Judged)
+}
+
+// Judged is one decision, as it is shown while it happens. It and what it
+// points to are valid during the call only.
+type Judged struct {
+	Session     *protocol.Session
+	Route       *protocol.Route
+	Transaction *protocol.Transaction
+	Verdict     protocol.Verdict
+	Decision    *policy.Decision // nil if it was refused without a question
+	Code, Why   string           // of a refusal without a question
+}
+
+// A Judge decides and records transactions; it is the one place through which
+// every transaction of every protocol goes.
+type Judge struct {
+	cfg    JudgeConfig
+	prefix [8]byte
+	count  atomic.Uint64
+}
+
+var _ protocol.Judge = (*Judge)(nil)
+
+// NewJudge returns a judge.
+func NewJudge(cfg JudgeConfig) *Judge {
+	j := &Judge{cfg: cfg}
+	rand.Read(j.prefix[:])
+	return j
+}
+
+// Why a transaction was refused by the gateway itself, as its record says.
+const (
+	faultRecord = "the audit log did not take the record"
+	faultSwap   = "the policy set changed while the request was being read"
+)
+
+// idEncoding has no padding and no letters that are read wrongly on the phone.
+var idEncoding = base32.NewEncoding("0123456789abcdefghjkmnpqrstvwxyz").WithPadding(base32.NoPadding)
+
+// newID returns a decision id: a random prefix of this process and a count, so
+// that it is unique without asking anyone.
+func (j *Judge) newID() string {
+	var b [16]byte
+	copy(b[:8], j.prefix[:])
+	binary.BigEndian.PutUint64(b[8:], j.count.Add(1))
+	var out [26]byte
+	idEncoding.Encode(out[:], b[:])
+	return string(out[:])
+}
+
+// Reaches implements [protocol.Judge].
+func (j *Judge) Reaches(path ...string) bool { return j.cfg.Policy.Current().Reaches(path...) }
+
+// Judge implements [protocol.Judge].
+func (j *Judge) Judge(ctx context.Context, s *protocol.Session, r *protocol.Route, tx *protocol.Transaction) protocol.Verdict {
+	v := protocol.Verdict{ID: j.newID()}
+	set := j.cfg.Policy.Current()
+	var d policy.Decision
+	for {
+		rec := s.Device()
+		d = j.decide(ctx, set, s, rec, r, tx, &v)
+		// A change of the record during the evaluation must not be decided
+		// under the old one: its session may be gone, or its posture another.
+		if s.Device() == rec {
+			break
+		}
+	}
+	v.Allow = v.Cause == protocol.CauseNone
+	rec := j.record(s, r, tx, &v)
+	rec.Decision.Reasons, rec.Decision.Denials = d.Reasons, d.Denials
+	rec.Decision.Revision, rec.Decision.Fault, rec.Decision.Elapsed = d.Revision, d.Fault, d.Elapsed
+	if err := j.cfg.Audit.Append(ctx, rec); err != nil {
+		v.Allow, v.Cause = false, protocol.CauseFault
+		d.Fault = faultRecord
+	}
+	if j.cfg.Judged != nil {
+		j.cfg.Judged(Judged{Session: s, Route: r, Transaction: tx, Verdict: v, Decision: &d})
+	}
+	return v
+}
+
+// decide asks everything that can say no and sets v's cause.
+func (j *Judge) decide(ctx context.Context, set *policy.Set, s *protocol.Session, rec *device.Record,
+	r *protocol.Route, tx *protocol.Transaction, v *protocol.Verdict) policy.Decision {
+	now := j.cfg.Clock()
+	v.Cause = protocol.CauseNone
+	refuse := func(cause protocol.Cause, fault, denial string) policy.Decision {
+		v.Cause = cause
+		d := policy.Decision{Revision: set.Revision(), Fault: fault}
+		if denial != "" {
+			d.Denials = []string{denial}
+		}
+		return d
+	}
+	if err := admissible(rec, s.Fingerprint, s.Certificate.NotAfter, now); err != nil {
+		s.End(err)
+		return refuse(protocol.CauseDevice, "", err.Error())
+	}
+	if s.Context().Err() != nil {
+		return refuse(protocol.CauseDevice, "", "the session has ended: "+context.Cause(s.Context()).Error())
+	}
+	for _, path := range tx.Omitted {
+		if set.Reaches(path...) {
+			return refuse(protocol.CauseFault, faultSwap, "")
+		}
+	}
+	d := set.Decide(ctx, &policy.Question{Device: rec, Session: s, Route: r, Transaction: tx, Now: now})
+	switch {
+	case d.Fault != "" || !d.Allow:
+		// A rule that fails is a deny like any other to the device: asking again
+		// would fail again. The record tells the two apart.
+		v.Cause = protocol.CausePolicy
+	case d.Revision == "":
+		return refuse(protocol.CauseFault, "the decision names no policy revision", "")
+	}
+	return d
+}
+
+// record begins the record of a transaction.
+func (j *Judge) record(s *protocol.Session, r *protocol.Route, tx *protocol.Transaction, v *protocol.Verdict) *audit.Record {
+	rec := s.Device()
+	out := &audit.Record{
+		Kind: audit.KindTransaction, Event: "transaction.decided",
+		Device: rec.ID, Class: rec.Class, DeviceStatus: string(rec.Status), Fingerprint: s.Fingerprint,
+		Session: s.ID, Listener: s.Listener, Remote: s.Remote, TLS: &s.TLS, Transaction: tx,
+		Decision: &audit.Decision{ID: v.ID, Allow: v.Allow, Cause: causeNames[v.Cause]},
+	}
+	if r != nil {
+		out.Route, out.Backend, out.Environment = r.Name, r.Backend, r.Environment
+	}
+	return out
+}
+
+// causeNames are the causes as records write them.
+var causeNames = [...]string{
+	protocol.CauseNone: "", protocol.CausePolicy: "policy", protocol.CauseDevice: "device", protocol.CauseFault: "fault",
+}
+
+// Refused implements [protocol.Judge].
+func (j *Judge) Refused(ctx context.Context, s *protocol.Session, r *protocol.Route, tx *protocol.Transaction, code, why string) string {
+	v := protocol.Verdict{ID: j.newID(), Cause: protocol.CausePolicy}
+	rec := j.record(s, r, tx, &v)
+	rec.Event, rec.Error, rec.Decision.Cause = "transaction.refused", why, "malformed"
+	rec.Detail = []protocol.Field{{Name: "code", Value: protocol.String(code)}}
+	// A refusal needs no permission of the log: the device hears no either way.
+	// The log itself says loudly when it takes nothing.
+	_ = j.cfg.Audit.Append(ctx, rec)
+	if j.cfg.Judged != nil {
+		j.cfg.Judged(Judged{Session: s, Route: r, Transaction: tx, Verdict: v, Code: code, Why: why})
+	}
+	return v.ID
+}
+
+// Undelivered implements [protocol.Judge].
+func (j *Judge) Undelivered(s *protocol.Session, id, why string) {
+	rec := s.Device()
+	err := j.cfg.Audit.Append(context.WithoutCancel(s.Context()), &audit.Record{
+		Kind: audit.KindTransaction, Event: "transaction.undelivered", Device: rec.ID, Class: rec.Class,
+		Session: s.ID, Listener: s.Listener, Remote: s.Remote, Error: why,
+		Decision: &audit.Decision{ID: id, Allow: true},
+	})
+	if err != nil && j.cfg.Judged != nil && !errors.Is(err, context.Canceled) {
+		j.cfg.Judged(Judged{Session: s, Verdict: protocol.Verdict{ID: id}, Code: "undelivered", Why: faultRecord})
+	}
+}

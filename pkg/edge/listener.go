@@ -1,0 +1,196 @@
+package edge
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"encoding/base32"
+	"errors"
+	"net"
+	"net/netip"
+	"reflect"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/mholt/acmez/v3"
+
+	"github.com/anteroom-iomt/anteroom/pkg/config"
+	"github.com/anteroom-iomt/anteroom/pkg/protocol"
+)
+
+// closeGrace is how long a connection may take to send its last alert.
+const closeGrace = time.Second
+
+// acceptPause is how long accepting rests after a passing error, such as no file
+// descriptor being free.
+const acceptPause = 50 * time.Millisecond
+
+// A listener is one address devices connect to. Its socket outlives changes of
+// its configuration; setup is what changes.
+type listener struct {
+	srv   *Server
+	ln    net.Listener
+	setup atomic.Pointer[setup]
+	conns atomic.Int64
+	wg    sync.WaitGroup // the accept loop and every connection
+}
+
+// setup is one configuration of a listener, made whole before it is used.
+type setup struct {
+	cfg     config.Listener
+	tls     *tls.Config
+	cert    *serverCert
+	adapter protocol.Adapter
+	proxies []netip.Prefix
+}
+
+// newSetup makes everything a listener's configuration asks for.
+func (srv *Server) newSetup(ctx context.Context, cfg config.Listener) (*setup, error) {
+	s := &setup{cfg: cfg}
+	var err error
+	if s.proxies, err = parsePrefixes(cfg.ProxyProtocol.From); err != nil {
+		return nil, err
+	}
+	if s.adapter, err = srv.cfg.Adapter(cfg); err != nil {
+		return nil, err
+	}
+	log := srv.cfg.Logger.With("listener", cfg.Name)
+	s.cert, err = newServerCert(ctx, certConfig{
+		listener: cfg, dir: srv.cfg.CertDir, authority: srv.cfg.Authority, log: log, zap: srv.cfg.Zap, now: srv.cfg.Clock,
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.tls = tlsConfig(&cfg, srv.anchors, s.cert, s.adapter.ALPN(), srv.verify, srv.cfg.Clock)
+	if cfg.TLS.Profile == "legacy" {
+		log.Warn("legacy TLS profile: CBC suites and RSA key exchange are accepted here; keep such devices on a network of their own")
+	}
+	return s, nil
+}
+
+// same reports whether a configuration is the one in use.
+func (s *setup) same(cfg config.Listener) bool { return reflect.DeepEqual(s.cfg, cfg) }
+
+// run accepts connections until the socket is closed.
+func (l *listener) run(ctx context.Context) {
+	for {
+		conn, err := l.ln.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			l.srv.cfg.Logger.Warn("accepting a connection", "address", l.ln.Addr().String(), "error", err)
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(acceptPause):
+			}
+			continue
+		}
+		set := l.setup.Load()
+		if l.conns.Add(1) > int64(set.cfg.Limits.Connections) {
+			l.conns.Add(-1)
+			l.srv.refused(set, addrPort(conn.RemoteAddr()), &Refusal{Code: "listener-full", Why: "the listener has as many connections as it may"}, nil)
+			conn.Close()
+			continue
+		}
+		l.wg.Go(func() {
+			defer l.conns.Add(-1)
+			l.serve(ctx, conn, set)
+		})
+	}
+}
+
+// serve takes one connection through all its steps.
+func (l *listener) serve(ctx context.Context, conn net.Conn, set *setup) {
+	defer conn.Close()
+	deadline := time.Now().Add(set.cfg.Limits.Handshake.D())
+	remote := addrPort(conn.RemoteAddr())
+	raw := conn
+	if contains(set.proxies, remote.Addr()) {
+		inner, named, err := readProxyHeader(conn, deadline)
+		if err != nil {
+			l.srv.refused(set, remote, &Refusal{Code: "proxy-header", Why: err.Error()}, nil)
+			return
+		}
+		conn, remote = inner, named
+	}
+	if err := raw.SetDeadline(deadline); err != nil {
+		return
+	}
+	tc := tls.Server(conn, set.tls)
+	if err := tc.HandshakeContext(ctx); err != nil {
+		if ctx.Err() == nil {
+			l.srv.refused(set, remote, refusalOf(err), nil)
+		}
+		return
+	}
+	if err := raw.SetDeadline(time.Time{}); err != nil {
+		return
+	}
+	st := tc.ConnectionState()
+	if st.NegotiatedProtocol == acmez.ACMETLS1Protocol {
+		return // RFC 8737 section 3: the handshake was the whole purpose
+	}
+	who, err := identify(&st, l.srv.cfg.TrustDomain, l.srv.cfg.Registry, l.srv.cfg.Clock())
+	if err != nil {
+		l.srv.refused(set, remote, refusalOf(err), &st)
+		return
+	}
+	s := protocol.NewSession(ctx, who.record)
+	s.ID = newSessionID()
+	s.Listener = set.cfg.Name
+	s.Remote = remote
+	s.Started = l.srv.cfg.Clock()
+	s.TLS = facts(&st)
+	s.Certificate = who.leaf
+	s.Fingerprint = who.fingerprint
+	if err := l.srv.Sessions.add(s, set.cfg.Limits.PerDevice); err != nil {
+		s.End(err)
+		l.srv.refused(set, remote, refusalOf(err), &st)
+		return
+	}
+	l.srv.began(s)
+	// A session that ends takes its connection with it, whatever the adapter is
+	// doing. The write side gets a moment for TLS's closing alert and no more.
+	stop := context.AfterFunc(s.Context(), func() {
+		raw.SetDeadline(time.Now().Add(closeGrace))
+		tc.Close()
+	})
+	l.adapt(set, tc, s)
+	stop()
+	s.End(errFinished)
+	l.srv.Sessions.remove(s)
+	l.srv.ended(s)
+	raw.SetDeadline(time.Now().Add(closeGrace))
+	tc.Close()
+}
+
+// adapt has the adapter speak with the device. A panic in it is a bug of ours
+// that a device's bytes found; it must cost that device its connection and
+// nobody else theirs.
+func (l *listener) adapt(set *setup, conn net.Conn, s *protocol.Session) {
+	defer func() {
+		if p := recover(); p != nil {
+			l.srv.cfg.Logger.Error("a protocol adapter panicked; please report this", "listener", s.Listener,
+				"device", s.Device().ID, "panic", p, "stack", string(debug.Stack()))
+			s.End(errPanic)
+		}
+	}()
+	set.adapter.Serve(conn, s)
+}
+
+// errPanic is the cause of a session whose adapter panicked.
+var errPanic = errors.New("the gateway failed in serving this session")
+
+// errFinished is the cause of a session that ended by itself.
+var errFinished = errors.New("finished")
+
+// newSessionID returns 16 characters that can not be guessed.
+func newSessionID() string {
+	var b [10]byte
+	rand.Read(b[:])
+	return base32.StdEncoding.EncodeToString(b[:])
+}

@@ -1,0 +1,183 @@
+package edge
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/anteroom-iomt/anteroom/pkg/device"
+	"github.com/anteroom-iomt/anteroom/pkg/protocol"
+)
+
+// Why a session was ended by us. The cause of a session's context is one of
+// these or a *Refusal.
+var (
+	errKilled  = errors.New("ended by an operator")
+	errClosing = errors.New("the gateway is stopping")
+	errExpired = errors.New("the device's certificate expired")
+)
+
+// Sessions is the table of live sessions. It follows the registry: when a
+// change of a device's record returns to whoever made it, the device's sessions
+// have the new record or are ended.
+type Sessions struct {
+	reg    Registry
+	now    func() time.Time
+	cancel func()
+
+	mu       sync.RWMutex
+	byID     map[string]*entry
+	byDevice map[string][]*entry
+}
+
+// entry is a session in the table.
+type entry struct {
+	*protocol.Session
+	expiry *time.Timer
+}
+
+// NewSessions returns an empty table that follows reg until Close.
+func NewSessions(reg Registry, now func() time.Time) *Sessions {
+	t := &Sessions{reg: reg, now: now, byID: map[string]*entry{}, byDevice: map[string][]*entry{}}
+	t.cancel = reg.Subscribe(t.changed)
+	return t
+}
+
+// Close stops following the registry. Sessions still in the table stay as they
+// are.
+func (t *Sessions) Close() { t.cancel() }
+
+// add puts a session in the table, unless its device has limit of them on the
+// listener already. The registry is asked again once the session can be found
+// by a change, so that none falls between the handshake and the table.
+func (t *Sessions) add(s *protocol.Session, limit int) error {
+	id := s.Device().ID
+	e := &entry{Session: s}
+	t.mu.Lock()
+	n := 0
+	for _, o := range t.byDevice[id] {
+		if o.Listener == s.Listener {
+			n++
+		}
+	}
+	if n >= limit {
+		t.mu.Unlock()
+		return &Refusal{
+			Code: "too-many-connections", Device: id,
+			Why: fmt.Sprintf("device %s has %d connections on this listener already, the limit", id, n),
+		}
+	}
+	t.byID[s.ID] = e
+	t.byDevice[id] = append(t.byDevice[id], e)
+	// Timers run on the monotonic clock; a certificate's end is a wall-clock
+	// time. A step of the clock is caught by the check before every decision.
+	e.expiry = time.AfterFunc(s.Certificate.NotAfter.Sub(t.now()), func() { s.End(errExpired) })
+	t.mu.Unlock()
+
+	rec, ok := t.reg.Get(id)
+	if !ok {
+		rec = s.Device()
+	}
+	if err := t.refresh(e, rec, ok); err != nil {
+		t.remove(s)
+		return err
+	}
+	return nil
+}
+
+// refresh gives a session its device's record of now, and ends it if that does
+// not permit it.
+func (t *Sessions) refresh(e *entry, rec *device.Record, known bool) error {
+	var err error
+	if !known {
+		err = &Refusal{Code: refusedUnknown, Device: rec.ID, Why: "device " + rec.ID + " was removed from the registry"}
+	} else {
+		err = admissible(rec, e.Fingerprint, e.Certificate.NotAfter, t.now())
+	}
+	// A record that came later must not be overwritten by one that was read
+	// earlier: add and a change may overlap.
+	t.mu.Lock()
+	if rec.Revision >= e.Device().Revision {
+		e.SetDevice(rec)
+	}
+	t.mu.Unlock()
+	if err != nil {
+		e.End(err)
+	}
+	return err
+}
+
+// remove takes a session out of the table.
+func (t *Sessions) remove(s *protocol.Session) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	e := t.byID[s.ID]
+	if e == nil {
+		return
+	}
+	e.expiry.Stop()
+	delete(t.byID, s.ID)
+	id := s.Device().ID
+	rest := slices.DeleteFunc(t.byDevice[id], func(o *entry) bool { return o == e })
+	if len(rest) == 0 {
+		delete(t.byDevice, id)
+	} else {
+		t.byDevice[id] = rest
+	}
+}
+
+// changed is called by the registry for every change, in order.
+func (t *Sessions) changed(old, rec *device.Record) {
+	known := rec != nil
+	if !known {
+		rec = old
+	}
+	t.mu.RLock()
+	es := slices.Clone(t.byDevice[rec.ID])
+	t.mu.RUnlock()
+	for _, e := range es {
+		if t.refresh(e, rec, known) == nil {
+			e.Recheck()
+		}
+	}
+}
+
+// Recheck judges the held transactions of all sessions anew; the policy engine
+// calls it when another set came into force.
+func (t *Sessions) Recheck() {
+	for _, s := range t.List() {
+		s.Recheck()
+	}
+}
+
+// List returns the live sessions, oldest first.
+func (t *Sessions) List() []*protocol.Session {
+	t.mu.RLock()
+	out := make([]*protocol.Session, 0, len(t.byID))
+	for _, e := range t.byID {
+		out = append(out, e.Session)
+	}
+	t.mu.RUnlock()
+	slices.SortFunc(out, func(a, b *protocol.Session) int { return a.Started.Compare(b.Started) })
+	return out
+}
+
+// Len returns the number of live sessions.
+func (t *Sessions) Len() int {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return len(t.byID)
+}
+
+// Kill ends a session and reports whether there was one of that id.
+func (t *Sessions) Kill(id string) bool {
+	t.mu.RLock()
+	e := t.byID[id]
+	t.mu.RUnlock()
+	if e != nil {
+		e.End(errKilled)
+	}
+	return e != nil
+}
