@@ -21,7 +21,7 @@ type Limits struct {
 	// Entries is the most entries of a batch or transaction: 1000.
 	Entries int
 	// Depth is how deeply a body may be nested: 64. The deepest official
-	// example reaches 19.
+	// example reaches 22.
 	Depth int
 	// Nodes is the most values, objects and lists counted, of a body: 262,144,
 	// which take 6 MiB while they are read.

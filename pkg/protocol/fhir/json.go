@@ -19,7 +19,7 @@ import (
 const (
 	// maxNumber bounds a number's text, in bytes. FHIR asks for 18 digits.
 	maxNumber = 64
-	// maxName bounds a member's name, in bytes. The longest of R4 has 51.
+	// maxName bounds a member's name, in bytes. The longest in the official examples has 31.
 	maxName = 128
 	// fewNames is how many members an object may have before their names are
 	// kept in a map rather than compared one by one.

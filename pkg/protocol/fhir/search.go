@@ -195,7 +195,7 @@ func splitName(full string) (name, modifier string, f *Refusal) {
 	for first := true; ; first = false {
 		seg, more, chained := strings.Cut(rest, ".")
 		seg, suffix, suffixed := strings.Cut(seg, ":")
-		if !isParamToken(seg) {
+		if !isParamToken(seg) || seg == "_has" {
 			return "", "", malformed
 		}
 		if first {
