@@ -185,10 +185,15 @@ func (x *exchange) request(t Target) *http.Request {
 
 // answer passes a backend's response on, as it comes.
 func (x *exchange) answer(resp *http.Response) {
+	if resp.StatusCode < 200 || resp.StatusCode > 599 {
+		// A 101 nobody asked for would leave the device in another protocol.
+		x.failed(errors.New("the status is none of a final answer"))
+		return
+	}
 	h := inbound(resp.Header)
 	length := resp.ContentLength
-	if x.m.method == http.MethodHead && len(resp.Header["Content-Length"]) == 0 {
-		length = -1
+	if x.m.method == http.MethodHead || resp.StatusCode == http.StatusNotModified {
+		length = described(resp.Header)
 	}
 	x.status = resp.StatusCode
 	if err := x.w.start(resp.StatusCode, h, length); err != nil {
@@ -204,6 +209,17 @@ func (x *exchange) answer(resp *http.Response) {
 	if err := x.w.finish(inbound(resp.Trailer)); err != nil {
 		x.broken("the device went away before the end of its answer")
 	}
+}
+
+// described returns the length of the body that an answer without one speaks of
+// (RFC 9110 section 8.6), or -1 if it says nothing.
+func described(h http.Header) int64 {
+	if v := h["Content-Length"]; len(v) == 1 {
+		if n, ok := parseLength(v[0]); ok {
+			return n
+		}
+	}
+	return -1
 }
 
 // copy passes a body on, each piece as soon as it is there.

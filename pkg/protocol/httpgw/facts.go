@@ -21,7 +21,7 @@ func mediaType(v string) string {
 func (m *message) facts(fhirBase int) protocol.Field {
 	path := make([]protocol.Value, len(m.target.Path))
 	for i, seg := range m.target.Path {
-		if i >= fhirBase && !fhirWord(seg) || fhirBase < 0 && identifies(seg) {
+		if fhirBase < 0 && identifies(seg) || fhirBase >= 0 && i >= fhirBase && !fhirWord(seg) {
 			path[i] = protocol.Sensitive(seg)
 		} else {
 			path[i] = protocol.String(seg)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 
 	"github.com/anteroom-iomt/anteroom/pkg/protocol"
 	"github.com/anteroom-iomt/anteroom/pkg/protocol/fhir"
@@ -144,8 +145,11 @@ func (x *exchange) forwardBatch(t Target, it *fhir.Interaction, denied []*fhir.I
 	var answer []byte
 	if n > 0 {
 		x.held, x.isHeld = rest, true
+		// The answer has to be read here, whatever form the device wants.
+		t.Query = slices.DeleteFunc(slices.Clone(t.Query), func(p Param) bool { return p.Name == "_format" })
 		req := x.request(t)
 		req.Header["Accept"] = []string{"application/fhir+json"}
+		delete(req.Header, "Accept-Encoding")
 		stop := x.w.watch(x.cancel)
 		resp, err := x.route.backend.RoundTrip(req)
 		if err != nil {

@@ -343,8 +343,13 @@ type answer1 struct {
 	mute     bool  // the response has no body
 	left     int64 // of a body of known length
 	known    bool
-	started  bool
 	hijacked bool
+
+	// mu is held while something is written that did not come from the exchange:
+	// backends' interim answers and invitations come from elsewhere, and none
+	// may come once the final answer began.
+	mu      sync.Mutex
+	started bool
 }
 
 func (a *answer1) writer() *bufio.Writer {
@@ -356,6 +361,7 @@ func (a *answer1) writer() *bufio.Writer {
 }
 
 func (a *answer1) release() {
+	a.seal()
 	if a.w != nil {
 		a.w.Reset(nil)
 		writers.Put(a.w)
@@ -366,6 +372,8 @@ func (a *answer1) release() {
 // invite sends 100 Continue. It is called once, before the body is first read,
 // and never after a final response began.
 func (a *answer1) invite() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	if a.started {
 		return errTruncated
 	}
@@ -375,6 +383,8 @@ func (a *answer1) invite() error {
 }
 
 func (a *answer1) inform(status int, h http.Header) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	if a.minor == 0 || a.started {
 		return
 	}
@@ -386,7 +396,7 @@ func (a *answer1) inform(status int, h http.Header) {
 }
 
 func (a *answer1) start(status int, h http.Header, length int64) error {
-	a.started = true
+	a.seal()
 	w := a.writer()
 	w.WriteString("HTTP/1.1 " + strconv.Itoa(status) + " " + http.StatusText(status) + "\r\n")
 	a.mute = nobody(a.method, status)
@@ -416,6 +426,13 @@ func (a *answer1) start(status int, h http.Header, length int64) error {
 	writeFields(w, h)
 	_, err := w.WriteString("\r\n")
 	return err
+}
+
+// seal sees to it that nothing but the final answer is written any more.
+func (a *answer1) seal() {
+	a.mu.Lock()
+	a.started = true
+	a.mu.Unlock()
 }
 
 // writeFields writes header fields. Values with line breaks can not be there,
@@ -493,12 +510,21 @@ func (a *answer1) finish(trailer http.Header) error {
 	return a.flush()
 }
 
-// abort cuts the connection: with a length outstanding, or without a last chunk,
-// the device knows that the body is not whole.
+// abort cuts the connection. Where the body ends with the connection it is reset,
+// which is how the device knows that the body is not whole; elsewhere a length
+// outstanding or a last chunk that is missing says so.
 func (a *answer1) abort() {
+	a.seal()
 	a.flush()
 	a.close = true
-	a.c.conn.SetDeadline(past)
+	conn := a.c.conn
+	if t, ok := conn.(interface{ NetConn() net.Conn }); ok {
+		conn = t.NetConn()
+	}
+	if t, ok := conn.(interface{ SetLinger(int) error }); ok && !a.known && !a.chunked {
+		_ = t.SetLinger(0)
+	}
+	conn.Close()
 }
 
 // watch implements answerer.
