@@ -38,7 +38,7 @@ func sets(tb testing.TB) map[string]*Set {
 // one, the cached answer is the very one that OPA gives, over a small cache that
 // evicts and over questions that come again.
 func TestCachedIsUncached(t *testing.T) {
-	rounds := 1000
+	rounds := 500
 	if testing.Short() {
 		rounds = 100
 	}

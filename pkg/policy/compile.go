@@ -71,7 +71,7 @@ func Check(ctx context.Context, dir string, opt Options) error {
 }
 
 // compile makes a set of what was read.
-func compile(ctx context.Context, t *tree, opt Options) (*Set, error) {
+func compile(ctx context.Context, t *tree, opt Options) (_ *Set, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -79,6 +79,14 @@ func compile(ctx context.Context, t *tree, opt Options) (*Set, error) {
 	refuse := func() error {
 		return &LoadError{Dir: t.dir, Problems: ps.sorted(), Revision: t.revision}
 	}
+	// A set that the compiler cannot bear must not take the running gateway with
+	// it when it is saved.
+	defer func() {
+		if r := recover(); r != nil {
+			ps.add("", 0, "the compiler failed: %v", r)
+			err = refuse()
+		}
+	}()
 	b := build(t, func(f *file) bool { return !f.isTest() }, &ps)
 	if len(ps) == 0 {
 		b.compiler.Compile(b.modules)
@@ -110,7 +118,6 @@ func compile(ctx context.Context, t *tree, opt Options) (*Set, error) {
 			s.files = append(s.files, t.files[i].name)
 		}
 	}
-	var err error
 	if s.txn, err = s.store.NewTransaction(ctx); err != nil {
 		ps.add("", 0, "open the data: %s", err)
 		return nil, refuse()

@@ -23,6 +23,10 @@ const (
 	// maxDataNodes bounds the values of all files together, YAML aliases counted
 	// each time they are used, so that a small file cannot unfold to a huge one.
 	maxDataNodes = 1 << 20
+	// maxYAML bounds one YAML file, because its parser takes up to a hundred times
+	// the file's size in memory before any of it can be counted. A larger table
+	// is better kept as JSON, which is counted as it is read.
+	maxYAML = 1 << 20
 )
 
 // A datum is one value of the data document and where it was written.
@@ -160,6 +164,9 @@ func number(line int, s string) (ast.Value, error) {
 }
 
 func (r *dataReader) yaml(body []byte) (*datum, error) {
+	if len(body) > maxYAML {
+		return nil, fmt.Errorf("is larger than %d bytes, which a YAML file may not be; write it as JSON", maxYAML)
+	}
 	dec := yaml.NewDecoder(bytes.NewReader(body))
 	var doc yaml.Node
 	if err := dec.Decode(&doc); err != nil {

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 const allowAll = `allow contains "all" if input.request.protocol`
@@ -187,6 +188,11 @@ func TestLoadRefuses(t *testing.T) {
 			name:  "two YAML documents",
 			files: map[string]string{"a.rego": rules(allowAll), "x.yaml": "a: 1\n---\nb: 2\n"},
 			want:  "more than one YAML document",
+		},
+		{
+			name:  "a YAML file that would take much memory",
+			files: map[string]string{"a.rego": rules(allowAll), "x.yaml": "a: [" + strings.Repeat("1,", maxYAML/2) + "]\n"},
+			want:  "write it as JSON",
 		},
 		{
 			name:  "a schema that is no JSON",
@@ -406,6 +412,63 @@ func FuzzData(f *testing.F) {
 			if p.File != name || p.Message == "" {
 				t.Errorf("problem %+v", p)
 			}
+		}
+	})
+}
+
+// TestSchemasReadNothingElse: a schema cannot make the gateway open a file or a
+// connection.
+func TestSchemasReadNothingElse(t *testing.T) {
+	secret := filepath.Join(t.TempDir(), "secret.json")
+	if err := os.WriteFile(secret, []byte(`{"type": "object", "properties": {"device": {"type": "object"}}}`), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, ref := range []string{"http://127.0.0.1:1/x.json", "file://" + secret, secret} {
+		for _, schema := range []string{
+			fmt.Sprintf(`{"$ref": %q}`, ref),
+			fmt.Sprintf(`{"type": "object", "properties": {"device": {"$ref": %q}}}`, ref),
+		} {
+			dir := setDir(t, map[string]string{"a.rego": rules(allowAll), "schemas/input.json": schema})
+			if _, err := Load(context.Background(), dir, Options{}); err == nil {
+				t.Errorf("%s was followed", schema)
+			} else if problemsOf(t, err) == "" || strings.Contains(err.Error(), "the compiler failed") {
+				t.Error(err)
+			}
+		}
+	}
+}
+
+// FuzzRules: whatever a rule file holds, it is loaded or refused.
+func FuzzRules(f *testing.F) {
+	for _, c := range reachCases {
+		f.Add(rules(c.body))
+	}
+	f.Add(moreRego)
+	f.Add("package anteroom.authz\n\nallow contains x if some x in input[input[data[_]]]\n")
+	f.Fuzz(func(t *testing.T, body string) {
+		tr := &tree{dir: "fuzz", files: []file{
+			{name: "a.rego", role: roleRego, body: []byte(body)},
+			{name: "decision.rego", role: roleRego, body: []byte(decisionRego)},
+		}}
+		s, err := compile(context.Background(), tr, Options{Timeout: 20 * time.Millisecond}.withDefaults())
+		if err != nil {
+			if strings.Contains(err.Error(), "the compiler failed") {
+				t.Error(err)
+			}
+			return
+		}
+		q := ask("patient-monitor", fhirAsks("create", "Observation"))
+		whole := *s
+		b := *s.builder
+		b.want = everything
+		whole.builder, whole.cache, s.cache = &b, nil, nil
+		got, want := s.Decide(context.Background(), q), whole.Decide(context.Background(), q)
+		if got.Fault != "" || want.Fault != "" {
+			return // a time limit may fall on either
+		}
+		got.Elapsed, want.Elapsed = 0, 0
+		if g, w := fmt.Sprintf("%+v", got), fmt.Sprintf("%+v", want); g != w {
+			t.Errorf("cut down: %s\nwhole:    %s", g, w)
 		}
 	})
 }
