@@ -10,8 +10,10 @@
 //	         against the schema of the input and without dangerous built-ins.
 //	analyse  reach.go computes which parts of the input the decision can read,
 //	         and which rules make it depend on more than the input.
-//	decide   input.go builds just those parts, decide.go evaluates and reads the
-//	         answer; anything but a well-formed allow is a deny.
+//	decide   facts.go names what there is to know of a question; input.go builds
+//	         of it just the parts that are read, decide.go evaluates and reads
+//	         the answer. Anything but a well-formed allow is a deny. cache.go
+//	         remembers answers by those same parts (key.go), exactly.
 //
 // A [Set] is one such loaded directory. It never changes, is safe for
 // concurrent use, and can be held beside others. An [Engine] holds the set in
