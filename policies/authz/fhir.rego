@@ -5,8 +5,6 @@
 # transaction of its own here, beside the Bundle as a whole.
 package anteroom.authz
 
-import data.anteroom.lib.device
-
 # METADATA
 # title: What a class may do with a type of resource
 # custom:
@@ -16,7 +14,7 @@ import data.anteroom.lib.device
 #     - NIST 800-53 AC-6 Least privilege
 allow contains "its class may do this with this type of record" if {
 	input.request.protocol == "fhir"
-	device.active
+	input.device.status == "active"
 	input.request.fhir.interaction in data.classes[input.device.class].fhir.types[input.request.fhir.type]
 }
 
@@ -29,7 +27,7 @@ allow contains "its class may do this with this type of record" if {
 #     - NIST 800-53 AC-6 Least privilege
 allow contains "its class may ask this of the server" if {
 	input.request.protocol == "fhir"
-	device.active
+	input.device.status == "active"
 	input.request.fhir.type == ""
 	input.request.fhir.interaction in data.classes[input.device.class].fhir.system
 }
@@ -44,7 +42,7 @@ allow contains "its class may ask this of the server" if {
 #     - NIST 800-53 AC-6 Least privilege
 allow contains "its class may call this operation" if {
 	input.request.protocol == "fhir"
-	device.active
+	input.device.status == "active"
 	input.request.fhir.interaction == "operation"
 	input.request.fhir.type in data.classes[input.device.class].fhir.operations[input.request.fhir.operation]
 }

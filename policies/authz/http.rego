@@ -4,7 +4,6 @@
 # use which addresses how is data, in data.classes.<class>.http.
 package anteroom.authz
 
-import data.anteroom.lib.device
 import data.anteroom.lib.path
 
 # METADATA
@@ -15,7 +14,7 @@ import data.anteroom.lib.path
 #     - NIST 800-53 AC-6 Least privilege
 allow contains "its class may use this web service this way" if {
 	input.request.protocol == "http"
-	device.active
+	input.device.status == "active"
 	some rule in data.classes[input.device.class].http
 	input.request.http.method in rule.methods
 	path.matches(rule.path, input.request.http.path)

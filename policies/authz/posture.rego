@@ -5,8 +5,6 @@
 # more than the weakness it is about.
 package anteroom.authz
 
-import data.anteroom.lib.device
-
 # METADATA
 # title: No device with a critical known vulnerability
 # custom:
@@ -15,8 +13,8 @@ import data.anteroom.lib.device
 #     - NIST 800-53 RA-5 Vulnerability monitoring and scanning
 #     - NIST 800-53 SI-2 Flaw remediation
 deny contains "the device has a known critical vulnerability" if {
+	input.device.life_critical == false
 	input.device.posture.max_cvss >= data.posture.critical_cvss
-	device.expendable
 }
 
 # METADATA
@@ -27,8 +25,8 @@ deny contains "the device has a known critical vulnerability" if {
 #     - NIST 800-53 RA-5 Vulnerability monitoring and scanning
 #     - NIST 800-53 SI-2 Flaw remediation
 deny contains "the device's last security assessment is too long ago" if {
+	input.device.life_critical == false
 	input.device.posture.age_days > data.posture.max_age_days
-	device.expendable
 }
 
 # METADATA
@@ -39,7 +37,7 @@ deny contains "the device's last security assessment is too long ago" if {
 #     - NIST 800-53 RA-5 Vulnerability monitoring and scanning
 #     - NIST 800-53 SI-2 Flaw remediation
 deny contains "the device's security was never assessed" if {
+	input.device.life_critical == false
 	input.device.posture.assessed == false
 	data.posture.require_assessment == true
-	device.expendable
 }

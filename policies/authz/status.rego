@@ -4,8 +4,6 @@
 # others by itself; this says why in the record, and holds where it could not.
 package anteroom.authz
 
-import data.anteroom.lib.device
-
 # METADATA
 # title: A device that is not in service does nothing
 # custom:
@@ -27,6 +25,5 @@ deny contains "the device is out of service for good" if input.device.status in 
 #     - NIST 800-53 IR-4 Incident handling
 #     - NIST 800-53 AC-2(3) Disable accounts
 deny contains "the device is not in service" if {
-	not device.active
-	not input.device.status in {"quarantined", "pending", "revoked", "retired"}
+	not input.device.status in {"active", "quarantined", "pending", "revoked", "retired"}
 }
