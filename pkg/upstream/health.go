@@ -2,11 +2,16 @@ package upstream
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"sync"
 	"time"
 )
+
+// maxCheckBody is how much of the answer to a check is read.
+const maxCheckBody = 64 << 10
 
 // AddressHealth describes an address for status pages.
 type AddressHealth struct {
@@ -28,11 +33,19 @@ type address struct {
 }
 
 // usable reports whether an address may be tried: it is healthy, or its time
-// aside is over and nothing but use can find out.
-func (a *address) usable(now time.Time, checked bool) bool {
+// aside is over and nothing but use can find out. Then one request tries it, and
+// the others only after another cooldown: they would all wait for a dead address.
+func (a *address) usable(now time.Time, checked bool, cooldown time.Duration) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return !a.aside || !checked && !now.Before(a.until)
+	if !a.aside {
+		return true
+	}
+	if checked || now.Before(a.until) {
+		return false
+	}
+	a.until = now.Add(cooldown)
+	return true
 }
 
 // failed counts a failure and reports whether it set the address aside.
@@ -79,7 +92,7 @@ func (b *Backend) order() []*address {
 	now := b.opt.Clock()
 	out := make([]*address, 0, len(b.addrs))
 	for _, a := range b.addrs {
-		if a.usable(now, b.checked()) {
+		if a.usable(now, b.checked(), b.cfg.Health.Cooldown.D()) {
 			out = append(out, a)
 		}
 	}
@@ -154,9 +167,13 @@ func (b *Backend) check(ctx context.Context, a *address) error {
 	}
 	resp, err := b.transport.RoundTrip(req)
 	if err != nil {
-		return err
+		return told(err)
 	}
-	resp.Body.Close()
+	defer resp.Body.Close()
+	// Read to the end, so that the connection can be used for the next check.
+	if _, err := io.CopyN(io.Discard, resp.Body, maxCheckBody); err != nil && !errors.Is(err, io.EOF) {
+		return told(err)
+	}
 	if resp.StatusCode >= 400 {
 		return fmt.Errorf("health check: status %d", resp.StatusCode)
 	}

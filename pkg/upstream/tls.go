@@ -1,11 +1,13 @@
 package upstream
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"crypto/subtle"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"os"
@@ -28,8 +30,8 @@ const sessionCache = 64
 
 // tlsConfig returns how a backend is spoken to, or nil for plain HTTP.
 func tlsConfig(cfg *config.Backend, embedded *x509.CertPool, now func() time.Time) (*tls.Config, error) {
-	if cfg.Insecure {
-		return nil, nil
+	if err := consistent(cfg); err != nil || cfg.Insecure {
+		return nil, err
 	}
 	c := &tls.Config{
 		MinVersion: tls.VersionTLS12, CipherSuites: suites, ServerName: cfg.ServerName, Time: now,
@@ -37,14 +39,11 @@ func tlsConfig(cfg *config.Backend, embedded *x509.CertPool, now func() time.Tim
 	}
 	switch {
 	case cfg.CAFile != "":
-		pem, err := os.ReadFile(cfg.CAFile)
+		pool, err := readRoots(cfg.CAFile)
 		if err != nil {
 			return nil, fmt.Errorf("ca_file: %w", err)
 		}
-		c.RootCAs = x509.NewCertPool()
-		if !c.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("ca_file: no certificate in %s", cfg.CAFile)
-		}
+		c.RootCAs = pool
 	case cfg.SystemRoots:
 		pool, err := x509.SystemCertPool()
 		if err != nil {
@@ -69,9 +68,61 @@ func tlsConfig(cfg *config.Backend, embedded *x509.CertPool, now func() time.Tim
 		if err := k.load(); err != nil {
 			return nil, err
 		}
+		// A resumed session would go on under the certificate it began with, so
+		// that a replaced one would not be shown.
+		c.ClientSessionCache = nil
 		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return k.get(), nil }
 	}
 	return c, nil
+}
+
+// consistent refuses settings that contradict each other: one of them would have
+// to be left aside, and whoever wrote it would believe in it.
+func consistent(cfg *config.Backend) error {
+	switch {
+	case cfg.Insecure && (cfg.CAFile != "" || cfg.SystemRoots || len(cfg.Pins) > 0 || cfg.Certificate != "" || cfg.ServerName != "" || cfg.HTTP2):
+		return errors.New("insecure: plain HTTP has no certificates and no HTTP/2")
+	case cfg.CAFile != "" && cfg.SystemRoots:
+		return errors.New("ca_file and system_roots: only one of them can be what the certificate is checked against")
+	case (cfg.Certificate == "") != (cfg.Key == ""):
+		return errors.New("certificate and key: neither is of use without the other")
+	}
+	return nil
+}
+
+// readRoots reads a file of PEM certificates. Every block must be one that can be
+// read: a bundle that is half understood trusts another set than was meant.
+func readRoots(path string) (*x509.CertPool, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	begun := bytes.Count(data, []byte("-----BEGIN"))
+	pool, n := x509.NewCertPool(), 0
+	for {
+		block, rest := pem.Decode(data)
+		if block == nil {
+			break
+		}
+		if block.Type != "CERTIFICATE" {
+			return nil, fmt.Errorf("%s: block %d is no certificate", path, n+1)
+		}
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("%s: certificate %d: %w", path, n+1, err)
+		}
+		pool.AddCert(cert)
+		data = rest
+		n++
+	}
+	// What pem.Decode can not read it skips, in front of a block as behind it.
+	if n != begun {
+		return nil, fmt.Errorf("%s: a block of it is broken", path)
+	}
+	if n == 0 {
+		return nil, fmt.Errorf("no certificate in %s", path)
+	}
+	return pool, nil
 }
 
 func parsePins(list []string) ([][32]byte, error) {

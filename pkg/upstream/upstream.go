@@ -6,33 +6,44 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
-	"net/http/httptrace"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/anteroom-iomt/anteroom/pkg/config"
 )
 
-// Errors a caller tells apart; both are wrapped with the cause. Any other error
-// of RoundTrip is a backend that answered what can not be understood, or the
-// request's own: its context's end, or its body's error.
-var (
-	// ErrUnavailable says that no address could be connected to.
-	ErrUnavailable = errors.New("backend unavailable")
-	// ErrTimeout says that the backend did not answer in time.
-	ErrTimeout = errors.New("backend timed out")
+// Limits and defaults. The defaults hold where a configuration was not read from
+// a file, which fills in its own.
+const (
+	bufferSize        = 8 << 10          // of a connection, each way: most FHIR resources fit
+	maxResponseHeader = 256 << 10        // far above what any server sends, bounded all the same
+	keepAlive         = 30 * time.Second // between TCP keep-alive probes, and HTTP/2 pings
+	pingTimeout       = 15 * time.Second // for the answer to an HTTP/2 ping
+
+	defaultConnect  = 5 * time.Second
+	defaultTimeout  = 60 * time.Second
+	defaultCheck    = 3 * time.Second
+	defaultCooldown = 5 * time.Second
 )
 
-const (
-	bufferSize        = 8 << 10
-	maxResponseHeader = 256 << 10
-	keepAlive         = 30 * time.Second
-)
+// defaults fills in the times without which nothing would ever end, or all of it
+// at once.
+func defaults(cfg *config.Backend) {
+	for _, d := range [...]struct {
+		to *config.Duration
+		by time.Duration
+	}{
+		{&cfg.Connect, defaultConnect}, {&cfg.Timeout, defaultTimeout},
+		{&cfg.Health.Timeout, defaultCheck}, {&cfg.Health.Cooldown, defaultCooldown},
+	} {
+		if *d.to <= 0 {
+			*d.to = config.Duration(d.by)
+		}
+	}
+}
 
 // Options are what a backend needs besides its configuration.
 type Options struct {
@@ -67,16 +78,18 @@ func New(cfg config.Backend, opt Options) (*Backend, error) {
 	if opt.Clock == nil {
 		opt.Clock = time.Now
 	}
+	defaults(&cfg)
 	b := &Backend{cfg: cfg, opt: opt, dialer: net.Dialer{Timeout: cfg.Connect.D(), KeepAlive: keepAlive}}
 	var err error
 	if b.tls, err = tlsConfig(&cfg, opt.Roots, opt.Clock); err != nil {
 		return nil, err
 	}
 	b.transport = &http.Transport{
-		DialContext: b.dialer.DialContext, TLSClientConfig: b.tls, TLSHandshakeTimeout: cfg.Connect.D(),
+		DialContext: b.connect, TLSClientConfig: b.tls, TLSHandshakeTimeout: cfg.Connect.D(),
 		DisableCompression: true, MaxIdleConns: 0, MaxIdleConnsPerHost: cfg.MaxIdle, IdleConnTimeout: cfg.IdleTimeout.D(),
 		ResponseHeaderTimeout: cfg.Timeout.D(), MaxResponseHeaderBytes: maxResponseHeader,
 		WriteBufferSize: bufferSize, ReadBufferSize: bufferSize, ForceAttemptHTTP2: cfg.HTTP2,
+		HTTP2: &http.HTTP2Config{SendPingTimeout: keepAlive, PingTimeout: pingTimeout},
 	}
 	if !cfg.HTTP2 {
 		b.transport.TLSNextProto = map[string]func(string, *tls.Conn) http.RoundTripper{}
@@ -108,135 +121,12 @@ func (b *Backend) scheme() string {
 	return "https"
 }
 
-// idempotent are the methods that may be sent again (RFC 9110 section 9.2.2).
-var idempotent = map[string]bool{
-	http.MethodGet: true, http.MethodHead: true, http.MethodOptions: true, http.MethodPut: true, http.MethodDelete: true,
-}
-
-// RoundTrip sends a request to a healthy address and returns the response; the
-// caller closes its body. Scheme and host of the request's URL are chosen here,
-// its Host field is sent as it is. Path and query are sent byte for byte as
-// URL.RawPath and URL.RawQuery say.
-func (b *Backend) RoundTrip(req *http.Request) (*http.Response, error) {
-	order := b.order()
-	var last error
-	for try := range 1 + b.cfg.Retries {
-		a := order[try%len(order)]
-		var at attempt
-		resp, err := b.attempt(req, a, &at)
-		if err == nil {
-			b.note(a, nil)
-			return resp, nil
-		}
-		if own := at.bodyError(); own != nil {
-			return nil, own // the device's fault, not the backend's
-		}
-		if cause := req.Context().Err(); cause != nil {
-			return nil, fmt.Errorf("request to %s: %w", b.cfg.Name, cause)
-		}
-		b.note(a, err)
-		last = at.classify(b.cfg.Name, err)
-		if !at.again(req) || errors.Is(last, ErrTimeout) && at.connected.Load() {
-			break
-		}
-	}
-	return nil, last
-}
-
-// attempt is what is known of one try of a request.
-type attempt struct {
-	connected atomic.Bool // a connection was there, so the request may have begun
-	body      *trackedBody
-}
-
-func (b *Backend) attempt(req *http.Request, a *address, at *attempt) (*http.Response, error) {
-	ctx := httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{
-		GotConn: func(httptrace.GotConnInfo) { at.connected.Store(true) },
-	})
-	out := req.WithContext(ctx)
-	u := *req.URL
-	u.Scheme, u.Host = b.scheme(), a.name
-	out.URL = &u
-	if req.Body != nil && req.Body != http.NoBody {
-		body := req.Body
-		if req.GetBody != nil {
-			var err error
-			if body, err = req.GetBody(); err != nil {
-				return nil, err
-			}
-		}
-		at.body = &trackedBody{ReadCloser: body}
-		out.Body = at.body
-		if req.GetBody == nil {
-			// Nothing was taken from a body that was never read: the transport
-			// may use it with another connection when an idle one was stale.
-			out.GetBody = func() (io.ReadCloser, error) {
-				if at.body.began.Load() {
-					return nil, errors.New("the body has been read")
-				}
-				return at.body, nil
-			}
-		}
-	}
-	return b.transport.RoundTrip(out)
-}
-
-// again reports whether a request may be tried once more.
-func (at *attempt) again(req *http.Request) bool {
-	unread := at.body == nil || !at.body.began.Load() || req.GetBody != nil
-	if !at.connected.Load() {
-		return unread
-	}
-	return idempotent[req.Method] && (at.body == nil || req.GetBody != nil)
-}
-
-// bodyError returns the error of the request's own body, if it had one.
-func (at *attempt) bodyError() error {
-	if at.body == nil {
-		return nil
-	}
-	if err, ok := at.body.err.Load().(readError); ok {
-		return err.error
-	}
-	return nil
-}
-
-// classify wraps an error with what a caller decides on.
-func (at *attempt) classify(name string, err error) error {
-	var ne net.Error
-	switch {
-	case errors.As(err, &ne) && ne.Timeout() && at.connected.Load():
-		return fmt.Errorf("%w: %s: %w", ErrTimeout, name, err)
-	case !at.connected.Load():
-		return fmt.Errorf("%w: %s: %w", ErrUnavailable, name, err)
-	}
-	return fmt.Errorf("answer of %s: %w", name, err)
-}
-
-// trackedBody knows whether a body was read and how reading it failed.
-type trackedBody struct {
-	io.ReadCloser
-	began atomic.Bool
-	err   atomic.Value // readError
-}
-
-type readError struct{ error }
-
-func (t *trackedBody) Read(p []byte) (int, error) {
-	t.began.Store(true)
-	n, err := t.ReadCloser.Read(p)
-	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrClosedPipe) {
-		t.err.Store(readError{err})
-	}
-	return n, err
-}
-
 // Dial returns a connection of its own to a healthy address, over TLS unless the
 // backend is insecure, for upgraded and stream protocols. The caller closes it.
 func (b *Backend) Dial(ctx context.Context) (net.Conn, error) {
 	order := b.order()
 	var last error
-	for try := range 1 + b.cfg.Retries {
+	for try := range max(1+b.cfg.Retries, len(order)) {
 		a := order[try%len(order)]
 		conn, err := b.dial(ctx, a.name)
 		if err == nil {
@@ -250,6 +140,30 @@ func (b *Backend) Dial(ctx context.Context) (net.Conn, error) {
 		last = fmt.Errorf("%w: %s: %w", ErrUnavailable, b.cfg.Name, err)
 	}
 	return nil, last
+}
+
+// connect is how the transport connects. A backend that takes no byte for as
+// long as its answer may take is given up: the transport limits the wait for an
+// answer only once the whole request is written.
+func (b *Backend) connect(ctx context.Context, network, addr string) (net.Conn, error) {
+	conn, err := b.dialer.DialContext(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	return &stallConn{conn, b.cfg.Timeout.D()}, nil
+}
+
+// stallConn limits how long one write may take.
+type stallConn struct {
+	net.Conn
+	limit time.Duration
+}
+
+func (c *stallConn) Write(p []byte) (int, error) {
+	if err := c.SetWriteDeadline(time.Now().Add(c.limit)); err != nil {
+		return 0, err
+	}
+	return c.Conn.Write(p)
 }
 
 // dial connects to one address.

@@ -1,0 +1,222 @@
+package upstream
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// captured sends one request and returns the head that arrived, as lines.
+func captured(t *testing.T, w *world, req *http.Request) []string {
+	t.Helper()
+	heads := make(chan []string, 1)
+	p := serve(t, w.tls(), func(_ *peer, _ int64, conn net.Conn, r *bufio.Reader) {
+		var head []string
+		for {
+			line, err := r.ReadString('\n')
+			if err != nil {
+				return
+			}
+			if line == "\r\n" {
+				break
+			}
+			head = append(head, line)
+		}
+		heads <- head
+		_, _ = io.WriteString(conn, ok)
+	})
+	resp, err := w.backend(t, backendConfig(p.addr), Options{}).RoundTrip(req)
+	check(t, err)
+	resp.Body.Close()
+	return <-heads
+}
+
+func TestPathAndQueryArriveByteForByte(t *testing.T) {
+	w := newWorld(t)
+	for _, target := range []string{
+		"/", "/Patient/1", "/a//b", "//a", "//a//", "/a/", "/a%20b", "/a%2520b", "/%E2%82%AC", "/%c3%a9", "/a;b=c", "/a:b@c!$&'()*+,=", "/a~b-c_d.e",
+		"/Observation?code=http%3A%2F%2Floinc.org%7C8867-4", "/a?", "/a?b", "/a?b=c&b=d&&", "/a?b=c%26d&e=%00", "/a?b=c+d%2Bd", "/a?x=1;y=2", "/a?b=?/:@!$'()*,",
+		"/Patient/$everything", "/Patient/%24everything", "/a%41", "/Binary/x%7Ey", "/a?q=%ZZ",
+	} {
+		path, query, has := strings.Cut(target, "?")
+		decoded, err := url.PathUnescape(path)
+		check(t, err)
+		for form, u := range map[string]*url.URL{
+			"path":   {Path: decoded, RawPath: path, RawQuery: query, ForceQuery: has},
+			"opaque": {Opaque: path, RawQuery: query, ForceQuery: has},
+		} {
+			if form == "opaque" && strings.HasPrefix(path, "//") {
+				continue // means an authority to net/url; refused below
+			}
+			req := (&http.Request{Method: "GET", URL: u, Header: http.Header{"User-Agent": nil}, Host: "ehr"}).WithContext(t.Context())
+			if got := captured(t, w, req)[0]; got != "GET "+target+" HTTP/1.1\r\n" {
+				t.Errorf("%s %s arrived as %q", form, target, got)
+			}
+		}
+	}
+}
+
+func TestAPathThatWouldArriveOtherwiseIsNotSent(t *testing.T) {
+	w := newWorld(t)
+	p := serve(t, w.tls(), answering(ok))
+	b := w.backend(t, backendConfig(p.addr), Options{})
+	for what, u := range map[string]*url.URL{
+		"raw form of another path":   {Path: "/a", RawPath: "/b"},
+		"raw form with a space":      {Path: "/a b", RawPath: "/a b"},
+		"raw form with a bracket":    {Path: "/a<b", RawPath: "/a<b"},
+		"raw form with broken code":  {Path: "/a%z", RawPath: "/a%z"},
+		"opaque with two slashes":    {Opaque: "//other/a"},
+		"opaque without a slash":     {Opaque: "a/b"},
+		"relative path":              {Path: "a"},
+		"line break in the query":    {Path: "/a", RawQuery: "b\r\nX: y"},
+		"line break in opaque":       {Opaque: "/a\r\nX: y"},
+		"space in the query":         {Path: "/a", RawQuery: "b HTTP/1.1"},
+		"space in opaque":            {Opaque: "/a HTTP/1.1"},
+		"byte past ASCII in opaque":  {Opaque: "/\xff"},
+		"fragment sign in the query": {Path: "/a", RawQuery: "b#c"},
+	} {
+		body := &stream{Reader: strings.NewReader("x")}
+		req := (&http.Request{Method: "PUT", URL: u, Header: http.Header{}, Host: "ehr", Body: body, ContentLength: 1}).WithContext(t.Context())
+		resp, err := b.RoundTrip(req)
+		if err == nil {
+			resp.Body.Close()
+			t.Errorf("%s: sent", what)
+		}
+		if body.closed.Load() == 0 {
+			t.Errorf("%s: its body is left open", what)
+		}
+	}
+	if p.reqs.Load() > 0 {
+		t.Error("a request arrived")
+	}
+	if h := b.Health()[0]; !h.Healthy {
+		t.Error("the address was blamed")
+	}
+}
+
+func TestNothingIsAddedToARequest(t *testing.T) {
+	w := newWorld(t)
+	t.Setenv("HTTPS_PROXY", "http://127.0.0.1:1")
+	t.Setenv("HTTP_PROXY", "http://127.0.0.1:1")
+	req := request(t, "POST", "/Observation", strings.NewReader("{}"))
+	req.Header["User-Agent"] = nil
+	req.Header.Set("Idempotency-Key", "k-1")
+	head := captured(t, w, req)
+	slices.Sort(head[1:])
+	want := []string{"POST /Observation HTTP/1.1\r\n", "Content-Length: 2\r\n", "Host: gateway.hospital.test\r\n", "idempotency-key: k-1\r\n"}
+	if !slices.Equal(head, want) {
+		t.Errorf("arrived: %q", head)
+	}
+	if req.Header.Get("Idempotency-Key") != "k-1" || req.URL.Host != "placeholder" {
+		t.Error("the caller's request was changed")
+	}
+}
+
+func TestAnswersArePassedOnAsTheyAre(t *testing.T) {
+	w := newWorld(t)
+	const gzipped = "\x1f\x8b not really"
+	for what, c := range map[string]struct{ answer, field, value, body string }{
+		"redirect":   {"HTTP/1.1 302 Found\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n", "Location", "/elsewhere", ""},
+		"cookie":     {"HTTP/1.1 200 OK\r\nSet-Cookie: a=b\r\nContent-Length: 0\r\n\r\n", "Set-Cookie", "a=b", ""},
+		"compressed": {"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 13\r\n\r\n" + gzipped, "Content-Encoding", "gzip", gzipped},
+		"error":      {"HTTP/1.1 503 Busy\r\nRetry-After: 9\r\nContent-Length: 0\r\n\r\n", "Retry-After", "9", ""},
+	} {
+		p := serve(t, w.tls(), answering(c.answer))
+		b := w.backend(t, backendConfig(p.addr), Options{})
+		for range 2 {
+			resp, err := b.RoundTrip(request(t, "GET", "/", nil))
+			check(t, err)
+			body, err := io.ReadAll(resp.Body)
+			check(t, err)
+			resp.Body.Close()
+			if resp.Header.Get(c.field) != c.value || string(body) != c.body {
+				t.Errorf("%s: %v %q", what, resp.Header, body)
+			}
+			if resp.Request.Header.Get("Cookie") != "" {
+				t.Errorf("%s: a cookie went back", what)
+			}
+		}
+		if p.reqs.Load() != 2 || p.conns.Load() != 1 {
+			t.Errorf("%s: %d requests on %d connections", what, p.reqs.Load(), p.conns.Load())
+		}
+	}
+}
+
+// The secret in these stands for what is known of a patient.
+func TestMalformedAnswersSayNothingOfTheirBytes(t *testing.T) {
+	w := newWorld(t)
+	for what, answer := range map[string]string{
+		"no HTTP":             "SECRET\r\n\r\n",
+		"status":              "HTTP/1.1 SECRET\r\n\r\n",
+		"version":             "HTTP/SECRET 200 OK\r\n\r\n",
+		"field":               "HTTP/1.1 200 OK\r\nSECRET\r\n\r\n",
+		"space before colon":  "HTTP/1.1 200 OK\r\nSECRET : x\r\n\r\n",
+		"folded first field":  "HTTP/1.1 200 OK\r\n SECRET: x\r\n\r\n",
+		"length":              "HTTP/1.1 200 OK\r\nContent-Length: SECRET\r\n\r\n",
+		"negative length":     "HTTP/1.1 200 OK\r\nContent-Length: -1\r\nX: SECRET\r\n\r\n",
+		"two lengths":         "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nSECRET",
+		"unknown coding":      "HTTP/1.1 200 OK\r\nTransfer-Encoding: SECRET\r\n\r\n",
+		"two codings":         "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\nSECRET",
+		"coding named twice":  "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\nSECRET",
+		"head without end":    "HTTP/1.1 200 OK\r\nX: SECRET\r\n",
+		"head past the limit": "HTTP/1.1 200 OK\r\nX: " + strings.Repeat("SECRET", maxResponseHeader/6+1) + "\r\n\r\n",
+		"another protocol":    "HTTP/1.1 101 Switching Protocols\r\nUpgrade: SECRET\r\nConnection: Upgrade\r\n\r\n",
+		"nothing":             "",
+	} {
+		t.Run(what, func(t *testing.T) {
+			p := serve(t, w.tls(), func(p *peer, _ int64, conn net.Conn, r *bufio.Reader) {
+				if req, _ := p.read(r); req != nil {
+					_, _ = io.WriteString(conn, answer)
+				}
+			})
+			b := w.backend(t, backendConfig(p.addr), Options{})
+			resp, err := b.RoundTrip(request(t, "POST", "/", strings.NewReader("DEVICE")))
+			if err == nil {
+				resp.Body.Close()
+			}
+			if !errors.Is(err, ErrAnswer) || errors.Is(err, ErrUnavailable) || errors.Is(err, ErrTimeout) {
+				t.Fatalf("got %v", err)
+			}
+			if s := err.Error(); strings.Contains(s, "SECRET") || strings.Contains(s, "DEVICE") {
+				t.Errorf("it quotes: %s", s)
+			}
+			if p.reqs.Load() != 1 {
+				t.Errorf("sent %d times", p.reqs.Load())
+			}
+		})
+	}
+}
+
+// What net/http does with a length that is said twice, as RoundTrip documents.
+func TestAnAnswerHasOneLength(t *testing.T) {
+	w := newWorld(t)
+	const smuggled = "HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nsmuggled"
+	for what, c := range map[string]struct {
+		answer, body string
+		length       int64
+	}{
+		"both":               {"HTTP/1.1 200 OK\r\nContent-Length: 60\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", "ok", -1},
+		"both, short length": {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n2\r\nok\r\n0\r\n\r\n", "ok", -1},
+		"one length twice":   {"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nok", "ok", 2},
+		"more than declared": {"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok" + smuggled, "ok", 2},
+	} {
+		p := serve(t, w.tls(), answering(c.answer))
+		b := w.backend(t, backendConfig(p.addr), Options{})
+		for range 3 {
+			resp, err := b.RoundTrip(request(t, "GET", "/", nil))
+			check(t, err)
+			body, err := io.ReadAll(resp.Body)
+			check(t, err)
+			resp.Body.Close()
+			if string(body) != c.body || resp.ContentLength != c.length || c.length < 0 && resp.Header.Get("Content-Length") != "" {
+				t.Errorf("%s: %q, length %d, %v", what, body, resp.ContentLength, resp.Header)
+			}
+		}
+	}
+}
