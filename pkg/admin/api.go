@@ -1,0 +1,212 @@
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/anteroom-iomt/anteroom/pkg/device"
+)
+
+// Codes of errors, the same on both sides of the socket.
+const (
+	CodeNotFound   = "not-found"
+	CodeExists     = "exists"
+	CodeInvalid    = "invalid"
+	CodeConflict   = "conflict"
+	CodeForbidden  = "forbidden"
+	CodeNotRunning = "not-running"
+	CodeInternal   = "internal"
+)
+
+// An Error is an operation's error as it comes through the socket.
+type Error struct {
+	Code    string `json:"code"`
+	Message string `json:"message"`
+}
+
+func (e *Error) Error() string { return e.Message }
+
+// codeOf finds the code of an error.
+func codeOf(err error) string {
+	switch {
+	case errors.Is(err, device.ErrNotFound):
+		return CodeNotFound
+	case errors.Is(err, device.ErrExists), errors.Is(err, device.ErrTaken):
+		return CodeExists
+	case errors.Is(err, device.ErrInvalid):
+		return CodeInvalid
+	case errors.Is(err, device.ErrTransition):
+		return CodeConflict
+	case errors.Is(err, errForbidden):
+		return CodeForbidden
+	case errors.Is(err, errNotRunning):
+		return CodeNotRunning
+	}
+	return CodeInternal
+}
+
+// errForbidden says that the actor lacks the role.
+var errForbidden = errors.New("not allowed")
+
+// An operation is one entry of the API: who may do it, and what it does with
+// arguments and result as JSON.
+type operation struct {
+	roles []Role
+	do    func(ctx context.Context, s *Service, a Actor, arg []byte) (any, error)
+}
+
+// op makes an operation of a method.
+func op[Req, Resp any](f func(*Service, context.Context, Actor, *Req) (Resp, error), roles ...Role) operation {
+	return operation{roles, func(ctx context.Context, s *Service, a Actor, arg []byte) (any, error) {
+		req := new(Req)
+		if len(arg) > 0 {
+			if err := json.Unmarshal(arg, req); err != nil {
+				return nil, fmt.Errorf("%w arguments: %w", device.ErrInvalid, err)
+			}
+		}
+		return f(s, ctx, a, req)
+	}}
+}
+
+// operations returns everything operators can do, and who may.
+func operations() map[string]operation {
+	all := AllRoles
+	return map[string]operation{
+		"device.enroll":   op((*Service).Enroll, Enroller),
+		"device.renew":    op((*Service).Renew, Enroller),
+		"device.status":   op((*Service).SetStatus, Enroller, SecurityOfficer),
+		"device.posture":  op((*Service).SetPosture, Enroller, SecurityOfficer),
+		"device.list":     op((*Service).List, all...),
+		"device.show":     op((*Service).Show, all...),
+		"session.list":    op((*Service).Sessions, all...),
+		"session.kill":    op((*Service).KillSession, SecurityOfficer),
+		"operator.add":    op((*Service).AddOperator, SecurityOfficer),
+		"operator.list":   op((*Service).Operators, all...),
+		"operator.revoke": op((*Service).RevokeOperator, SecurityOfficer),
+		"reload":          op((*Service).Reload, PolicyAuthor, SecurityOfficer),
+		"status":          op((*Service).Status, all...),
+	}
+}
+
+// Do does an operation for an actor.
+func (s *Service) Do(ctx context.Context, a Actor, name string, arg []byte) (any, error) {
+	o, ok := operations()[name]
+	if !ok {
+		return nil, fmt.Errorf("%w operation %q", device.ErrInvalid, name)
+	}
+	if !a.may(o.roles...) {
+		return nil, fmt.Errorf("%w: %s needs one of the roles %v, and %s has %v", errForbidden, name, o.roles, a.Name, a.Roles)
+	}
+	return o.do(ctx, s, a, arg)
+}
+
+// A caller carries a call to a service, near or far.
+type caller interface {
+	call(ctx context.Context, name string, arg, result any) error
+	Close() error
+}
+
+// An API is a service as commands use it.
+type API struct{ caller }
+
+// Local returns the API of a state directory that this process has opened; Close
+// closes it.
+func Local(s *Service, a Actor) *API { return &API{&local{s, a}} }
+
+type local struct {
+	s *Service
+	a Actor
+}
+
+func (l *local) call(ctx context.Context, name string, arg, result any) error {
+	b, err := json.Marshal(arg)
+	if err != nil {
+		return err
+	}
+	out, err := l.s.Do(ctx, l.a, name, b)
+	if err != nil {
+		return &Error{codeOf(err), err.Error()}
+	}
+	if b, err = json.Marshal(out); err != nil {
+		return err
+	}
+	return json.Unmarshal(b, result)
+}
+
+func (l *local) Close() error { return l.s.cfg.State.Close() }
+
+// do is a call with a typed result.
+func do[Resp any](ctx context.Context, c caller, name string, arg any) (Resp, error) {
+	var out Resp
+	err := c.call(ctx, name, arg, &out)
+	return out, err
+}
+
+// Enroll is [Service.Enroll].
+func (c *API) Enroll(ctx context.Context, r EnrollRequest) (*Issued, error) {
+	return do[*Issued](ctx, c, "device.enroll", r)
+}
+
+// Renew is [Service.Renew].
+func (c *API) Renew(ctx context.Context, r RenewRequest) (*Issued, error) {
+	return do[*Issued](ctx, c, "device.renew", r)
+}
+
+// SetStatus is [Service.SetStatus].
+func (c *API) SetStatus(ctx context.Context, r StatusRequest) (*device.Record, error) {
+	return do[*device.Record](ctx, c, "device.status", r)
+}
+
+// SetPosture is [Service.SetPosture].
+func (c *API) SetPosture(ctx context.Context, r PostureRequest) (*device.Record, error) {
+	return do[*device.Record](ctx, c, "device.posture", r)
+}
+
+// List is [Service.List].
+func (c *API) List(ctx context.Context, r ListRequest) ([]*device.Record, error) {
+	return do[[]*device.Record](ctx, c, "device.list", r)
+}
+
+// Show is [Service.Show].
+func (c *API) Show(ctx context.Context, id string) (*device.Record, error) {
+	return do[*device.Record](ctx, c, "device.show", Name{id})
+}
+
+// Sessions is [Service.Sessions].
+func (c *API) Sessions(ctx context.Context) ([]SessionInfo, error) {
+	return do[[]SessionInfo](ctx, c, "session.list", struct{}{})
+}
+
+// KillSession is [Service.KillSession].
+func (c *API) KillSession(ctx context.Context, id string) error {
+	_, err := do[*Name](ctx, c, "session.kill", Name{id})
+	return err
+}
+
+// AddOperator is [Service.AddOperator].
+func (c *API) AddOperator(ctx context.Context, r OperatorRequest) (*Issued, error) {
+	return do[*Issued](ctx, c, "operator.add", r)
+}
+
+// Operators is [Service.Operators].
+func (c *API) Operators(ctx context.Context) ([]Operator, error) {
+	return do[[]Operator](ctx, c, "operator.list", struct{}{})
+}
+
+// RevokeOperator is [Service.RevokeOperator].
+func (c *API) RevokeOperator(ctx context.Context, name string) (*Operator, error) {
+	return do[*Operator](ctx, c, "operator.revoke", Name{name})
+}
+
+// Reload is [Service.Reload].
+func (c *API) Reload(ctx context.Context) error {
+	_, err := do[*struct{}](ctx, c, "reload", struct{}{})
+	return err
+}
+
+// Status is [Service.Status].
+func (c *API) Status(ctx context.Context) (*Status, error) {
+	return do[*Status](ctx, c, "status", struct{}{})
+}

@@ -1,0 +1,348 @@
+package admin
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/anteroom-iomt/anteroom/pkg/audit"
+	"github.com/anteroom-iomt/anteroom/pkg/ca"
+	"github.com/anteroom-iomt/anteroom/pkg/device"
+	"github.com/anteroom-iomt/anteroom/pkg/protocol"
+)
+
+// Live is what only a running gateway knows. Without one there is none.
+type Live interface {
+	Sessions() []SessionInfo
+	KillSession(id string) bool
+	// Describe fills in what a running gateway knows of itself.
+	Describe(*Status)
+	Reload(ctx context.Context) error
+}
+
+// Config is what a [Service] is made from.
+type Config struct {
+	State  *State
+	Live   Live // nil when no gateway runs
+	Clock  func() time.Time
+	Logger *slog.Logger
+	// Classes returns the classes the policy set knows, or nil if it is not
+	// known. An enrolment into another class is warned of.
+	Classes func() []string
+}
+
+// A Service does what operators ask for. It is safe for concurrent use.
+type Service struct{ cfg Config }
+
+// NewService returns a service.
+func NewService(cfg Config) *Service { return &Service{cfg} }
+
+// mostExpiring is how many devices a status page names.
+const mostExpiring = 5
+
+// mostCertificates is how many certificates a record keeps that are of no use
+// any more, before the oldest are forgotten.
+const mostCertificates = 16
+
+// commit records what an operator did and returns when the record is durable.
+func (s *Service) commit(ctx context.Context, a Actor, event string, rec *device.Record, detail ...protocol.Field) error {
+	r := &audit.Record{Kind: audit.KindDevice, Event: event, Operator: a.Name, Detail: detail}
+	if rec != nil {
+		r.Device, r.Class, r.DeviceStatus = rec.ID, rec.Class, string(rec.Status)
+	} else {
+		r.Kind = audit.KindOperator
+	}
+	if err := s.cfg.State.Audit.Append(ctx, r); err != nil {
+		return fmt.Errorf("the change was made, but not recorded: %w", err)
+	}
+	if err := s.cfg.State.Audit.Flush(ctx); err != nil {
+		return fmt.Errorf("the change was made, but its record is not durable: %w", err)
+	}
+	return nil
+}
+
+// ttl returns the lifetime to ask for.
+func (s *Service) ttl(asked time.Duration, class string) (time.Duration, error) {
+	c := &s.cfg.State.Config.CA
+	switch {
+	case asked < 0 || asked > c.MaxTTL.D():
+		return 0, fmt.Errorf("%w lifetime %v: at most %v is allowed (ca.max_ttl)", device.ErrInvalid, asked, c.MaxTTL)
+	case asked > 0:
+		return asked, nil
+	}
+	if t, ok := c.ClassTTL[class]; ok {
+		return t.D(), nil
+	}
+	return c.TTL.D(), nil
+}
+
+// certificate describes an issued certificate as records keep it.
+func certificate(iss *ca.Issued) device.Certificate {
+	sum := sha256.Sum256(iss.Leaf.Raw)
+	return device.Certificate{
+		Serial: iss.Leaf.SerialNumber.String(), Fingerprint: hex.EncodeToString(sum[:]),
+		NotBefore: iss.Leaf.NotBefore.UTC(), NotAfter: iss.Leaf.NotAfter.UTC(),
+	}
+}
+
+// issue has the CA issue a device certificate.
+func (s *Service) issue(ctx context.Context, id, class string, csr []byte, ttl time.Duration) (*ca.Issued, error) {
+	life, err := s.ttl(ttl, class)
+	if err != nil {
+		return nil, err
+	}
+	req, err := ca.ParseCSR(csr)
+	if err != nil {
+		return nil, fmt.Errorf("%w signing request: %w", device.ErrInvalid, err)
+	}
+	iss, err := s.cfg.State.CA.Issue(ctx, ca.Request{Profile: ca.Device, ID: id, CSR: req, TTL: life})
+	if err != nil {
+		return nil, fmt.Errorf("issue a certificate for %s: %w", id, err)
+	}
+	return iss, nil
+}
+
+func (s *Service) issued(rec *device.Record, iss *ca.Issued) *Issued {
+	return &Issued{
+		Device: rec, ChainPEM: iss.ChainPEM, RootsPEM: s.cfg.State.CA.RootsPEM(),
+		Serial: iss.Leaf.SerialNumber.String(), NotAfter: iss.Leaf.NotAfter.UTC(), CutShort: iss.CutShort,
+	}
+}
+
+// Enroll registers a device and issues its first certificate. The registry is
+// written once, with the certificate in it: whatever is interrupted before left
+// nothing but a certificate that nobody accepts.
+func (s *Service) Enroll(ctx context.Context, a Actor, req *EnrollRequest) (*Issued, error) {
+	in := req.Device
+	rec := &device.Record{
+		ID: in.ID, Class: in.Class, Manufacturer: in.Manufacturer, Model: in.Model, Serial: in.Serial, UDI: in.UDI,
+		Location: in.Location, Owner: in.Owner, Tags: in.Tags, LifeCritical: in.LifeCritical, Posture: in.Posture, Status: device.Active,
+	}
+	if err := device.ValidID(rec.ID); err != nil {
+		return nil, err
+	}
+	if err := device.ValidClass(rec.Class); err != nil {
+		return nil, err
+	}
+	old, exists := s.cfg.State.Devices.Get(rec.ID)
+	switch {
+	case exists && old.Status == device.Revoked && req.Again, exists && old.Status == device.Pending:
+	case exists && old.Status == device.Revoked:
+		return nil, fmt.Errorf("%s: %w and was revoked: enrolling it anew needs --again", rec.ID, device.ErrExists)
+	case exists:
+		return nil, fmt.Errorf("%s: %w and is %s: device renew gives it another certificate", rec.ID, device.ErrExists, old.Status)
+	}
+	iss, err := s.issue(ctx, rec.ID, rec.Class, req.CSR, req.TTL)
+	if err != nil {
+		return nil, err
+	}
+	rec.Certificates = []device.Certificate{certificate(iss)}
+	if exists {
+		rec, err = s.revive(ctx, rec, old.Status)
+	} else {
+		rec, err = s.cfg.State.Devices.Create(ctx, rec)
+	}
+	if err != nil {
+		return nil, err
+	}
+	out := s.issued(rec, iss)
+	if s.cfg.Classes != nil {
+		if known := s.cfg.Classes(); len(known) > 0 && !slices.Contains(known, rec.Class) {
+			out.Warnings = append(out.Warnings, fmt.Sprintf("no policy knows the class %q, so everything the device asks for will be denied", rec.Class))
+		}
+	}
+	return out, s.commit(ctx, a, "device.enrolled", rec,
+		protocol.Field{Name: "serial", Value: protocol.String(out.Serial)},
+		protocol.Field{Name: "not_after", Value: protocol.String(out.NotAfter.Format(time.RFC3339))})
+}
+
+// revive gives a pending or revoked record its new facts and certificate.
+func (s *Service) revive(ctx context.Context, rec *device.Record, was device.Status) (*device.Record, error) {
+	fill := func(r *device.Record) error {
+		certs := append(r.Certificates, rec.Certificates...)
+		id, status, at, created, reason := r.ID, r.Status, r.StatusAt, r.CreatedAt, r.StatusReason
+		*r = *rec
+		r.ID, r.Status, r.StatusAt, r.CreatedAt, r.StatusReason, r.Certificates = id, status, at, created, reason, certs
+		return nil
+	}
+	if was == device.Revoked {
+		return s.cfg.State.Devices.Reenrol(ctx, rec.ID, fill)
+	}
+	if _, err := s.cfg.State.Devices.Update(ctx, rec.ID, fill); err != nil {
+		return nil, err
+	}
+	return s.cfg.State.Devices.SetStatus(ctx, rec.ID, device.Active, "enrolled")
+}
+
+// Renew issues a further certificate. The former ones stay valid until they end,
+// so that a device can change over when it is ready.
+func (s *Service) Renew(ctx context.Context, a Actor, req *RenewRequest) (*Issued, error) {
+	old, ok := s.cfg.State.Devices.Get(req.ID)
+	if !ok {
+		return nil, fmt.Errorf("%s: %w", req.ID, device.ErrNotFound)
+	}
+	if old.Status != device.Active {
+		return nil, fmt.Errorf("%s: %w: it is %s, and only an active device is renewed", req.ID, device.ErrTransition, old.Status)
+	}
+	iss, err := s.issue(ctx, req.ID, old.Class, req.CSR, req.TTL)
+	if err != nil {
+		return nil, err
+	}
+	now := s.cfg.Clock()
+	rec, err := s.cfg.State.Devices.Update(ctx, req.ID, func(r *device.Record) error {
+		if r.Status != device.Active {
+			return fmt.Errorf("%s: %w: it is %s", req.ID, device.ErrTransition, r.Status)
+		}
+		if len(r.Certificates) >= mostCertificates {
+			r.Certificates = slices.DeleteFunc(r.Certificates, func(c device.Certificate) bool { return c.NotAfter.Before(now) })
+		}
+		r.Certificates = append(r.Certificates, certificate(iss))
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	out := s.issued(rec, iss)
+	return out, s.commit(ctx, a, "device.renewed", rec,
+		protocol.Field{Name: "serial", Value: protocol.String(out.Serial)},
+		protocol.Field{Name: "not_after", Value: protocol.String(out.NotAfter.Format(time.RFC3339))})
+}
+
+// events are the names of status changes in the audit log.
+var events = map[device.Status]string{
+	device.Active: "device.released", device.Quarantined: "device.quarantined", device.Revoked: "device.revoked", device.Retired: "device.retired",
+}
+
+// SetStatus moves a device to another status. When it returns, every session
+// the new status does not permit has been ended. Withdrawing is done in the
+// registry first, where it takes effect at once, and then told to the CA.
+func (s *Service) SetStatus(ctx context.Context, a Actor, req *StatusRequest) (*device.Record, error) {
+	event, ok := events[req.To]
+	if !ok {
+		return nil, fmt.Errorf("%w status %q", device.ErrInvalid, req.To)
+	}
+	if old, ok := s.cfg.State.Devices.Get(req.ID); ok && req.To == device.Active && old.Status == device.Pending && len(old.Certificates) == 0 {
+		return nil, fmt.Errorf("%s: %w: it has no certificate; device enroll gives it one", req.ID, device.ErrTransition)
+	}
+	rec, err := s.cfg.State.Devices.SetStatus(ctx, req.ID, req.To, req.Reason)
+	if err != nil {
+		// A withdrawal that was cut off between registry and CA is completed
+		// when it is asked for again.
+		old, ok := s.cfg.State.Devices.Get(req.ID)
+		if !ok || old.Status != req.To || !errors.Is(err, device.ErrTransition) || s.withdrawn(old) {
+			return nil, err
+		}
+		rec = old
+	}
+	if rec.Status == device.Revoked || rec.Status == device.Retired {
+		for _, c := range rec.Certificates {
+			if err := s.cfg.State.CA.Revoke(ctx, c.Serial, cmp.Or(req.Reason, string(rec.Status))); err != nil && !errors.Is(err, ca.ErrUnknownSerial) {
+				return nil, fmt.Errorf("%s is %s, but the CA does not know it: %w; run the command again", rec.ID, rec.Status, err)
+			}
+		}
+	}
+	return rec, s.commit(ctx, a, event, rec, protocol.Field{Name: "reason", Value: protocol.String(req.Reason)})
+}
+
+// withdrawn reports whether the CA has revoked all certificates of a device.
+func (s *Service) withdrawn(r *device.Record) bool {
+	for _, c := range r.Certificates {
+		if ok, err := s.cfg.State.CA.IsRevoked(c.Serial); err != nil || !ok {
+			return false
+		}
+	}
+	return true
+}
+
+// SetPosture replaces what is known of a device's health.
+func (s *Service) SetPosture(ctx context.Context, a Actor, req *PostureRequest) (*device.Record, error) {
+	rec, err := s.cfg.State.Devices.Update(ctx, req.ID, func(r *device.Record) error {
+		r.Posture = req.Posture
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return rec, s.commit(ctx, a, "device.posture", rec,
+		protocol.Field{Name: "firmware", Value: protocol.String(req.Posture.Firmware)},
+		protocol.Field{Name: "max_cvss", Value: protocol.String(fmt.Sprint(req.Posture.MaxCVSS))})
+}
+
+// List returns devices in order of id.
+func (s *Service) List(_ context.Context, _ Actor, req *ListRequest) ([]*device.Record, error) {
+	f := device.Filter{Class: req.Class, Status: req.Status, Location: req.Location}
+	if f.Status != "" && !f.Status.Known() {
+		return nil, fmt.Errorf("%w status %q", device.ErrInvalid, f.Status)
+	}
+	if req.Expiring > 0 {
+		f.ExpiresBefore = s.cfg.Clock().Add(req.Expiring)
+	}
+	return s.cfg.State.Devices.List(f), nil
+}
+
+// Show returns one device.
+func (s *Service) Show(_ context.Context, _ Actor, req *Name) (*device.Record, error) {
+	rec, ok := s.cfg.State.Devices.Get(req.ID)
+	if !ok {
+		return nil, fmt.Errorf("%s: %w", req.ID, device.ErrNotFound)
+	}
+	return rec, nil
+}
+
+// Sessions returns the live sessions, oldest first.
+func (s *Service) Sessions(context.Context, Actor, *struct{}) ([]SessionInfo, error) {
+	if s.cfg.Live == nil {
+		return nil, errNotRunning
+	}
+	return s.cfg.Live.Sessions(), nil
+}
+
+// errNotRunning says that only a running gateway knows.
+var errNotRunning = errors.New("no gateway is running")
+
+// KillSession ends a session.
+func (s *Service) KillSession(ctx context.Context, a Actor, req *Name) (*Name, error) {
+	if s.cfg.Live == nil {
+		return nil, errNotRunning
+	}
+	if !s.cfg.Live.KillSession(req.ID) {
+		return nil, fmt.Errorf("session %w: %s", device.ErrNotFound, req.ID)
+	}
+	return req, s.commit(ctx, a, "session.killed", nil, protocol.Field{Name: "session", Value: protocol.String(req.ID)})
+}
+
+// Reload has the gateway read its configuration and policies again.
+func (s *Service) Reload(ctx context.Context, a Actor, req *struct{}) (*struct{}, error) {
+	if s.cfg.Live == nil {
+		return nil, errNotRunning
+	}
+	if err := s.cfg.Live.Reload(ctx); err != nil {
+		return nil, err
+	}
+	return req, s.commit(ctx, a, "config.reload", nil)
+}
+
+// Status says how the gateway is.
+func (s *Service) Status(context.Context, Actor, *struct{}) (*Status, error) {
+	st := s.cfg.State
+	out := &Status{TrustDomain: st.Config.TrustDomain, Devices: st.Devices.Counts(), Audit: st.Audit.Status(),
+		Policy: PolicyStatus{Dir: st.Config.Policy.Enforce}}
+	for _, c := range slices.Concat(st.CA.Intermediates(), st.CA.Roots()) {
+		out.CA = append(out.CA, CertificateStatus{Name: c.Subject.CommonName, NotAfter: c.NotAfter})
+	}
+	active := st.Devices.List(device.Filter{Status: device.Active})
+	slices.SortFunc(active, func(a, b *device.Record) int { return a.Expires().Compare(b.Expires()) })
+	for _, r := range active[:min(len(active), mostExpiring)] {
+		out.Expiring = append(out.Expiring, DeviceExpiry{r.ID, r.Expires()})
+	}
+	if s.cfg.Live != nil {
+		s.cfg.Live.Describe(out)
+	}
+	return out, nil
+}

@@ -1,0 +1,96 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/anteroom-iomt/anteroom/pkg/audit"
+	"github.com/anteroom-iomt/anteroom/pkg/ca"
+	"github.com/anteroom-iomt/anteroom/pkg/config"
+	"github.com/anteroom-iomt/anteroom/pkg/device"
+	"github.com/anteroom-iomt/anteroom/pkg/store"
+	"github.com/anteroom-iomt/anteroom/pkg/store/bolt"
+)
+
+// Names within the state directory.
+const (
+	CADir      = "ca"
+	StoreFile  = "registry.db"
+	CertDir    = "certmagic"
+	SocketName = "admin.sock"
+)
+
+// ErrInUse says that another process has the state directory.
+var ErrInUse = errors.New("the state directory is in use")
+
+// A State is an opened state directory. One process has it at a time.
+type State struct {
+	Config  *config.File
+	Store   store.Store
+	Devices *device.Registry
+	CA      *ca.Authority
+	Audit   *audit.Log
+}
+
+// OpenState opens the state directory of a configuration. The error wraps
+// [ErrInUse] if a gateway or another command has it.
+func OpenState(ctx context.Context, cfg *config.File, log *slog.Logger, clock func() time.Time) (_ *State, err error) {
+	s := &State{Config: cfg}
+	defer func() {
+		if err != nil {
+			s.Close()
+		}
+	}()
+	if _, err := os.Stat(filepath.Join(cfg.StateDir, CADir)); errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("state directory %s holds no CA: run anteroom init, or set state_dir in %s", cfg.StateDir, cfg.Path)
+	}
+	// The store first: its lock stands for the whole directory.
+	st, err := bolt.Open(filepath.Join(cfg.StateDir, StoreFile))
+	if errors.Is(err, bolt.ErrLocked) {
+		return nil, fmt.Errorf("%w: another process has %s open", ErrInUse, cfg.StateDir)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("state directory: %w", err)
+	}
+	s.Store = st
+	if s.Devices, err = device.Open(ctx, st, device.Options{Clock: clock}); err != nil {
+		return nil, err
+	}
+	pass, err := cfg.CA.Passphrase.Read()
+	if err != nil {
+		return nil, fmt.Errorf("CA passphrase: %w", err)
+	}
+	defer clear(pass)
+	if s.CA, err = ca.Open(ctx, ca.Config{
+		Dir: filepath.Join(cfg.StateDir, CADir), TrustDomain: cfg.TrustDomain, Passphrase: pass,
+		Backdate: cfg.CA.Backdate.D(), Logger: log, Clock: clock,
+	}); err != nil {
+		return nil, fmt.Errorf("CA: %w", err)
+	}
+	if s.Audit, err = audit.Open(ctx, audit.Config{
+		Dir: cfg.Audit.Dir, Origin: audit.Origin(cfg.TrustDomain), Audit: cfg.Audit, Clock: clock, Logger: log,
+	}); err != nil {
+		return nil, fmt.Errorf("audit log: %w", err)
+	}
+	return s, nil
+}
+
+// Close closes everything, the audit log first, which seals it.
+func (s *State) Close() error {
+	var errs []error
+	if s.Audit != nil {
+		errs = append(errs, s.Audit.Close())
+	}
+	if s.CA != nil {
+		errs = append(errs, s.CA.Close())
+	}
+	if s.Store != nil {
+		errs = append(errs, s.Store.Close())
+	}
+	return errors.Join(errs...)
+}

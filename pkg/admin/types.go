@@ -1,0 +1,186 @@
+package admin
+
+import (
+	"slices"
+	"time"
+
+	"github.com/anteroom-iomt/anteroom/pkg/audit"
+	"github.com/anteroom-iomt/anteroom/pkg/device"
+)
+
+// A Role is what an operator may do.
+type Role string
+
+// The roles. Everyone of them may look.
+const (
+	Viewer          Role = "viewer"
+	Enroller        Role = "enroller"
+	PolicyAuthor    Role = "policy-author"
+	SecurityOfficer Role = "security-officer"
+	Auditor         Role = "auditor"
+)
+
+// AllRoles are the roles there are; the owner of the state directory has them.
+var AllRoles = []Role{Viewer, Enroller, PolicyAuthor, SecurityOfficer, Auditor}
+
+// An Actor is who asks for an operation.
+type Actor struct {
+	Name  string
+	Roles []Role
+}
+
+// may reports whether the actor has one of the roles.
+func (a Actor) may(roles ...Role) bool {
+	return slices.ContainsFunc(roles, func(r Role) bool { return slices.Contains(a.Roles, r) })
+}
+
+// EnrollRequest asks for a device and its first certificate.
+type EnrollRequest struct {
+	Device device.Record `json:"device"` // id, class and descriptive fields; the others are ignored
+	CSR    []byte        `json:"csr"`    // PEM or DER
+	TTL    time.Duration `json:"ttl,omitempty"`
+	// Again enrols a revoked device anew.
+	Again bool `json:"again,omitempty"`
+}
+
+// RenewRequest asks for a further certificate of a device.
+type RenewRequest struct {
+	ID  string        `json:"id"`
+	CSR []byte        `json:"csr"`
+	TTL time.Duration `json:"ttl,omitempty"`
+}
+
+// Issued is a certificate that was issued.
+type Issued struct {
+	Device   *device.Record `json:"device"`
+	ChainPEM []byte         `json:"chain_pem"`
+	RootsPEM []byte         `json:"roots_pem"`
+	Serial   string         `json:"serial"`
+	NotAfter time.Time      `json:"not_after"`
+	// CutShort says that the CA's own end came before the asked one.
+	CutShort bool `json:"cut_short,omitempty"`
+	// Warnings are what the operator should know, such as a class that no
+	// policy knows.
+	Warnings []string `json:"warnings,omitempty"`
+}
+
+// ListRequest narrows a list of devices.
+type ListRequest struct {
+	Class    string        `json:"class,omitempty"`
+	Status   device.Status `json:"status,omitempty"`
+	Location string        `json:"location,omitempty"`
+	Expiring time.Duration `json:"expiring,omitempty"`
+}
+
+// StatusRequest moves a device to another status.
+type StatusRequest struct {
+	ID     string        `json:"id"`
+	To     device.Status `json:"to"`
+	Reason string        `json:"reason,omitempty"`
+}
+
+// PostureRequest sets a device's posture.
+type PostureRequest struct {
+	ID      string         `json:"id"`
+	Posture device.Posture `json:"posture"`
+}
+
+// Name names a device, a session or an operator.
+type Name struct {
+	ID string `json:"id"`
+}
+
+// OperatorRequest asks for an operator and a certificate.
+type OperatorRequest struct {
+	Name  string        `json:"name"`
+	Roles []Role        `json:"roles"`
+	CSR   []byte        `json:"csr"`
+	TTL   time.Duration `json:"ttl,omitempty"`
+}
+
+// An Operator is a person with an identity certificate and roles.
+type Operator struct {
+	Name        string    `json:"name"`
+	Roles       []Role    `json:"roles"`
+	Serial      string    `json:"serial"`
+	Fingerprint string    `json:"fingerprint"`
+	NotAfter    time.Time `json:"not_after"`
+	RevokedAt   time.Time `json:"revoked_at,omitzero"`
+}
+
+// SessionInfo describes a live session.
+type SessionInfo struct {
+	ID       string    `json:"id"`
+	Device   string    `json:"device"`
+	Class    string    `json:"class"`
+	Listener string    `json:"listener"`
+	Remote   string    `json:"remote"`
+	Started  time.Time `json:"started"`
+	TLS      string    `json:"tls"`
+	ALPN     string    `json:"alpn,omitempty"`
+	Resumed  bool      `json:"resumed,omitempty"`
+	Ongoing  int64     `json:"ongoing"`
+}
+
+// Status is how the gateway is.
+type Status struct {
+	Running     bool                  `json:"running"`
+	Version     string                `json:"version,omitempty"`
+	Started     time.Time             `json:"started,omitzero"`
+	TrustDomain string                `json:"trust_domain"`
+	Listeners   []ListenerStatus      `json:"listeners,omitempty"`
+	Backends    []BackendStatus       `json:"backends,omitempty"`
+	Policy      PolicyStatus          `json:"policy"`
+	Devices     map[device.Status]int `json:"devices"`
+	Sessions    int                   `json:"sessions"`
+	Audit       audit.Status          `json:"audit"`
+	CA          []CertificateStatus   `json:"ca"`
+	// Expiring are the active devices whose certificate ends first.
+	Expiring []DeviceExpiry `json:"expiring,omitempty"`
+	Warnings []string       `json:"warnings,omitempty"`
+}
+
+// ListenerStatus describes a listener.
+type ListenerStatus struct {
+	Name         string              `json:"name"`
+	Address      string              `json:"address"`
+	Protocol     string              `json:"protocol"`
+	Profile      string              `json:"tls_profile"`
+	Connections  int64               `json:"connections"`
+	Certificates []CertificateStatus `json:"certificates"`
+}
+
+// CertificateStatus describes a certificate of the gateway or its CA.
+type CertificateStatus struct {
+	Name     string    `json:"name"`
+	NotAfter time.Time `json:"not_after"`
+}
+
+// BackendStatus describes a backend.
+type BackendStatus struct {
+	Name      string          `json:"name"`
+	Insecure  bool            `json:"insecure,omitempty"`
+	Addresses []AddressStatus `json:"addresses"`
+}
+
+// AddressStatus describes an address of a backend.
+type AddressStatus struct {
+	Address string `json:"address"`
+	Healthy bool   `json:"healthy"`
+	Error   string `json:"error,omitempty"`
+}
+
+// PolicyStatus describes the policy set in force.
+type PolicyStatus struct {
+	Dir      string    `json:"dir"`
+	Revision string    `json:"revision,omitempty"`
+	Loaded   time.Time `json:"loaded,omitzero"`
+	// Refused is why what the directory holds now is not in force.
+	Refused string `json:"refused,omitempty"`
+}
+
+// DeviceExpiry is when a device's last certificate ends.
+type DeviceExpiry struct {
+	ID       string    `json:"id"`
+	NotAfter time.Time `json:"not_after"`
+}

@@ -1,0 +1,121 @@
+package cli
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/anteroom-iomt/anteroom/pkg/admin"
+	"github.com/anteroom-iomt/anteroom/pkg/config"
+	"github.com/anteroom-iomt/anteroom/pkg/policy"
+	"github.com/anteroom-iomt/anteroom/pkg/upstream"
+)
+
+// A finding is the result of one check.
+type finding struct {
+	What  string `json:"what"`
+	OK    bool   `json:"ok"`
+	Error string `json:"error,omitempty"`
+	Note  string `json:"note,omitempty"`
+}
+
+func (a *app) checkCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "check", Short: "Check configuration, policies, certificates and ports", Args: args(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := a.load()
+			if err != nil {
+				return err
+			}
+			found := check(cmd.Context(), cfg)
+			err = a.print(found, func(w io.Writer) {
+				for _, f := range found {
+					switch {
+					case !f.OK:
+						fmt.Fprintf(w, "FAIL  %s: %s\n", f.What, f.Error)
+					case f.Note != "":
+						fmt.Fprintf(w, "ok    %s (%s)\n", f.What, f.Note)
+					default:
+						fmt.Fprintf(w, "ok    %s\n", f.What)
+					}
+				}
+			})
+			if err != nil {
+				return err
+			}
+			for _, f := range found {
+				if !f.OK {
+					return errors.New("the gateway would not start as configured")
+				}
+			}
+			return nil
+		},
+	}
+}
+
+// check tries everything the gateway needs at its start.
+func check(ctx context.Context, cfg *config.File) []finding {
+	out := []finding{{What: "configuration " + cfg.Path, OK: true}}
+	add := func(what, note string, err error) {
+		f := finding{What: what, OK: err == nil, Note: note}
+		if err != nil {
+			f.Error = err.Error()
+		}
+		out = append(out, f)
+	}
+	set, err := policy.Load(ctx, cfg.Policy.Enforce, policy.Options{MaxBytes: int64(cfg.Policy.MaxSize), Timeout: cfg.Policy.Timeout.D()})
+	note := ""
+	if err == nil {
+		note = "revision " + set.Revision()
+	}
+	add("policies "+cfg.Policy.Enforce, note, err)
+
+	running := false
+	if api, err := admin.Dial(ctx, filepath.Join(cfg.StateDir, admin.SocketName)); err == nil {
+		running = true
+		api.Close()
+	}
+	var roots *x509.CertPool
+	if running {
+		add("state "+cfg.StateDir, "a gateway is running on it", nil)
+		roots = x509.NewCertPool()
+	} else {
+		st, err := admin.OpenState(ctx, cfg, slog.New(slog.DiscardHandler), time.Now)
+		if err == nil {
+			roots, _ = st.CA.Pool()
+			err = st.Close()
+		}
+		add("state "+cfg.StateDir, "", err)
+	}
+	if roots == nil {
+		roots = x509.NewCertPool()
+	}
+	for _, l := range cfg.Listeners {
+		if running {
+			add("listener "+l.Name, "in use", nil)
+			continue
+		}
+		ln, err := net.Listen("tcp", l.Address)
+		if err == nil {
+			err = ln.Close()
+		}
+		add("listener "+l.Name+" on "+l.Address, "", err)
+	}
+	for _, b := range cfg.Backends {
+		b.Health.Interval = 0
+		up, err := upstream.New(b, upstream.Options{Roots: roots})
+		if err == nil {
+			err = up.Close()
+		}
+		add("backend "+b.Name, "", err)
+	}
+	return out
+}

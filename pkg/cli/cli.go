@@ -1,0 +1,209 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/anteroom-iomt/anteroom/pkg/admin"
+	"github.com/anteroom-iomt/anteroom/pkg/config"
+)
+
+// The exit statuses.
+const (
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+// usageError is an error in how a command was called.
+type usageError struct{ error }
+
+func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+// An app is one run of the program.
+type app struct {
+	in       io.Reader
+	out, err io.Writer
+	config   string
+	json     bool
+}
+
+// Main runs a command and returns the exit status.
+func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	a := &app{in: stdin, out: stdout, err: stderr}
+	root := a.root()
+	root.SetArgs(args)
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return 0
+	}
+	var silent silentError
+	if errors.As(err, &silent) {
+		return exitFailed
+	}
+	fmt.Fprintln(stderr, "anteroom: "+err.Error())
+	var u usageError
+	if errors.As(err, &u) || strings.HasPrefix(err.Error(), "unknown ") {
+		fmt.Fprintln(stderr, "See anteroom help.")
+		return exitUsage
+	}
+	return exitFailed
+}
+
+// silentError fails a command that has said why.
+type silentError struct{}
+
+func (silentError) Error() string { return "failed" }
+
+func (a *app) root() *cobra.Command {
+	c := &cobra.Command{
+		Use: "anteroom", Short: "A zero-trust gateway for medical devices",
+		Long: `Anteroom stands between a hospital's device network and its clinical systems.
+Nothing crosses it that has not shown who it is and been allowed, this time,
+to do this one thing.
+
+Begin with:
+
+  anteroom demo      a whole hospital in one terminal
+  anteroom init      a gateway of your own`,
+		SilenceErrors: true, SilenceUsage: true,
+	}
+	c.PersistentFlags().StringVarP(&a.config, "config", "c", "", "configuration file (default $ANTEROOM_CONFIG, ./anteroom.yaml, /etc/anteroom/anteroom.yaml)")
+	c.PersistentFlags().BoolVar(&a.json, "json", false, "print the result as JSON")
+	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	c.AddCommand(a.initCommand(), a.runCommand(), a.checkCommand(), a.demoCommand(), a.deviceCommand(), a.sessionCommand(), a.operatorCommand(),
+		a.auditCommand(), a.policyCommand(), a.caCommand(), a.statusCommand(), a.reloadCommand(), a.versionCommand())
+	return c
+}
+
+// args checks the number of arguments and says what is missing.
+func args(names ...string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, got []string) error {
+		if len(got) < len(names) {
+			return usagef("%s: %s is missing", cmd.CommandPath(), names[len(got)])
+		}
+		if len(got) > len(names) {
+			return usagef("%s: %q is too much", cmd.CommandPath(), got[len(names)])
+		}
+		return nil
+	}
+}
+
+// print writes a result: JSON if asked for, else text.
+func (a *app) print(v any, text func(w io.Writer)) error {
+	if !a.json {
+		text(a.out)
+		return nil
+	}
+	enc := json.NewEncoder(a.out)
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
+}
+
+// load reads the configuration.
+func (a *app) load() (*config.File, error) {
+	path := a.config
+	if path == "" {
+		path = os.Getenv("ANTEROOM_CONFIG")
+	}
+	if path == "" {
+		for _, p := range []string{"anteroom.yaml", "/etc/anteroom/anteroom.yaml"} {
+			if _, err := os.Stat(p); err == nil {
+				path = p
+				break
+			}
+		}
+	}
+	if path == "" {
+		return nil, errors.New("there is no anteroom.yaml here or in /etc/anteroom: run anteroom init, or name one with --config")
+	}
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return nil, err
+	}
+	return config.Load(path)
+}
+
+// api returns the operator's API: of the running gateway, or if none runs of the
+// state directory.
+func (a *app) api(ctx context.Context) (*admin.API, error) {
+	cfg, err := a.load()
+	if err != nil {
+		return nil, err
+	}
+	socket := filepath.Join(cfg.StateDir, admin.SocketName)
+	api, err := admin.Dial(ctx, socket)
+	if err == nil || !errors.Is(err, admin.ErrNoGateway) {
+		return api, err
+	}
+	log := slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	st, err := admin.OpenState(ctx, cfg, log, time.Now)
+	if errors.Is(err, admin.ErrInUse) {
+		return nil, fmt.Errorf("%w, but no gateway answers on %s: it is starting or stopping, or another command is at work; try again", err, socket)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return admin.Local(admin.NewService(admin.Config{State: st, Clock: time.Now, Logger: log, Classes: func() []string { return classes(ctx, cfg) }}), admin.LocalActor()), nil
+}
+
+// with calls f with the operator's API and closes it.
+func (a *app) with(cmd *cobra.Command, f func(ctx context.Context, api *admin.API) error) error {
+	api, err := a.api(cmd.Context())
+	if err != nil {
+		return err
+	}
+	return errors.Join(f(cmd.Context(), api), api.Close())
+}
+
+// terminal reports whether a stream is one.
+func terminal(stream any) bool {
+	f, ok := stream.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd())) && os.Getenv("TERM") != "dumb"
+}
+
+// confirm asks before something that can not be taken back.
+func (a *app) confirm(yes bool, question string) error {
+	if yes {
+		return nil
+	}
+	if !terminal(a.in) {
+		return usagef("%s Say --yes to go on", question)
+	}
+	fmt.Fprintf(a.err, "%s [y/N] ", question)
+	var answer string
+	_, _ = fmt.Fscanln(a.in, &answer)
+	if answer = strings.ToLower(answer); answer != "y" && answer != "yes" {
+		return errors.New("not done")
+	}
+	return nil
+}
+
+// group returns a command that only holds others.
+func group(use, short string, cmds ...*cobra.Command) *cobra.Command {
+	c := &cobra.Command{Use: use, Short: short, Args: func(cmd *cobra.Command, got []string) error {
+		if len(got) > 0 {
+			return usagef("unknown command %q for %q", got[0], cmd.CommandPath())
+		}
+		return nil
+	}, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+	c.AddCommand(cmds...)
+	return c
+}

@@ -1,0 +1,419 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/anteroom-iomt/anteroom/pkg/admin"
+	"github.com/anteroom-iomt/anteroom/pkg/audit"
+	"github.com/anteroom-iomt/anteroom/pkg/config"
+	"github.com/anteroom-iomt/anteroom/pkg/edge"
+	"github.com/anteroom-iomt/anteroom/pkg/policy"
+	"github.com/anteroom-iomt/anteroom/pkg/protocol"
+	"github.com/anteroom-iomt/anteroom/pkg/protocol/httpgw"
+	"github.com/anteroom-iomt/anteroom/pkg/telemetry"
+)
+
+const (
+	// drainTime is how long sessions have to finish when the gateway stops.
+	drainTime = 20 * time.Second
+	// retireTime is how long a backend that was configured away is kept for
+	// requests under way.
+	retireTime = 2 * time.Minute
+	// configPoll is how often the configuration file is looked at. It is polled
+	// because it is often a link that watchers lose.
+	configPoll = time.Second
+)
+
+// Options are what a gateway needs besides its configuration.
+type Options struct {
+	Version string
+	Logger  *slog.Logger
+	Clock   func() time.Time
+	// Judged is called with every decision, for whoever watches.
+	Judged func(edge.Judged)
+}
+
+// A Gateway is one running gateway.
+type Gateway struct {
+	opt     Options
+	log     *slog.Logger
+	clock   func() time.Time
+	started time.Time
+	state   *admin.State
+	service *admin.Service
+	metrics *telemetry.Metrics
+	engine  *policy.Engine
+	judge   *edge.Judge
+	edge    *edge.Server
+	tele    *telemetry.Server
+	socket  *admin.Server
+	seen    time.Time // the configuration file's time when it was last read
+
+	mu       sync.Mutex // held over a reload
+	cfg      *config.File
+	backends backends
+	table    *httpgw.Table
+	gateways map[string]*httpgw.Gateway // by listener; those being made included
+	retiring sync.WaitGroup
+	stopping chan struct{}
+}
+
+// New makes a gateway of a configuration: it opens the state directory, loads
+// the policies, obtains the certificates and listens. If anything fails,
+// everything is closed again. Devices are served from then on; Run keeps it
+// running and closes it.
+func New(ctx context.Context, cfg *config.File, opt Options) (_ *Gateway, err error) {
+	if opt.Clock == nil {
+		opt.Clock = time.Now
+	}
+	g := &Gateway{opt: opt, log: opt.Logger, clock: opt.Clock, started: opt.Clock(), cfg: cfg, metrics: telemetry.NewMetrics(),
+		gateways: map[string]*httpgw.Gateway{}, stopping: make(chan struct{}), seen: modified(cfg.Path)}
+	defer func() {
+		if err != nil {
+			done, cancel := context.WithCancel(context.Background())
+			cancel()
+			g.close(done)
+		}
+	}()
+	if g.state, err = admin.OpenState(ctx, cfg, g.log, g.clock); err != nil {
+		return nil, err
+	}
+	loc, err := time.LoadLocation(cfg.Facility.Timezone)
+	if err != nil {
+		return nil, fmt.Errorf("time zone: %w", err)
+	}
+	if g.engine, err = policy.NewEngine(ctx, cfg.Policy, policy.Options{
+		Location: loc, Logger: g.log, Clock: g.clock, OnLoad: g.policyLoaded,
+	}); err != nil {
+		return nil, err
+	}
+	g.judge = edge.NewJudge(edge.JudgeConfig{Policy: g.engine, Audit: g.state.Audit, Clock: g.clock, Judged: g.judged})
+	g.edge = edge.New(edge.Config{
+		TrustDomain: cfg.TrustDomain, Registry: g.state.Devices, Authority: g.state.CA, Audit: g.state.Audit,
+		Adapter: g.adapter, CertDir: filepath.Join(cfg.StateDir, admin.CertDir), Clock: g.clock, Logger: g.log, Zap: telemetry.Zap(g.log),
+		Hooks: edge.Hooks{Handshake: g.metrics.Handshake, Session: g.metrics.Session},
+	})
+	g.engine.OnChange(func(*policy.Set) { g.edge.Sessions.Recheck() })
+	if err := g.apply(ctx, cfg); err != nil {
+		return nil, err
+	}
+	g.gauges()
+	if cfg.Telemetry.Address != "off" {
+		if g.tele, err = telemetry.Serve(cfg.Telemetry.Address, g.metrics, g.ready); err != nil {
+			return nil, err
+		}
+	}
+	g.service = admin.NewService(admin.Config{
+		State: g.state, Live: live{g}, Clock: g.clock, Logger: g.log,
+		Classes: func() []string { return g.engine.Current().Keys("classes") },
+	})
+	if g.socket, err = admin.Listen(filepath.Join(cfg.StateDir, admin.SocketName), g.service, g.log); err != nil {
+		return nil, err
+	}
+	if err := g.note(ctx, audit.KindSystem, "gateway.started", "", field("version", opt.Version), field("policy", g.engine.Current().Revision())); err != nil {
+		return nil, fmt.Errorf("record the start: %w", err)
+	}
+	return g, nil
+}
+
+func field(name, value string) protocol.Field {
+	return protocol.Field{Name: name, Value: protocol.String(value)}
+}
+
+// note records an event of the gateway's own.
+func (g *Gateway) note(ctx context.Context, kind audit.Kind, event, errText string, detail ...protocol.Field) error {
+	return g.state.Audit.Append(ctx, &audit.Record{Kind: kind, Event: event, Error: errText, Detail: detail})
+}
+
+// policyLoaded follows what becomes of changes to the policy directory. The
+// engine has logged them.
+func (g *Gateway) policyLoaded(e policy.LoadEvent) {
+	event, text := "policy.loaded", ""
+	if e.Err != nil {
+		event, text = "policy.refused", e.Err.Error()
+		g.metrics.PolicyRefused()
+	} else {
+		g.metrics.PolicyLoaded(e.Revision)
+	}
+	if err := g.note(context.Background(), audit.KindPolicy, event, text, field("revision", e.Revision), field("previous", e.Previous)); err != nil {
+		g.log.Error("recording a policy load", "error", err)
+	}
+}
+
+// judged counts a decision and passes it on.
+func (g *Gateway) judged(j edge.Judged) {
+	if j.Transaction != nil {
+		route, took := "", time.Duration(0)
+		if j.Route != nil {
+			route = j.Route.Name
+		}
+		if j.Decision != nil {
+			took = j.Decision.Elapsed
+		}
+		g.metrics.Transaction(j.Session.Listener, route, j.Transaction.Protocol, result(j), took)
+	}
+	if g.opt.Judged != nil {
+		g.opt.Judged(j)
+	}
+}
+
+func result(j edge.Judged) string {
+	switch {
+	case j.Decision == nil:
+		return "malformed"
+	case j.Verdict.Allow:
+		return "allow"
+	case j.Verdict.Cause == protocol.CauseDevice:
+		return "device"
+	case j.Verdict.Cause == protocol.CauseFault || j.Decision.Fault != "":
+		return "fault"
+	}
+	return "deny"
+}
+
+// adapter makes the adapter of a listener. The edge calls it within apply, which
+// gives the new adapters their routes.
+func (g *Gateway) adapter(l config.Listener) (protocol.Adapter, error) {
+	if l.Protocol != "http" {
+		return nil, fmt.Errorf("protocol %q is not known", l.Protocol)
+	}
+	a, err := httpgw.New(httpgw.Config{Listener: l, Judge: g.judge, Logger: g.log, Observe: func(o httpgw.Observation) {
+		g.metrics.Request(o.Listener, o.Route, o.Status, o.Duration)
+	}})
+	if err != nil {
+		return nil, err
+	}
+	a.SetTable(g.table)
+	g.gateways[l.Address] = a
+	return a, nil
+}
+
+// apply puts a configuration into force or changes nothing. The caller holds mu,
+// or is alone.
+func (g *Gateway) apply(ctx context.Context, cfg *config.File) error {
+	bs, fresh, err := g.newBackends(cfg.Backends, g.backends)
+	if err != nil {
+		return err
+	}
+	forHTTP := map[string]httpgw.Backend{}
+	for name, b := range bs {
+		forHTTP[name] = b
+	}
+	table, err := httpgw.NewTable(cfg.Routes, cfg.Backends, forHTTP)
+	if err != nil {
+		closeAll(fresh)
+		return err
+	}
+	oldTable, oldGateways := g.table, g.gateways
+	g.table, g.gateways = table, map[string]*httpgw.Gateway{}
+	if err := g.edge.Apply(ctx, cfg.Listeners); err != nil {
+		g.table, g.gateways = oldTable, oldGateways
+		closeAll(fresh)
+		return err
+	}
+	// Adapters of listeners that stayed as they were go on with the new routes,
+	// and so do sessions that were begun under an earlier configuration.
+	for addr, a := range oldGateways {
+		a.SetTable(table)
+		if g.gateways[addr] == nil && slices.ContainsFunc(cfg.Listeners, func(l config.Listener) bool { return l.Address == addr }) {
+			g.gateways[addr] = a
+		}
+	}
+	for name, b := range g.backends {
+		if bs[name] != b {
+			g.retire(b)
+		}
+		if bs[name] == nil {
+			g.metrics.BackendGone(name)
+		}
+	}
+	g.backends, g.cfg = bs, cfg
+	return nil
+}
+
+// retire closes a backend when requests under way have had time to end.
+func (g *Gateway) retire(b *backend) {
+	g.retiring.Go(func() {
+		select {
+		case <-time.After(retireTime):
+		case <-g.stopping:
+		}
+		b.Close()
+	})
+}
+
+// fixed are the settings that a reload can not change.
+func fixed(old, next *config.File) error {
+	var names []string
+	for _, s := range []struct {
+		name string
+		same bool
+	}{
+		{"trust_domain", old.TrustDomain == next.TrustDomain},
+		{"state_dir", old.StateDir == next.StateDir},
+		{"audit", old.Audit == next.Audit},
+		{"telemetry.address", old.Telemetry.Address == next.Telemetry.Address},
+		{"facility.timezone", old.Facility == next.Facility},
+	} {
+		if !s.same {
+			names = append(names, s.name)
+		}
+	}
+	if len(names) > 0 {
+		return fmt.Errorf("%s can not be changed while the gateway runs: restart it", strings.Join(names, ", "))
+	}
+	return nil
+}
+
+// Reload reads the configuration file and the policies again and puts them into
+// force, or returns why not and changes nothing.
+func (g *Gateway) Reload(ctx context.Context) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.seen = modified(g.cfg.Path)
+	err := g.reload(ctx)
+	if err != nil {
+		g.log.Error("reload refused, everything stays as it was", "error", err)
+		if nerr := g.note(ctx, audit.KindConfig, "config.refused", err.Error()); nerr != nil {
+			g.log.Error("recording a refused reload", "error", nerr)
+		}
+		return err
+	}
+	g.log.Info("configuration loaded", "file", g.cfg.Path)
+	return g.note(ctx, audit.KindConfig, "config.loaded", "")
+}
+
+func (g *Gateway) reload(ctx context.Context) error {
+	next, err := config.Load(g.cfg.Path)
+	if err != nil {
+		return err
+	}
+	if err := fixed(g.cfg, next); err != nil {
+		return err
+	}
+	// The policies first: an error there must leave the listeners alone too.
+	if next.Policy != g.cfg.Policy {
+		err = g.engine.Configure(ctx, next.Policy)
+	} else {
+		err = g.engine.Reload(ctx)
+	}
+	if err != nil {
+		return err
+	}
+	if err := g.apply(ctx, next); err != nil {
+		if next.Policy != g.cfg.Policy {
+			err = errors.Join(err, g.engine.Configure(ctx, g.cfg.Policy))
+		}
+		return err
+	}
+	// Settings of issuance are read from the state's configuration.
+	*g.state.Config = *next
+	return nil
+}
+
+// modified returns when a file was changed last, or the zero time.
+func modified(path string) time.Time {
+	st, err := os.Stat(path)
+	if err != nil {
+		return time.Time{}
+	}
+	return st.ModTime()
+}
+
+// Run keeps the gateway running until ctx ends, and then closes it: sessions are
+// asked to finish, the audit log is sealed.
+func (g *Gateway) Run(ctx context.Context) error {
+	group, gctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return ended(gctx, g.engine.Watch(gctx)) })
+	group.Go(func() error { g.watchConfig(gctx); return nil })
+	err := group.Wait()
+	g.log.Info("stopping: sessions are asked to finish", "sessions", g.edge.Sessions.Len(), "within", drainTime)
+	drain, cancel := context.WithTimeout(context.Background(), drainTime)
+	defer cancel()
+	return errors.Join(err, g.close(drain))
+}
+
+// ended makes no error of an end that was asked for.
+func ended(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// watchConfig reloads when the configuration file was changed.
+func (g *Gateway) watchConfig(ctx context.Context) {
+	tick := time.NewTicker(configPoll)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		g.mu.Lock()
+		changed := g.cfg.Path != "" && !modified(g.cfg.Path).Equal(g.seen)
+		g.mu.Unlock()
+		if changed {
+			_ = g.Reload(ctx) // logged and recorded there
+		}
+	}
+}
+
+// close stops everything that was started, in the order in which the parts need
+// each other. Sessions may finish until ctx ends.
+func (g *Gateway) close(ctx context.Context) error {
+	var errs []error
+	if g.socket != nil {
+		errs = append(errs, g.socket.Close())
+	}
+	if g.edge != nil {
+		g.edge.Shutdown(ctx)
+	}
+	close(g.stopping)
+	g.retiring.Wait()
+	for _, b := range g.backends {
+		errs = append(errs, b.Close())
+	}
+	if g.tele != nil {
+		errs = append(errs, g.tele.Close())
+	}
+	if g.state != nil {
+		if g.state.Audit != nil {
+			if err := g.note(context.WithoutCancel(ctx), audit.KindSystem, "gateway.stopped", ""); err != nil {
+				errs = append(errs, fmt.Errorf("record the stop: %w", err))
+			}
+		}
+		errs = append(errs, g.state.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// API returns the operator's view of this gateway for code in the same process;
+// it is not closed.
+func (g *Gateway) API() *admin.API { return admin.Local(g.service, admin.LocalActor()) }
+
+// Addr returns where a listener listens, or nil if there is none of that name.
+func (g *Gateway) Addr(listener string) net.Addr {
+	for _, l := range g.edge.Listeners() {
+		if l.Config.Name == listener {
+			return l.Address
+		}
+	}
+	return nil
+}
+
+// AuditDir returns where the audit log is.
+func (g *Gateway) AuditDir() string { return g.cfg.Audit.Dir }

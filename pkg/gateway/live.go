@@ -1,0 +1,117 @@
+package gateway
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/anteroom-iomt/anteroom/pkg/admin"
+)
+
+// live is what operators see of a running gateway.
+type live struct{ g *Gateway }
+
+var _ admin.Live = live{}
+
+// Sessions implements [admin.Live].
+func (l live) Sessions() []admin.SessionInfo {
+	var out []admin.SessionInfo
+	for _, s := range l.g.edge.Sessions.List() {
+		rec := s.Device()
+		out = append(out, admin.SessionInfo{
+			ID: s.ID, Device: rec.ID, Class: rec.Class, Listener: s.Listener, Remote: s.Remote.String(), Started: s.Started,
+			TLS: s.TLS.Version + " " + s.TLS.Cipher + " " + s.TLS.Group, ALPN: s.TLS.ALPN, Resumed: s.TLS.Resumed, Ongoing: s.Ongoing(),
+		})
+	}
+	return out
+}
+
+// KillSession implements [admin.Live].
+func (l live) KillSession(id string) bool { return l.g.edge.Sessions.Kill(id) }
+
+// Reload implements [admin.Live].
+func (l live) Reload(ctx context.Context) error { return l.g.Reload(ctx) }
+
+// Describe implements [admin.Live].
+func (l live) Describe(st *admin.Status) {
+	g := l.g
+	st.Running, st.Version, st.Started, st.Sessions = true, g.opt.Version, g.started, g.edge.Sessions.Len()
+	for _, ls := range g.edge.Listeners() {
+		out := admin.ListenerStatus{
+			Name: ls.Config.Name, Address: ls.Address.String(), Protocol: ls.Config.Protocol, Profile: ls.Config.TLS.Profile, Connections: ls.Connections,
+		}
+		for _, c := range ls.Certificates {
+			out.Certificates = append(out.Certificates, admin.CertificateStatus{Name: cmp.Or(append(c.DNSNames, "certificate")...), NotAfter: c.NotAfter})
+		}
+		if ls.Config.TLS.Profile == "legacy" {
+			st.Warnings = append(st.Warnings, "listener "+ls.Config.Name+" has the legacy TLS profile")
+		}
+		st.Listeners = append(st.Listeners, out)
+	}
+	slices.SortFunc(st.Listeners, func(a, b admin.ListenerStatus) int { return cmp.Compare(a.Name, b.Name) })
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, b := range g.backends.sorted() {
+		out := admin.BackendStatus{Name: b.cfg.Name, Insecure: b.cfg.Insecure}
+		for _, a := range b.Health() {
+			out.Addresses = append(out.Addresses, admin.AddressStatus{Address: a.Address, Healthy: a.Healthy, Error: a.Error})
+		}
+		if b.cfg.Insecure {
+			st.Warnings = append(st.Warnings, "backend "+b.cfg.Name+" is spoken to in plain HTTP")
+		}
+		st.Backends = append(st.Backends, out)
+	}
+	set := g.engine.Current()
+	st.Policy.Dir, st.Policy.Revision, st.Policy.Loaded = set.Dir(), set.Revision(), set.Loaded()
+	if e, ok := g.engine.Refused(); ok {
+		st.Policy.Refused = e.Err.Error()
+		st.Warnings = append(st.Warnings, "what the policy directory holds now is not in force: "+e.Err.Error())
+	}
+	if !st.Audit.Healthy {
+		st.Warnings = append(st.Warnings, "the audit log takes no records, so nothing is allowed: "+st.Audit.Error)
+	}
+}
+
+// ready says what keeps the gateway from serving devices as configured.
+func (g *Gateway) ready() error {
+	if st := g.state.Audit.Status(); !st.Healthy {
+		return errors.New("the audit log takes no records: " + st.Error)
+	}
+	return nil
+}
+
+// gauges adds the metrics that are read rather than counted.
+func (g *Gateway) gauges() {
+	log := g.state.Audit
+	g.metrics.Gauge("anteroom_audit_records", "Records accepted by the audit log.", func() float64 { return float64(log.Status().Seq) })
+	g.metrics.Gauge("anteroom_audit_flushed", "Last record on stable storage.", func() float64 { return float64(log.Status().Flushed) })
+	g.metrics.Gauge("anteroom_audit_sealed", "Last record in a sealed block.", func() float64 { return float64(log.Status().Sealed) })
+	g.metrics.Gauge("anteroom_audit_buffered_bytes", "Bytes of records waiting to be written.", func() float64 { return float64(log.Status().Buffered) })
+	g.metrics.Gauge("anteroom_audit_healthy", "1 while the audit log takes records; nothing is allowed while it does not.", func() float64 {
+		if log.Status().Healthy {
+			return 1
+		}
+		return 0
+	})
+	g.metrics.Gauge("anteroom_certificate_expiry_seconds", "Seconds until the first of the gateway's own certificates ends.", func() float64 {
+		first := 0.0
+		for _, l := range g.edge.Listeners() {
+			for _, c := range l.Certificates {
+				if left := c.NotAfter.Sub(g.clock()).Seconds(); first == 0 || left < first {
+					first = left
+				}
+			}
+		}
+		return first
+	})
+	g.metrics.Gauge("anteroom_ca_expiry_seconds", "Seconds until the issuing certificate of the CA ends.", func() float64 {
+		first := 0.0
+		for _, c := range g.state.CA.Intermediates() {
+			if left := c.NotAfter.Sub(g.clock()).Seconds(); first == 0 || left < first {
+				first = left
+			}
+		}
+		return first
+	})
+}
