@@ -70,7 +70,7 @@ func canonical(target string) (Target, *fault) {
 		return Target{}, f
 	}
 	if hasQuery {
-		if t.Query, f = ParseQuery(query); f != nil {
+		if t.Query, f = parseQuery(query); f != nil {
 			return Target{}, f
 		}
 	}
@@ -151,9 +151,9 @@ func decodeSegment(seg string) (string, *fault) {
 	return s, nil
 }
 
-// ParseQuery reads a query string or a form body
-// (application/x-www-form-urlencoded) as strictly as [Canonical] reads a path.
-func ParseQuery(q string) ([]Param, *fault) {
+// parseQuery reads a query string, of which canonical has checked that it holds
+// only characters a target may have.
+func parseQuery(q string) ([]Param, *fault) {
 	if q == "" {
 		return nil, nil
 	}

@@ -36,10 +36,44 @@ func (x *exchange) upgrade() {
 		x.refuse(f)
 		return
 	}
-	if !x.judge(&x.tx) {
-		return
+	// The session holds the transaction from before its decision on, so that no
+	// change of the policy set or the device's record falls between the two.
+	t := &tunnel{end: x.cancel}
+	defer x.s.Hold(x.again, t.stop)()
+	if x.judge(&x.tx) {
+		x.websocket(key, t)
 	}
-	x.websocket(key)
+}
+
+// again judges the upgrade anew and reports whether it may go on.
+func (x *exchange) again() bool {
+	tx := x.m.transaction()
+	return x.g.cfg.Judge.Judge(x.s.Context(), x.s, &x.route.Route, &tx).Allow
+}
+
+// A tunnel is an upgraded connection, or one that is about to be, which a later
+// decision may end.
+type tunnel struct {
+	mu     sync.Mutex
+	denied bool
+	end    func() // ends what goes on at the moment
+}
+
+// stop ends the tunnel for good.
+func (t *tunnel) stop() {
+	t.mu.Lock()
+	t.denied = true
+	end := t.end
+	t.mu.Unlock()
+	end()
+}
+
+// open makes end what stop calls, and reports false if stop was called already.
+func (t *tunnel) open(end func()) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.end = end
+	return !t.denied
 }
 
 // checkUpgrade checks the opening handshake (RFC 6455 section 4.2.1).
@@ -72,18 +106,24 @@ func acceptKey(key string) string {
 
 // websocket asks the backend, passes its answer on, and then copies both ways
 // until either side, the session or a later decision ends it.
-func (x *exchange) websocket(key string) {
+func (x *exchange) websocket(key string, t *tunnel) {
 	up, err := x.route.backend.Dial(x.ctx)
 	if err != nil {
 		x.failed(err)
 		return
 	}
 	defer up.Close()
-	// The session's end interrupts everything below.
+	// The end of the session or of the tunnel interrupts everything below.
 	stop := context.AfterFunc(x.ctx, func() { up.Close() })
 	defer stop()
 	resp, br, err := x.handshake(up)
-	if err != nil {
+	down := &frames{}
+	switch {
+	case !t.open(func() { down.refuse(); up.Close() }):
+		x.g.cfg.Judge.Undelivered(x.s, x.id, "a later decision denied it")
+		x.write(http.StatusForbidden, "not allowed", false)
+		return
+	case err != nil:
 		x.failed(err)
 		return
 	}
@@ -102,7 +142,9 @@ func (x *exchange) websocket(key string) {
 		return
 	}
 	conn, rest := x.w.hijack()
-	x.relay(conn, bytes.Clone(rest), up, br)
+	if down.begin(conn) {
+		relay(conn, down, bytes.Clone(rest), up, br)
+	}
 }
 
 // handshake sends the opening handshake, serialised anew, and reads the answer.
@@ -132,19 +174,8 @@ func (x *exchange) handshake(up net.Conn) (*http.Response, *bufio.Reader, error)
 	}
 }
 
-// relay copies both ways. The transaction is held by the session, so that it is
-// judged anew when the policy set or the device's record changes.
-func (x *exchange) relay(conn net.Conn, rest []byte, up net.Conn, br *bufio.Reader) {
-	down := &frames{conn: conn}
-	again := func() bool {
-		tx := x.m.transaction()
-		return x.g.cfg.Judge.Judge(x.ctx, x.s, &x.route.Route, &tx).Allow
-	}
-	release := x.s.Hold(again, func() {
-		down.refuse()
-		up.Close()
-	})
-	defer release()
+// relay copies both ways until either side is done.
+func relay(conn net.Conn, down *frames, rest []byte, up net.Conn, br *bufio.Reader) {
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		defer conn.SetReadDeadline(past)
@@ -162,13 +193,13 @@ func (x *exchange) relay(conn net.Conn, rest []byte, up net.Conn, br *bufio.Read
 // frames writes a backend's WebSocket frames to the device and knows where one
 // ends, so that a Close frame of ours is not put into the middle of another.
 type frames struct {
-	conn net.Conn
-
+	conn    atomic.Pointer[net.Conn] // nil until the device was answered
 	mu      sync.Mutex
 	head    [14]byte
 	have    int   // bytes of a head that is not whole
 	left    int64 // bytes of the payload still to come
 	refused atomic.Bool
+	closed  bool // the Close frame was sent
 }
 
 // Write implements io.Writer.
@@ -179,7 +210,18 @@ func (f *frames) Write(p []byte) (int, error) {
 		return 0, io.ErrClosedPipe
 	}
 	f.follow(p)
-	return f.conn.Write(p)
+	return (*f.conn.Load()).Write(p)
+}
+
+// begin says where to write, and reports false if nothing may be written any
+// more but a Close frame, which it has then sent.
+func (f *frames) begin(conn net.Conn) bool {
+	f.conn.Store(&conn)
+	if f.refused.Load() {
+		f.refuse()
+		return false
+	}
+	return true
 }
 
 // follow keeps track of where in the frames p ends (RFC 6455 section 5.2).
@@ -227,12 +269,18 @@ func (f *frames) follow(p []byte) {
 // refuse ends the device's side with status 1008, if a frame can begin here.
 func (f *frames) refuse() {
 	f.refused.Store(true)
+	p := f.conn.Load()
+	if p == nil {
+		return // begin does it
+	}
+	conn := *p
 	// A write that is stuck must not hold this up.
-	_ = f.conn.SetWriteDeadline(time.Now().Add(closeWait))
+	_ = conn.SetWriteDeadline(time.Now().Add(closeWait))
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.have == 0 && f.left == 0 {
-		_, _ = f.conn.Write(policyClose)
+	if f.have == 0 && f.left == 0 && !f.closed {
+		f.closed = true
+		_, _ = conn.Write(policyClose)
 	}
-	_ = f.conn.SetReadDeadline(past)
+	_ = conn.SetReadDeadline(past)
 }
