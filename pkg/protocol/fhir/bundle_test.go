@@ -223,6 +223,7 @@ func TestSplitAndJoin(t *testing.T) {
 			`{"resourceType":"Bundle","type":"batch-response","entry":[` + said + `,` + said + `,{"b":2}]}`, ""},
 		{[]*Issue{denial, denial, denial}, "", "", `{"resourceType":"Bundle","type":"batch-response","entry":[` + said + `,` + said + `,` + said + `]}`, ""},
 		{[]*Issue{nil, nil, denial}, entry("GET", "Patient/1", "") + "," + entry("GET", "Patient/2", ""), `{"resourceType":"Bundle","type":"batch-response","entry":[{"b":2}]}`, "", "1 entries of 2"},
+		{[]*Issue{nil, denial, nil}, entry("GET", "Patient/1", "") + "," + entry("GET", "Patient/3", ""), `{"resourceType":"Bundle","type":"batch-response","entry":[{},{},{}]}`, "", "3 entries of 2"},
 		{[]*Issue{nil, denial, denial}, entry("GET", "Patient/1", ""), "", "", "there is none"},
 		{[]*Issue{nil, denial, denial}, entry("GET", "Patient/1", ""), "<xml/>", "", "JSON"},
 		{[]*Issue{nil, denial, denial}, entry("GET", "Patient/1", ""), `{"resourceType":"OperationOutcome"}`, "", "no batch-response"},

@@ -24,7 +24,14 @@ func (i *Interaction) Transaction(tx *protocol.Transaction) {
 func (i *Interaction) facts() protocol.Value {
 	s := &i.search
 	patients := i.patients()
-	f := make([]protocol.Field, 0, 24)
+	n := 17 // those that are always there
+	if i.compartment != "" {
+		n++
+	}
+	if i.read {
+		n += 3
+	}
+	f := make([]protocol.Field, 0, n)
 	add := func(name string, v protocol.Value) { f = append(f, protocol.Field{Name: name, Value: v}) }
 	add("interaction", protocol.String(i.code))
 	add("type", protocol.String(i.typ))
