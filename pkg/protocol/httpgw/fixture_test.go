@@ -173,7 +173,7 @@ type rig struct {
 // newRig returns a gateway whose routes are the corpus's, and which allows
 // everything but on the denied one.
 func newRig(t testing.TB, b Backend) *rig {
-	r := &rig{t: t, judge: &bench{}, tls: protocol.TLS{Version: "1.3", SNI: testHost, ALPN: "http/1.1"}}
+	r := &rig{t: t, judge: &bench{}, tls: protocol.TLS{SNI: testHost, ALPN: "http/1.1"}}
 	var routes []config.Route
 	for _, c := range corpus.Routes() {
 		route := config.Route{Name: c.Name, Path: c.Path, StripPrefix: c.StripPrefix, WebSocket: c.WebSocket, Kind: "http", Backend: "b", Class: "clinical"}
@@ -245,6 +245,9 @@ func (r *rig) connect() (net.Conn, *protocol.Session) {
 		stop := context.AfterFunc(s.Context(), func() { ours.Close() })
 		defer stop()
 		defer s.End(io.EOF)
+		if tc, ok := ours.(*tls.Conn); ok && tc.Handshake() != nil {
+			return
+		}
 		r.g.Serve(ours, s)
 	})
 	return conn, s
@@ -253,6 +256,9 @@ func (r *rig) connect() (net.Conn, *protocol.Session) {
 func (r *rig) newSession() *protocol.Session {
 	s := protocol.NewSession(context.Background(), &device.Record{ID: "pump-1", Class: "infusion-pump", Serial: "S/1", Location: "Ward 3 äöü"})
 	s.ID, s.Listener, s.Remote, s.Started = "s1", "devices", netip.MustParseAddrPort("192.0.2.7:4711"), time.Now()
+	if r.secure {
+		r.tls.Version = "1.3"
+	}
 	s.TLS, s.Certificate, s.Fingerprint = r.tls, deviceCert(r.t), "00"
 	if r.session != nil {
 		r.session(s)

@@ -86,6 +86,9 @@ func (g *Gateway) message2(r *http.Request, s *protocol.Session) (*message, *fau
 	if f := checkMethod(r.Method); f != nil {
 		return nil, f
 	}
+	if s.TLS.Version != "" && r.TLS == nil {
+		return nil, bad("the scheme is not https") // x/net gives TLS facts to https only
+	}
 	n := 0
 	for key, vs := range r.Header {
 		name := lowerASCII(key)
@@ -101,6 +104,13 @@ func (g *Gateway) message2(r *http.Request, s *protocol.Session) (*message, *fau
 	}
 	if m.header.has("connection") || m.header.has("transfer-encoding") || m.header.has("upgrade") {
 		return nil, bad("the request has header fields that HTTP/2 does not have") // RFC 9113 section 8.2.2
+	}
+	if cl, n := m.header.get("content-length"); n > 0 {
+		// RFC 9113 section 8.1.1; x/net takes a request that ends with its head for
+		// one without a body, whatever it declared.
+		if length, ok := parseLength(cl); n > 1 || !ok || length != r.ContentLength {
+			return nil, bad("the Content-Length is not the length of the body")
+		}
 	}
 	if host, n := m.header.get("host"); n > 0 && host != r.Host {
 		return nil, bad("the Host field is not the :authority")
