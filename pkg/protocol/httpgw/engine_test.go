@@ -21,7 +21,7 @@ import (
 
 // rawBackend answers every connection's first request with the given bytes and
 // closes.
-func rawBackend(t testing.TB, answer string) *direct {
+func rawBackend(t testing.TB, answer string) *upstream.Backend {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -42,7 +42,7 @@ func rawBackend(t testing.TB, answer string) *direct {
 		}
 	}()
 	t.Cleanup(func() { ln.Close(); <-done })
-	return newDirect(t, ln.Addr().String())
+	return newBackend(t, ln.Addr().String())
 }
 
 // failing is a backend that can not be reached.
@@ -319,7 +319,7 @@ func TestAnEarlyAnswerArrives(t *testing.T) {
 }
 
 // rawEarly answers as soon as it has a head, and reads no body.
-func rawEarly(t testing.TB) *direct {
+func rawEarly(t testing.TB) *upstream.Backend {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -339,11 +339,11 @@ func rawEarly(t testing.TB) *direct {
 		<-release
 	}()
 	t.Cleanup(func() { close(release); ln.Close(); <-done })
-	return newDirect(t, ln.Addr().String())
+	return newBackend(t, ln.Addr().String())
 }
 
 // endless is a backend whose answer does not come until its request is given up.
-func endless(t testing.TB) (b *direct, asked, ended chan struct{}) {
+func endless(t testing.TB) (b *upstream.Backend, asked, ended chan struct{}) {
 	asked, ended = make(chan struct{}, 1), make(chan struct{}, 1)
 	b = serveBackend(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/api/begun" {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/httptrace"
 	"net/textproto"
 	"net/url"
 	"strconv"
@@ -29,6 +28,7 @@ var copyBuffers = sync.Pool{New: func() any { b := make([]byte, copySize); retur
 type exchange struct {
 	g      *Gateway
 	s      *protocol.Session
+	badge  *badge
 	m      *message
 	w      answerer
 	ctx    context.Context
@@ -45,8 +45,8 @@ type exchange struct {
 
 // exchange serves one request that an engine has read. It has answered when it
 // returns, and nobody reads the body any more but the engine.
-func (g *Gateway) exchange(ctx context.Context, s *protocol.Session, m *message, w answerer, began time.Time) {
-	x := &exchange{g: g, s: s, m: m, w: w, began: began}
+func (g *Gateway) exchange(ctx context.Context, s *protocol.Session, b *badge, m *message, w answerer, began time.Time) {
+	x := &exchange{g: g, s: s, badge: b, m: m, w: w, began: began}
 	x.ctx, x.cancel = context.WithCancel(ctx)
 	defer x.cancel()
 	x.route = g.table.Load().match(s.Listener, m.host, m.target.Path)
@@ -153,7 +153,7 @@ func (x *exchange) request(t Target) *http.Request {
 	if len(t.Query) > 0 {
 		u.RawQuery = string(AppendQuery(nil, t.Query))
 	}
-	h := outbound(x.m.header, x.m.conn.named, newIdentity(x.s, x.m.authority()))
+	h := outbound(x.m.header, x.m.conn.named, x.badge.of(x.s, x.m.authority()))
 	h["X-Anteroom-Decision-Id"] = []string{x.id}
 	h["Via"] = []string{x.m.version + " anteroom"}
 	req := &http.Request{Method: x.m.method, URL: u, Host: x.route.hostSent, Header: h, ProtoMajor: 1, ProtoMinor: 1}
@@ -172,13 +172,10 @@ func (x *exchange) request(t Target) *http.Request {
 	default:
 		req.Body = http.NoBody
 	}
-	ctx := httptrace.WithClientTrace(x.ctx, &httptrace.ClientTrace{
-		Got1xxResponse: func(code int, h textproto.MIMEHeader) error {
-			if code > http.StatusSwitchingProtocols && code < 200 {
-				x.w.inform(code, inbound(http.Header(h)))
-			}
-			return nil
-		},
+	ctx := upstream.WithInterim(x.ctx, func(code int, h textproto.MIMEHeader) {
+		if code > http.StatusSwitchingProtocols {
+			x.w.inform(code, inbound(http.Header(h)))
+		}
 	})
 	return req.WithContext(ctx)
 }

@@ -28,6 +28,7 @@ import (
 	"github.com/anteroom-iomt/anteroom/pkg/device"
 	"github.com/anteroom-iomt/anteroom/pkg/protocol"
 	"github.com/anteroom-iomt/anteroom/pkg/protocol/httpgw/corpus"
+	"github.com/anteroom-iomt/anteroom/pkg/upstream"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -128,35 +129,26 @@ func render(v protocol.Value) string {
 	return "{" + strings.Join(parts, ",") + "}"
 }
 
-// direct is a Backend that leads to one address, without a pool's cleverness.
-type direct struct {
-	addr      string
-	transport *http.Transport
-}
-
-func (d *direct) RoundTrip(r *http.Request) (*http.Response, error) {
-	r.URL.Scheme, r.URL.Host = "http", d.addr
-	return d.transport.RoundTrip(r)
-}
-
-func (d *direct) Dial(ctx context.Context) (net.Conn, error) {
-	return new(net.Dialer).DialContext(ctx, "tcp", d.addr)
-}
-
-// newDirect returns a backend at an address.
-func newDirect(t testing.TB, addr string) *direct {
-	d := &direct{addr, &http.Transport{DisableCompression: true}}
-	t.Cleanup(d.transport.CloseIdleConnections)
-	return d
+// newBackend returns a backend at an address, of plain HTTP.
+func newBackend(t testing.TB, addr string) *upstream.Backend {
+	b, err := upstream.New(config.Backend{
+		Name: "b", Addresses: []string{addr}, Insecure: true, Connect: config.Duration(patience), Timeout: config.Duration(patience),
+		MaxIdle: 4, IdleTimeout: config.Duration(patience), Health: config.BackendHealth{Failures: 1 << 20},
+	}, upstream.Options{Logger: slog.New(slog.DiscardHandler), Clock: time.Now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { b.Close() })
+	return b
 }
 
 // serveBackend starts an HTTP server and returns the backend that leads to it.
-func serveBackend(t testing.TB, h http.Handler) *direct {
+func serveBackend(t testing.TB, h http.Handler) *upstream.Backend {
 	srv := httptest.NewUnstartedServer(h)
 	srv.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, 0)
 	srv.Start()
 	t.Cleanup(srv.Close)
-	return newDirect(t, srv.Listener.Addr().String())
+	return newBackend(t, srv.Listener.Addr().String())
 }
 
 // A rig is a gateway with its judge, before one backend.

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 
+	"github.com/anteroom-iomt/anteroom/pkg/device"
 	"github.com/anteroom-iomt/anteroom/pkg/protocol"
 )
 
@@ -144,9 +146,29 @@ next:
 	return out
 }
 
-// identity is what the gateway tells backends of a device, made once a session.
+// identity is what the gateway tells backends of a device.
 type identity struct {
 	fields []identityField
+}
+
+// A badge keeps a connection's identity from one request to the next: making it
+// costs more than everything else that is done to a header. It is made anew when
+// the device's record or the host changed.
+type badge struct {
+	mu   sync.Mutex
+	rec  *device.Record
+	host string
+	id   *identity
+}
+
+func (b *badge) of(s *protocol.Session, host string) *identity {
+	rec := s.Device()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.id == nil || b.rec != rec || b.host != host {
+		b.rec, b.host, b.id = rec, host, newIdentity(s, rec, host)
+	}
+	return b.id
 }
 
 type identityField struct {
@@ -156,8 +178,7 @@ type identityField struct {
 
 // newIdentity makes the fields of a session: RFC 9440's Client-Cert, RFC 7239's
 // Forwarded with its older kin, and ours.
-func newIdentity(s *protocol.Session, host string) *identity {
-	rec := s.Device()
+func newIdentity(s *protocol.Session, rec *device.Record, host string) *identity {
 	addr := s.Remote.Addr()
 	forwarded := addr.String()
 	if addr.Is6() {

@@ -22,6 +22,9 @@ const (
 	// the device sees the answer before it sees the reset its own unread bytes
 	// would cause.
 	lingerTime = 2 * time.Second
+	// lingerMax bounds what is read meanwhile. A device that sends a body of some
+	// megabytes before it looks for an answer finds it.
+	lingerMax = 64 << 20
 	// watchAfter is how long an answer may take before the device is watched for
 	// going away. Nearly every answer is there sooner, and watching costs a
 	// goroutine.
@@ -36,10 +39,11 @@ var past = time.Unix(1, 0)
 
 // conn1 is an HTTP/1.1 connection.
 type conn1 struct {
-	g    *Gateway
-	s    *protocol.Session
-	conn net.Conn
-	src  source
+	g     *Gateway
+	s     *protocol.Session
+	conn  net.Conn
+	src   source
+	badge badge
 
 	mu   sync.Mutex
 	idle bool // waiting for a request; a drain may interrupt
@@ -120,7 +124,7 @@ func (c *conn1) request() bool {
 		c.refuseHead(w, f, began)
 		return false
 	}
-	c.g.exchange(c.s.Context(), c.s, m, w, began)
+	c.g.exchange(c.s.Context(), c.s, &c.badge, m, w, began)
 	if w.hijacked {
 		return false
 	}
@@ -256,9 +260,10 @@ func (c *conn1) linger() {
 	if c.conn.SetReadDeadline(deadline) != nil {
 		return
 	}
-	buf := c.src.buf
-	for n := 0; n < drainMax; {
-		k, err := c.conn.Read(buf)
+	bp := copyBuffers.Get().(*[]byte)
+	defer copyBuffers.Put(bp)
+	for n := 0; n < lingerMax; {
+		k, err := c.conn.Read(*bp)
 		if err != nil {
 			return
 		}

@@ -50,16 +50,17 @@ func (g *Gateway) serve2(conn net.Conn, s *protocol.Session) {
 			_ = base.Shutdown(ctx)
 		})
 	})
+	var b badge
 	h2.ServeConn(conn, &http2.ServeConnOpts{
 		Context: s.Context(), BaseConfig: base,
-		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { g.stream(w, r, s) }),
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { g.stream(w, r, s, &b) }),
 	})
 	s.OnDrain(func() {})
 	drained.Wait()
 }
 
 // stream serves one request of an HTTP/2 connection.
-func (g *Gateway) stream(w http.ResponseWriter, r *http.Request, s *protocol.Session) {
+func (g *Gateway) stream(w http.ResponseWriter, r *http.Request, s *protocol.Session, b *badge) {
 	began := time.Now()
 	s.Begin()
 	defer s.Finish()
@@ -74,7 +75,7 @@ func (g *Gateway) stream(w http.ResponseWriter, r *http.Request, s *protocol.Ses
 	if m.body != nil {
 		m.body.(*stream2).rc, m.body.(*stream2).stall = a.rc, g.cfg.Listener.Limits.Stall.D()
 	}
-	g.exchange(r.Context(), s, m, a, began)
+	g.exchange(r.Context(), s, b, m, a, began)
 	if a.aborted {
 		panic(http.ErrAbortHandler) // RST_STREAM: the device can tell that the body is not whole
 	}

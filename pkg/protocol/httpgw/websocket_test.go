@@ -16,6 +16,7 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/anteroom-iomt/anteroom/pkg/protocol"
+	"github.com/anteroom-iomt/anteroom/pkg/upstream"
 )
 
 // shake is a handshake's head, less its end.
@@ -27,7 +28,7 @@ const accepted = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 
 // echoSocket is a WebSocket server that says everything twice, and reports how
 // each connection ended.
-func echoSocket(t testing.TB) (*direct, chan error) {
+func echoSocket(t testing.TB) (*upstream.Backend, chan error) {
 	ended := make(chan error, 8)
 	b := serveBackend(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c, err := websocket.Accept(w, r, &websocket.AcceptOptions{InsecureSkipVerify: true})
@@ -162,7 +163,7 @@ func TestWebSocketIsClosedWhenALaterDecisionDeniesIt(t *testing.T) {
 }
 
 // scripted is a backend whose side of a WebSocket a test writes by hand.
-func scripted(t testing.TB) (*direct, chan net.Conn) {
+func scripted(t testing.TB) (*upstream.Backend, chan net.Conn) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -185,7 +186,7 @@ func scripted(t testing.TB) (*direct, chan net.Conn) {
 		}
 	}()
 	t.Cleanup(func() { ln.Close(); <-done })
-	return newDirect(t, ln.Addr().String()), conns
+	return newBackend(t, ln.Addr().String()), conns
 }
 
 const switched = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: " + accepted + "\r\n\r\n"
