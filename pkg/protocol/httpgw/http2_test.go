@@ -1,6 +1,7 @@
 package httpgw
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/tls"
@@ -10,7 +11,10 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
@@ -485,5 +489,68 @@ func (f *frames2) sendLarge(pairs []string) {
 			f.t.Fatal(err)
 		}
 		block = block[n:]
+	}
+}
+
+// overlong is a backend that answers at once and goes on reading the request's
+// body, as a RoundTripper may (and net/http's does) after it has returned.
+type overlong struct {
+	failing
+	readers sync.WaitGroup
+	paniced atomic.Int32
+}
+
+func (o *overlong) RoundTrip(r *http.Request) (*http.Response, error) {
+	o.readers.Go(func() {
+		defer func() {
+			if recover() != nil {
+				o.paniced.Add(1)
+			}
+		}()
+		for {
+			if _, err := r.Body.Read(make([]byte, 1)); err != nil {
+				return
+			}
+		}
+	})
+	return &http.Response{StatusCode: 413, Header: http.Header{}, Body: http.NoBody, ContentLength: 0}, nil
+}
+
+// TestAnEarlyAnswerEndsItsUpload: whoever reads the body still, when the answer
+// is over and the stream or the connection with it, comes to no harm and no
+// device waits for it.
+func TestAnEarlyAnswerEndsItsUpload(t *testing.T) {
+	o := &overlong{}
+	r := newRig(t, o)
+	for range 200 {
+		f, conn, s := r.frames2()
+		id := f.send(false, ":method", "POST", ":scheme", "https", ":authority", testHost, ":path", "/api/a")
+		if err := f.fr.WriteData(id, false, make([]byte, 1000)); err != nil {
+			t.Fatal(err)
+		}
+		if got := f.hear(id); got != "413" {
+			t.Errorf("answered %s", got)
+		}
+		eventually(t, "the transaction is over", func() bool { return s.Ongoing() == 0 })
+		conn.Close()
+	}
+	r.tls.ALPN = "http/1.1"
+	for range 200 {
+		conn, _ := r.connect()
+		began := time.Now()
+		fmt.Fprintf(conn, "POST /api/a HTTP/1.1\r\nHost: %s\r\nContent-Length: 100000\r\n\r\n%s", testHost, make([]byte, 1000))
+		resp, _ := r.read(bufio.NewReader(conn), "POST")
+		if resp.StatusCode != 413 {
+			t.Errorf("answered %s", resp.Status)
+		}
+		conn.Close()
+		r.served.Wait()
+		if d := time.Since(began); d > patience/2 {
+			t.Fatalf("took %v", d)
+		}
+	}
+	o.readers.Wait()
+	if n := o.paniced.Load(); n > 0 {
+		t.Errorf("%d readers panicked", n)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
@@ -64,6 +65,7 @@ func (g *Gateway) stream(w http.ResponseWriter, r *http.Request, s *protocol.Ses
 	began := time.Now()
 	s.Begin()
 	defer s.Finish()
+	defer g.report(s)
 	a := &answer2{w: w, rc: http.NewResponseController(w), method: r.Method}
 	m, f := g.message2(r, s)
 	if f != nil {
@@ -72,13 +74,31 @@ func (g *Gateway) stream(w http.ResponseWriter, r *http.Request, s *protocol.Ses
 		g.observe(s, "", f.status, began)
 		return
 	}
+	// Whoever goes on in another goroutine must find the handler's things closed
+	// when it returns, or panics.
+	defer a.seal()
 	if m.body != nil {
+		defer m.body.quiesce()
 		m.body.(*stream2).rc, m.body.(*stream2).stall = a.rc, g.cfg.Listener.Limits.Stall.D()
 	}
 	g.exchange(r.Context(), s, b, m, a, began)
 	if a.aborted {
 		panic(http.ErrAbortHandler) // RST_STREAM: the device can tell that the body is not whole
 	}
+}
+
+// report logs a panic of ours, which x/net would keep to itself, and lets it go
+// on to end the stream.
+func (g *Gateway) report(s *protocol.Session) {
+	p := recover()
+	if p == nil {
+		return
+	}
+	if p != http.ErrAbortHandler {
+		g.cfg.Logger.Error("an HTTP/2 request panicked; please report this", "listener", s.Listener,
+			"device", s.Device().ID, "panic", p, "stack", string(debug.Stack()))
+	}
+	panic(p)
 }
 
 // message2 makes the engine's message from what x/net/http2 read.
@@ -140,20 +160,29 @@ type stream2 struct {
 // Read implements io.Reader. A stream that ends before its declared length is
 // an error of x/net's; it is told apart from an end here.
 func (b *stream2) Read(p []byte) (int, error) {
-	b.mu.Lock()
-	closed := b.closed
-	b.mu.Unlock()
-	if closed {
+	if !b.patient() {
 		return 0, io.ErrClosedPipe
-	}
-	if b.rc != nil {
-		_ = b.rc.SetReadDeadline(time.Now().Add(b.stall))
 	}
 	n, err := b.r.Read(p)
 	if err != nil && !errors.Is(err, io.EOF) {
 		err = errTruncated
 	}
 	return n, err
+}
+
+// patient sets the deadline of the next read. A backend's connection may read
+// when the handler has returned already; x/net's controller must not be touched
+// then, and is not: quiesce waits for whoever touches it.
+func (b *stream2) patient() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return false
+	}
+	if b.rc != nil {
+		_ = b.rc.SetReadDeadline(time.Now().Add(b.stall))
+	}
+	return true
 }
 
 // quiesce implements bodyReader. x/net ends reads of a stream whose handler has
@@ -172,9 +201,26 @@ type answer2 struct {
 	method  string
 	mute    bool
 	aborted bool
+
+	// mu is held while a backend's interim answer is passed on, which does not
+	// come from the exchange; none is once the final answer began.
+	mu     sync.Mutex
+	sealed bool
+}
+
+// seal sees to it that no interim answer is passed on any more.
+func (a *answer2) seal() {
+	a.mu.Lock()
+	a.sealed = true
+	a.mu.Unlock()
 }
 
 func (a *answer2) inform(status int, h http.Header) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.sealed {
+		return
+	}
 	dst := a.w.Header()
 	for k, v := range h {
 		dst[k] = v
@@ -184,6 +230,7 @@ func (a *answer2) inform(status int, h http.Header) {
 }
 
 func (a *answer2) start(status int, h http.Header, length int64) error {
+	a.seal()
 	dst := a.w.Header()
 	for k, vs := range h {
 		for _, v := range vs {
