@@ -141,6 +141,9 @@ func decodeSegment(seg string) (string, *fault) {
 		return "", bad("the path is not UTF-8")
 	}
 	s := string(out)
+	if hasC1(s) {
+		return "", bad("the path holds an encoded control character")
+	}
 	for i := range len(s) {
 		if s[i] == '%' {
 			if _, twice := unhex(s, i); twice {
@@ -213,7 +216,26 @@ func decodeParam(s string) (string, *fault) {
 	if !utf8.Valid(out) {
 		return "", bad("the query is not UTF-8")
 	}
-	return string(out), nil
+	if v := string(out); !hasC1(v) {
+		return v, nil
+	}
+	return "", bad("the query holds an encoded control character")
+}
+
+// hasC1 reports whether valid UTF-8 holds a control character beyond ASCII
+// (U+0080 to U+009F), which terminals obey as they do the others.
+func hasC1(s string) bool {
+	for i := strings.IndexByte(s, 0xc2); i >= 0; {
+		if s[i+1] < 0xa0 {
+			return true
+		}
+		next := strings.IndexByte(s[i+1:], 0xc2)
+		if next < 0 {
+			return false
+		}
+		i += 1 + next
+	}
+	return false
 }
 
 // unhex decodes the escape at s[i].

@@ -9,13 +9,20 @@ import (
 
 // TestCorpus runs every case of the corpus: what is answered, what arrives, and
 // whether the connection goes on. Whatever did not arrive was recorded.
-func TestCorpus(t *testing.T) {
+func TestCorpus(t *testing.T) { runCorpus(t, false) }
+
+// TestCorpusOverTLS does so over TLS, whose ends and half-closes are others than
+// TCP's.
+func TestCorpusOverTLS(t *testing.T) { runCorpus(t, true) }
+
+func runCorpus(t *testing.T, secure bool) {
 	cases, err := corpus.Load(testHost, "8443")
 	if err != nil {
 		t.Fatal(err)
 	}
 	backend := &corpus.Backend{}
 	r := newRig(t, serveBackend(t, backend))
+	r.secure = secure
 	own := map[string]string{
 		"Client-Cert": ":" + base64.StdEncoding.EncodeToString(deviceCert(t).Raw) + ":",
 		"Forwarded":   "", "X-Forwarded-For": "192.0.2.7", "X-Forwarded-Host": "", "X-Forwarded-Proto": "https", "Via": "",
