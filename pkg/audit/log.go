@@ -38,8 +38,9 @@ type Config struct {
 	// Logger hears what happens to the log itself. Nil means nobody.
 	Logger *slog.Logger
 
-	disk  disk          // for tests; nil means the real one
-	retry time.Duration // for tests; 0 means retryDisk
+	disk     disk          // for tests; nil means the real one
+	retry    time.Duration // for tests; 0 means retryDisk
+	patience time.Duration // for tests; 0 means closeTimeout
 }
 
 const (
@@ -104,6 +105,9 @@ func (c *Config) fill() error {
 	}
 	if c.retry == 0 {
 		c.retry = retryDisk
+	}
+	if c.patience == 0 {
+		c.patience = closeTimeout
 	}
 	return nil
 }

@@ -40,6 +40,16 @@ const (
 	KindSystem      Kind = "system"
 )
 
+// Events of the log itself, all of KindSystem.
+const (
+	eventOpened    = "audit.opened"    // a run begins; the one before closed the log
+	eventRecovered = "audit.recovered" // a run begins; the one before did not
+	eventDamaged   = "audit.damaged"   // a run begins; what is on disk is no crash's doing
+	eventClosed    = "audit.closed"    // a run ends
+	eventRestored  = "audit.restored"  // an outage is over
+	eventMalformed = "audit.malformed" // stands for a record that could not be written
+)
+
 // A Record is what happened. Empty fields are left out of the JSON line.
 //
 // [Log.Append] copies what it needs; the caller keeps the record and everything

@@ -28,7 +28,7 @@ type recovered struct {
 
 // record returns the record that begins this run.
 func (r *recovered) record() *Record {
-	out := &Record{Kind: KindSystem, Event: "audit.opened"}
+	out := &Record{Kind: KindSystem, Event: eventOpened}
 	if r.fresh {
 		return out
 	}
@@ -40,7 +40,7 @@ func (r *recovered) record() *Record {
 	if r.closed && r.cut == 0 && r.damage == "" {
 		return out
 	}
-	out.Event = "audit.recovered"
+	out.Event = eventRecovered
 	add("closed", protocol.Bool(r.closed))
 	add("unsealed_records", protocol.Int(int64(r.records)))
 	add("unlogged_blocks", protocol.Int(int64(r.blocks)))
@@ -50,7 +50,7 @@ func (r *recovered) record() *Record {
 	}
 	out.Error = "the previous run did not close the log: records it accepted less than flush_time before its end may be missing here"
 	if r.damage != "" {
-		out.Event = "audit.damaged"
+		out.Event = eventDamaged
 		out.Error = r.damage
 	}
 	return out
@@ -112,7 +112,7 @@ func (r *recovered) seen(line []byte) {
 		Run, Event string
 	}
 	if json.Unmarshal(line, &j) == nil {
-		r.last, r.run, r.closed = j.Seq, j.Run, j.Event == "audit.closed"
+		r.last, r.run, r.closed = j.Seq, j.Run, j.Event == eventClosed
 	}
 }
 

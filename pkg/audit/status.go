@@ -71,5 +71,5 @@ func (l *Log) Status() Status {
 
 // closing returns the context that bounds the log's end.
 func (l *Log) closing() (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.Background(), closeTimeout)
+	return context.WithTimeout(context.Background(), l.cfg.patience)
 }

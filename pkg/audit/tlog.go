@@ -63,6 +63,7 @@ type tlog struct {
 	err    error         // why the oldest seal was not taken; nil while all is well
 	size   uint64        // how many blocks the log holds
 	more   chan struct{} // cap 1: the queue or closed changed
+	less   chan struct{} // closed after the next attempt at handing a block over; nil if nobody waits
 }
 
 // An entry is a seal on its way.
@@ -172,6 +173,23 @@ func (t *tlog) full() bool {
 	return len(t.queue) >= maxUnlogged
 }
 
+// drain waits while the queue is full and the log takes blocks, only slowly.
+func (t *tlog) drain() {
+	for {
+		t.mu.Lock()
+		wait := len(t.queue) >= maxUnlogged && t.err == nil && !t.closed
+		if wait && t.less == nil {
+			t.less = make(chan struct{})
+		}
+		less := t.less
+		t.mu.Unlock()
+		if !wait {
+			return
+		}
+		<-less
+	}
+}
+
 // logged returns how many blocks the log holds.
 func (t *tlog) logged() uint64 {
 	t.mu.Lock()
@@ -226,6 +244,10 @@ func (t *tlog) run() {
 		}
 		was := t.err
 		t.err = err
+		if t.less != nil {
+			close(t.less)
+			t.less = nil
+		}
 		t.mu.Unlock()
 		if err == nil {
 			if was != nil {

@@ -65,6 +65,7 @@ func (w *writer) loop() {
 				continue
 			}
 		}
+		l.tlog.drain() // back-pressure: meanwhile the buffer fills, and Append waits
 		batch, n, closing := w.take()
 		if err := w.commit(batch, n, closing || forceSeal, closing); err != nil || closing {
 			w.finish(err)
@@ -96,7 +97,7 @@ func (w *writer) commit(batch []byte, n uint64, force, closing bool) error {
 		rest = rest[size:]
 	}
 	if closing {
-		w.note("audit.closed")
+		w.note(eventClosed)
 	}
 	// A block never spans two segments: past the rotation size it ends.
 	full := w.size+int64(len(w.out)) >= int64(w.cfg.Audit.RotateSize)
@@ -127,7 +128,7 @@ func (w *writer) add(tokens []byte) {
 		// Only a fault of ours can bring this about. The number is used and the
 		// place is seen, rather than a record gone without a trace.
 		w.cfg.Logger.Error("a record in the audit log's buffer was malformed", "seq", w.next, "error", err)
-		out, _ = w.enc.line(w.out[:from], w.next, appendRecord(nil, &Record{Kind: KindSystem, Event: "audit.malformed", Error: err.Error()}, w.cfg.Clock(), true))
+		out, _ = w.enc.line(w.out[:from], w.next, appendRecord(nil, &Record{Kind: KindSystem, Event: eventMalformed, Error: err.Error()}, w.cfg.Clock(), true))
 	}
 	w.out = out
 	w.leaf(w.out[from:], w.size+int64(from))
@@ -184,10 +185,11 @@ func (w *writer) persist(closing bool) error {
 		}
 		w.fail(err, true)
 		if closing && limit == nil {
-			limit = time.After(closeTimeout)
+			limit = time.After(w.cfg.patience)
 		}
 		select {
 		case <-time.After(w.cfg.retry):
+		case <-w.log.hurry: // it may be closing
 		case <-limit:
 			return fmt.Errorf("close the audit log: %d accepted records are not on disk: %w", w.outCount, err)
 		}
@@ -317,7 +319,7 @@ func (w *writer) restore() {
 	l.mu.Unlock()
 	until := w.cfg.Clock()
 	w.cfg.Logger.Info("the audit log takes records again", "since", down.since, "error", down.err)
-	w.note("audit.restored",
+	w.note(eventRestored,
 		protocol.Field{Name: "from", Value: protocol.String(down.since.UTC().Format(timeForm))},
 		protocol.Field{Name: "until", Value: protocol.String(until.UTC().Format(timeForm))},
 		protocol.Field{Name: "cause", Value: protocol.String(down.err.Error())})

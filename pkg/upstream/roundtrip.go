@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptrace"
+	"net/textproto"
 	"net/url"
 	"strings"
 	"sync/atomic"
@@ -104,10 +105,17 @@ type attempt struct {
 }
 
 func (b *Backend) attempt(req *http.Request, body *requestBody, a *address, at *attempt) (*http.Response, error) {
-	out := req.WithContext(httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{
+	trace := &httptrace.ClientTrace{
 		GetConn: func(string) { at.asked.Store(true) },
 		GotConn: func(httptrace.GotConnInfo) { at.connected.Store(true) },
-	}))
+	}
+	if interim := Interim(req.Context()); interim != nil {
+		trace.Got1xxResponse = func(status int, h textproto.MIMEHeader) error {
+			interim(status, h)
+			return nil
+		}
+	}
+	out := req.WithContext(httptrace.WithClientTrace(req.Context(), trace))
 	u := *req.URL
 	u.Scheme, u.Host = b.scheme(), a.name
 	out.URL = &u
