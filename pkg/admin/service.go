@@ -69,7 +69,7 @@ func (s *Service) commit(ctx context.Context, a Actor, event string, rec *device
 
 // ttl returns the lifetime to ask for.
 func (s *Service) ttl(asked time.Duration, class string) (time.Duration, error) {
-	c := &s.cfg.State.Config.CA
+	c := &s.cfg.State.Config().CA
 	switch {
 	case asked < 0 || asked > c.MaxTTL.D():
 		return 0, fmt.Errorf("%w lifetime %v: at most %v is allowed (ca.max_ttl)", device.ErrInvalid, asked, c.MaxTTL)
@@ -331,8 +331,9 @@ func (s *Service) Reload(ctx context.Context, a Actor, req *struct{}) (*struct{}
 // Status says how the gateway is.
 func (s *Service) Status(context.Context, Actor, *struct{}) (*Status, error) {
 	st := s.cfg.State
-	out := &Status{TrustDomain: st.Config.TrustDomain, Devices: st.Devices.Counts(), Audit: st.Audit.Status(),
-		Policy: PolicyStatus{Dir: st.Config.Policy.Enforce}}
+	cfg := st.Config()
+	out := &Status{TrustDomain: cfg.TrustDomain, Devices: st.Devices.Counts(), Audit: st.Audit.Status(),
+		Policy: PolicyStatus{Dir: cfg.Policy.Enforce}}
 	for _, c := range slices.Concat(st.CA.Intermediates(), st.CA.Roots()) {
 		out.CA = append(out.CA, CertificateStatus{Name: c.Subject.CommonName, NotAfter: c.NotAfter})
 	}

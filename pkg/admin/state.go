@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"github.com/anteroom-iomt/anteroom/pkg/audit"
@@ -30,7 +31,7 @@ var ErrInUse = errors.New("the state directory is in use")
 
 // A State is an opened state directory. One process has it at a time.
 type State struct {
-	Config  *config.File
+	config  atomic.Pointer[config.File]
 	Store   store.Store
 	Devices *device.Registry
 	CA      *ca.Authority
@@ -40,7 +41,8 @@ type State struct {
 // OpenState opens the state directory of a configuration. The error wraps
 // [ErrInUse] if a gateway or another command has it.
 func OpenState(ctx context.Context, cfg *config.File, log *slog.Logger, clock func() time.Time) (_ *State, err error) {
-	s := &State{Config: cfg}
+	s := &State{}
+	s.config.Store(cfg)
 	defer func() {
 		if err != nil {
 			s.Close()
@@ -79,6 +81,13 @@ func OpenState(ctx context.Context, cfg *config.File, log *slog.Logger, clock fu
 	}
 	return s, nil
 }
+
+// Config returns the configuration in force. It is shared and must not be changed.
+func (s *State) Config() *config.File { return s.config.Load() }
+
+// Configure puts another configuration into force for what is asked for from now
+// on. What was opened stays as it is.
+func (s *State) Configure(cfg *config.File) { s.config.Store(cfg) }
 
 // Close closes everything, the audit log first, which seals it.
 func (s *State) Close() error {

@@ -319,7 +319,7 @@ func (g *Gateway) reload(ctx context.Context) error {
 		return err
 	}
 	// Settings of issuance are read from the state's configuration.
-	*g.state.Config = *next
+	g.state.Configure(next)
 	return nil
 }
 
