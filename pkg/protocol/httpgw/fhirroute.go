@@ -68,22 +68,21 @@ func (x *exchange) serveFHIR() {
 	}
 }
 
-// wanted reports whether the body has to be read before the decision, and notes
-// what is left out if not.
+// wanted reports whether the body has to be read before the decision.
 func (x *exchange) wanted(it *fhir.Interaction) bool {
 	switch it.Body() {
 	case fhir.BodyRequired:
 		return true
 	case fhir.BodyNone:
-		return false
+		// One that is there all the same is read to be refused: it would be
+		// forwarded without anyone having judged it.
+		return x.m.length != 0
 	}
-	facts := it.BodyFacts()
-	for _, path := range facts {
+	for _, path := range it.BodyFacts() {
 		if x.g.cfg.Judge.Reaches(path...) {
 			return true
 		}
 	}
-	x.tx.Omitted = facts
 	return false
 }
 
