@@ -633,3 +633,56 @@ func TestANewTableIsUsedAtOnce(t *testing.T) {
 		t.Errorf("answered %s without a route", resp.Status)
 	}
 }
+
+// TestTheHostIsTheOneTheConnectionWasMadeFor: a listener of two names serves
+// each on its own connections only; a device that named none may use either.
+func TestTheHostIsTheOneTheConnectionWasMadeFor(t *testing.T) {
+	r := newRig(t, serveBackend(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})))
+	r.g.hosts["other.example"] = true
+	for _, tt := range []struct {
+		sni, host string
+		status    int
+	}{
+		{testHost, testHost, 200}, {testHost, "other.example", 421}, {"other.example", "other.example", 200},
+		{"", "other.example", 200}, {"", testHost, 200}, {"", "third.example", 421},
+	} {
+		r.tls.SNI = tt.sni
+		if resp, _ := r.ask("GET /api/a HTTP/1.1\r\nHost: " + tt.host + "\r\n\r\n"); resp.StatusCode != tt.status {
+			t.Errorf("SNI %q, Host %q: answered %s", tt.sni, tt.host, resp.Status)
+		}
+	}
+}
+
+// TestNothingInterimOnceTheAnswerBegan: 100 Continue and its kin come from other
+// goroutines than the answer, and must not come into the middle of it.
+func TestNothingInterimOnceTheAnswerBegan(t *testing.T) {
+	var sent recorder
+	a := &answer1{c: &conn1{g: quiet(t), conn: &sent}, method: "POST", minor: 1}
+	a.inform(http.StatusEarlyHints, nil)
+	if err := a.start(200, nil, 2); err != nil {
+		t.Fatal(err)
+	}
+	a.inform(http.StatusEarlyHints, nil)
+	if a.invite() == nil {
+		t.Error("invited after the answer began")
+	}
+	if _, err := a.Write([]byte("ok")); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.finish(nil); err != nil {
+		t.Fatal(err)
+	}
+	a.release()
+	a.inform(http.StatusEarlyHints, nil)
+	if got, want := undated(sent.String()), "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"; got != want {
+		t.Errorf("sent\n%s\nwant\n%s", got, want)
+	}
+}
+
+// recorder is a connection that keeps what is written.
+type recorder struct {
+	memory
+	strings.Builder
+}
+
+func (r *recorder) Write(p []byte) (int, error) { return r.Builder.Write(p) }

@@ -496,6 +496,7 @@ func (f *frames2) sendLarge(pairs []string) {
 // body, as a RoundTripper may (and net/http's does) after it has returned.
 type overlong struct {
 	failing
+	begin   chan struct{} // reading begins when it is closed
 	readers sync.WaitGroup
 	paniced atomic.Int32
 }
@@ -507,6 +508,7 @@ func (o *overlong) RoundTrip(r *http.Request) (*http.Response, error) {
 				o.paniced.Add(1)
 			}
 		}()
+		<-o.begin
 		for {
 			if _, err := r.Body.Read(make([]byte, 1)); err != nil {
 				return
@@ -520,7 +522,8 @@ func (o *overlong) RoundTrip(r *http.Request) (*http.Response, error) {
 // is over and the stream or the connection with it, comes to no harm and no
 // device waits for it.
 func TestAnEarlyAnswerEndsItsUpload(t *testing.T) {
-	o := &overlong{}
+	o := &overlong{begin: make(chan struct{})}
+	close(o.begin)
 	r := newRig(t, o)
 	for range 200 {
 		f, conn, s := r.frames2()
@@ -552,5 +555,29 @@ func TestAnEarlyAnswerEndsItsUpload(t *testing.T) {
 	o.readers.Wait()
 	if n := o.paniced.Load(); n > 0 {
 		t.Errorf("%d readers panicked", n)
+	}
+}
+
+// TestAReadAfterTheEndIsHarmless: a reader that comes only when the stream or
+// the connection is long gone.
+func TestAReadAfterTheEndIsHarmless(t *testing.T) {
+	for _, alpn := range []string{"h2", "http/1.1"} {
+		o := &overlong{begin: make(chan struct{})}
+		r := newRig(t, o)
+		if alpn == "h2" {
+			f, conn, _ := r.frames2()
+			if got := f.hear(f.send(false, ":method", "POST", ":scheme", "https", ":authority", testHost, ":path", "/api/a")); got != "413" {
+				t.Errorf("answered %s", got)
+			}
+			conn.Close()
+		} else {
+			r.ask("POST /api/a HTTP/1.1\r\nHost: " + testHost + "\r\nContent-Length: 10\r\n\r\n")
+		}
+		r.served.Wait()
+		close(o.begin)
+		o.readers.Wait()
+		if o.paniced.Load() > 0 {
+			t.Errorf("%s: the reader panicked", alpn)
+		}
 	}
 }
