@@ -120,8 +120,9 @@ func pinOf(c tls.Certificate) string {
 // peer is a server that does with each connection what a script says.
 type peer struct {
 	addr  string
-	conns atomic.Int64 // connections whose handshake was done
-	reqs  atomic.Int64 // requests counted by read
+	conns atomic.Int64  // connections whose handshake was done
+	reqs  atomic.Int64  // requests counted by read
+	done  chan struct{} // closed when the test ends
 }
 
 // serve starts a peer; a nil configuration makes it speak plain TCP. The script's
@@ -129,7 +130,7 @@ type peer struct {
 func serve(t testing.TB, c *tls.Config, script func(p *peer, n int64, conn net.Conn, r *bufio.Reader)) *peer {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	check(t, err)
-	p := &peer{addr: l.Addr().String()}
+	p := &peer{addr: l.Addr().String(), done: make(chan struct{})}
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	open := map[net.Conn]bool{}
@@ -156,6 +157,7 @@ func serve(t testing.TB, c *tls.Config, script func(p *peer, n int64, conn net.C
 		}
 	})
 	t.Cleanup(func() {
+		close(p.done)
 		l.Close()
 		mu.Lock()
 		for conn := range open {
@@ -194,6 +196,9 @@ func answering(answer string) func(*peer, int64, net.Conn, *bufio.Reader) {
 		}
 	}
 }
+
+// hang is a script that takes nothing and says nothing.
+func hang(p *peer, _ int64, _ net.Conn, _ *bufio.Reader) { <-p.done }
 
 const ok = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
