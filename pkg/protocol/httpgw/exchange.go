@@ -40,7 +40,9 @@ type exchange struct {
 	// held is the body, where the decision needed it whole.
 	held   []byte
 	isHeld bool
-	status int
+	// forwarded says that a backend's connection may be reading the body.
+	forwarded bool
+	status    int
 }
 
 // exchange serves one request that an engine has read. It has answered when it
@@ -133,6 +135,7 @@ func (x *exchange) hold() *fault {
 // forward sends the request in its canonical form and passes the answer on.
 func (x *exchange) forward(t Target) {
 	req := x.request(t)
+	x.forwarded = true
 	if x.m.body == nil || x.isHeld {
 		stop := x.w.watch(x.cancel)
 		defer stop()
@@ -303,7 +306,7 @@ func (x *exchange) deny(v protocol.Verdict) {
 // write answers with a refusal in the language of the route.
 func (x *exchange) write(status int, why string, fatal bool) {
 	x.status = status
-	if a, ok := x.w.(*answer1); ok && fatal {
+	if a, ok := x.w.(*answer1); ok && (fatal || x.unreadable()) {
 		a.close = true
 	}
 	if x.route == nil || !x.route.fhir {
@@ -313,6 +316,21 @@ func (x *exchange) write(status int, why string, fatal bool) {
 	accept, _ := x.m.header.get("accept")
 	ct, body := fhir.Outcome(accept, x.format(), fhir.IssueOf(status, why, x.id))
 	send(x.w, status, x.id, ct, body)
+}
+
+// unreadable reports whether more of the body is left than is read to keep the
+// connection, or whether the device waits to be invited to send it. The device
+// must hear of the connection's end with the answer, or it would send its next
+// request into it.
+func (x *exchange) unreadable() bool {
+	if x.m.body == nil || x.isHeld {
+		return false
+	}
+	if x.m.length > drainMax {
+		return true
+	}
+	b, ok := x.m.body.(*stream1)
+	return ok && !x.forwarded && b.body.invite != nil
 }
 
 // format returns the value of the _format parameter.
