@@ -1,6 +1,0 @@
-package zzwarm
-
-import (
-	_ "github.com/rogpeppe/go-internal/testscript"
-	_ "go.uber.org/goleak"
-)
