@@ -111,11 +111,29 @@ func TestASuccessForgetsFailures(t *testing.T) {
 				t.Fatal("answered")
 			}
 		}
+		if !b.Health()[0].Healthy {
+			t.Fatal("set aside after failures that were not in a row")
+		}
 		on.Store(true)
 		get(t, b)
 	}
-	if !b.Health()[0].Healthy {
-		t.Error("set aside after failures that were not in a row")
+}
+
+// While one request finds out whether an address is back, which may take as long
+// as a connect may, others do not wait for it too.
+func TestOneRequestTriesAnAddressAgain(t *testing.T) {
+	a, now := &address{}, newClock()
+	a.failed(ErrUnavailable, 1, now.now().Add(time.Minute))
+	for _, want := range []bool{true, false, false} {
+		if want {
+			now.advance(time.Minute)
+		}
+		if got := a.usable(now.now(), false, time.Minute); got != want {
+			t.Errorf("usable %v, want %v", got, want)
+		}
+		if a.usable(now.now(), true, time.Minute) {
+			t.Error("usable before a check has found it so")
+		}
 	}
 }
 
