@@ -447,3 +447,25 @@ func TestHeldTransactionsAreAskedAgain(t *testing.T) {
 		t.Error("the session has an old record")
 	}
 }
+
+// TestTheAlertArrivesThoughTheDeviceHasSpokenAlready: closing with unread bytes
+// resets the connection, and a reset overtakes the alert.
+func TestTheAlertArrivesThoughTheDeviceHasSpokenAlready(t *testing.T) {
+	f := newFixture(t, nil)
+	for i := range 20 {
+		raw, err := net.Dial("tcp", f.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn := tls.Client(raw, f.client())
+		conn.SetDeadline(time.Now().Add(time.Minute))
+		if err := conn.Handshake(); err != nil {
+			t.Fatal(err) // in TLS 1.3 the device is done before the gateway has said no
+		}
+		conn.Write(make([]byte, 4<<10))
+		if _, err := io.ReadAll(conn); err == nil || !strings.Contains(err.Error(), "certificate required") {
+			t.Fatalf("try %d: the device heard %v", i, err)
+		}
+		conn.Close()
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"encoding/base32"
 	"errors"
+	"io"
 	"net"
 	"net/netip"
 	"reflect"
@@ -22,6 +23,9 @@ import (
 
 // closeGrace is how long a connection may take to send its last alert.
 const closeGrace = time.Second
+
+// lingerBytes is how much a device whose handshake failed may still send.
+const lingerBytes = 64 << 10
 
 // acceptPause is how long accepting rests after a passing error, such as no file
 // descriptor being free.
@@ -124,6 +128,7 @@ func (l *listener) serve(ctx context.Context, conn net.Conn, set *setup) {
 	if err := tc.HandshakeContext(ctx); err != nil {
 		if ctx.Err() == nil {
 			l.srv.refused(set, remote, refusalOf(err), nil)
+			linger(raw)
 		}
 		return
 	}
@@ -166,6 +171,19 @@ func (l *listener) serve(ctx context.Context, conn net.Conn, set *setup) {
 	l.srv.ended(s)
 	raw.SetDeadline(time.Now().Add(closeGrace))
 	tc.Close()
+}
+
+// linger ends our side of a connection whose handshake failed, and reads what
+// the device still sends for a moment. A TLS 1.3 device has sent its first
+// request by then; closing with that unread would reset the connection, and the
+// alert that says why would be lost on the way.
+func linger(conn net.Conn) {
+	if tcp, ok := conn.(*net.TCPConn); !ok || tcp.CloseWrite() != nil {
+		return
+	}
+	if conn.SetDeadline(time.Now().Add(closeGrace)) == nil {
+		_, _ = io.CopyN(io.Discard, conn, lingerBytes)
+	}
 }
 
 // adapt has the adapter speak with the device. A panic in it is a bug of ours
