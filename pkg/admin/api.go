@@ -54,39 +54,70 @@ var errForbidden = errors.New("not allowed")
 // arguments and result as JSON.
 type operation struct {
 	roles []Role
-	do    func(ctx context.Context, s *Service, a Actor, arg []byte) (any, error)
+	do    func(ctx context.Context, s *Service, a Actor, name string, arg []byte) (any, error)
 }
 
-// op makes an operation of a method.
-func op[Req, Resp any](f func(*Service, context.Context, Actor, *Req) (Resp, error), roles ...Role) operation {
-	return operation{roles, func(ctx context.Context, s *Service, a Actor, arg []byte) (any, error) {
-		req := new(Req)
-		if len(arg) > 0 {
-			if err := json.Unmarshal(arg, req); err != nil {
-				return nil, fmt.Errorf("%w arguments: %w", device.ErrInvalid, err)
-			}
+// look makes an operation of a method that changes nothing.
+func look[Req, Resp any](f func(*Service, context.Context, Actor, *Req) (Resp, error), roles ...Role) operation {
+	return operation{roles, func(ctx context.Context, s *Service, a Actor, _ string, arg []byte) (any, error) {
+		req, err := decode[Req](arg)
+		if err != nil {
+			return nil, err
 		}
 		return f(s, ctx, a, req)
 	}}
+}
+
+// change makes an operation of a method that changes something: who asked for it
+// is recorded before it is done, and so is that it failed.
+func change[Req, Resp any](f func(*Service, context.Context, Actor, *Req) (Resp, error), roles ...Role) operation {
+	return operation{roles, func(ctx context.Context, s *Service, a Actor, name string, arg []byte) (any, error) {
+		req, err := decode[Req](arg)
+		if err != nil {
+			return nil, err
+		}
+		if err := s.announce(ctx, a, name, req); err != nil {
+			return nil, err
+		}
+		// What was begun is finished, even if who asked has gone away.
+		ctx = context.WithoutCancel(ctx)
+		out, err := f(s, ctx, a, req)
+		if err != nil {
+			s.failed(ctx, a, name, req, err)
+			return nil, err
+		}
+		return out, nil
+	}}
+}
+
+func decode[Req any](arg []byte) (*Req, error) {
+	req := new(Req)
+	if len(arg) > 0 {
+		if err := json.Unmarshal(arg, req); err != nil {
+			return nil, fmt.Errorf("%w arguments: %w", device.ErrInvalid, err)
+		}
+	}
+	return req, nil
 }
 
 // operations returns everything operators can do, and who may.
 func operations() map[string]operation {
 	all := AllRoles
 	return map[string]operation{
-		"device.enroll":   op((*Service).Enroll, Enroller),
-		"device.renew":    op((*Service).Renew, Enroller),
-		"device.status":   op((*Service).SetStatus, Enroller, SecurityOfficer),
-		"device.posture":  op((*Service).SetPosture, Enroller, SecurityOfficer),
-		"device.list":     op((*Service).List, all...),
-		"device.show":     op((*Service).Show, all...),
-		"session.list":    op((*Service).Sessions, all...),
-		"session.kill":    op((*Service).KillSession, SecurityOfficer),
-		"operator.add":    op((*Service).AddOperator, SecurityOfficer),
-		"operator.list":   op((*Service).Operators, all...),
-		"operator.revoke": op((*Service).RevokeOperator, SecurityOfficer),
-		"reload":          op((*Service).Reload, PolicyAuthor, SecurityOfficer),
-		"status":          op((*Service).Status, all...),
+		"device.enroll":   change((*Service).Enroll, Enroller),
+		"device.renew":    change((*Service).Renew, Enroller),
+		"device.status":   change((*Service).SetStatus, Enroller, SecurityOfficer),
+		"device.posture":  change((*Service).SetPosture, Enroller, SecurityOfficer),
+		"device.list":     look((*Service).List, all...),
+		"device.show":     look((*Service).Show, all...),
+		"session.list":    look((*Service).Sessions, all...),
+		"session.kill":    change((*Service).KillSession, SecurityOfficer),
+		"operator.add":    change((*Service).AddOperator, SecurityOfficer),
+		"operator.list":   look((*Service).Operators, all...),
+		"operator.revoke": change((*Service).RevokeOperator, SecurityOfficer),
+		"reload":          change((*Service).Reload, PolicyAuthor, SecurityOfficer),
+		"ca.show":         look((*Service).Authority, all...),
+		"status":          look((*Service).Status, all...),
 	}
 }
 
@@ -99,7 +130,7 @@ func (s *Service) Do(ctx context.Context, a Actor, name string, arg []byte) (any
 	if !a.may(o.roles...) {
 		return nil, fmt.Errorf("%w: %s needs one of the roles %v, and %s has %v", errForbidden, name, o.roles, a.Name, a.Roles)
 	}
-	return o.do(ctx, s, a, arg)
+	return o.do(ctx, s, a, name, arg)
 }
 
 // A caller carries a call to a service, near or far.
@@ -204,6 +235,11 @@ func (c *API) RevokeOperator(ctx context.Context, name string) (*Operator, error
 func (c *API) Reload(ctx context.Context) error {
 	_, err := do[*struct{}](ctx, c, "reload", struct{}{})
 	return err
+}
+
+// Authority is [Service.Authority].
+func (c *API) Authority(ctx context.Context) ([]AuthorityCertificate, error) {
+	return do[[]AuthorityCertificate](ctx, c, "ca.show", struct{}{})
 }
 
 // Status is [Service.Status].

@@ -1,10 +1,30 @@
 package admin
 
 import (
+	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"syscall"
 )
+
+// maxSocketPath is the longest path a socket address holds (unix(7): 108 bytes
+// with the final zero).
+const maxSocketPath = 107
+
+// short calls f with a path that fits into a socket address: the path itself, or
+// one through a descriptor of its directory.
+func short(path string, f func(string) error) error {
+	if len(path) <= maxSocketPath {
+		return f(path)
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return f(fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), filepath.Base(path)))
+}
 
 // peerOf returns the user id of the process at the other end of a Unix socket,
 // as the kernel knows it, or -1.
@@ -35,8 +55,11 @@ func listenUnix(path string) (net.Listener, error) {
 	if err := os.Remove(tmp); err != nil && !os.IsNotExist(err) {
 		return nil, err
 	}
-	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: tmp, Net: "unix"})
-	if err != nil {
+	var ln *net.UnixListener
+	if err := short(tmp, func(p string) (err error) {
+		ln, err = net.ListenUnix("unix", &net.UnixAddr{Name: p, Net: "unix"})
+		return err
+	}); err != nil {
 		return nil, err
 	}
 	ln.SetUnlinkOnClose(false)

@@ -4,15 +4,17 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/hex"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
 	"time"
 
-	"github.com/anteroom-iomt/anteroom/pkg/audit"
 	"github.com/anteroom-iomt/anteroom/pkg/ca"
+	"github.com/anteroom-iomt/anteroom/pkg/config"
 	"github.com/anteroom-iomt/anteroom/pkg/device"
 	"github.com/anteroom-iomt/anteroom/pkg/protocol"
 )
@@ -46,26 +48,12 @@ func NewService(cfg Config) *Service { return &Service{cfg} }
 // mostExpiring is how many devices a status page names.
 const mostExpiring = 5
 
+// clockSkew is how far ahead the clock of whoever assessed a device may be.
+const clockSkew = 5 * time.Minute
+
 // mostCertificates is how many certificates a record keeps that are of no use
 // any more, before the oldest are forgotten.
 const mostCertificates = 16
-
-// commit records what an operator did and returns when the record is durable.
-func (s *Service) commit(ctx context.Context, a Actor, event string, rec *device.Record, detail ...protocol.Field) error {
-	r := &audit.Record{Kind: audit.KindDevice, Event: event, Operator: a.Name, Detail: detail}
-	if rec != nil {
-		r.Device, r.Class, r.DeviceStatus = rec.ID, rec.Class, string(rec.Status)
-	} else {
-		r.Kind = audit.KindOperator
-	}
-	if err := s.cfg.State.Audit.Append(ctx, r); err != nil {
-		return fmt.Errorf("the change was made, but not recorded: %w", err)
-	}
-	if err := s.cfg.State.Audit.Flush(ctx); err != nil {
-		return fmt.Errorf("the change was made, but its record is not durable: %w", err)
-	}
-	return nil
-}
 
 // ttl returns the lifetime to ask for.
 func (s *Service) ttl(asked time.Duration, class string) (time.Duration, error) {
@@ -154,7 +142,11 @@ func (s *Service) Enroll(ctx context.Context, a Actor, req *EnrollRequest) (*Iss
 	out := s.issued(rec, iss)
 	if s.cfg.Classes != nil {
 		if known := s.cfg.Classes(); len(known) > 0 && !slices.Contains(known, rec.Class) {
-			out.Warnings = append(out.Warnings, fmt.Sprintf("no policy knows the class %q, so everything the device asks for will be denied", rec.Class))
+			text := fmt.Sprintf("no policy knows the class %q, so everything the device asks for will be denied", rec.Class)
+			if near := config.Nearest(rec.Class, known); near != "" {
+				text += fmt.Sprintf("; did you mean %q?", near)
+			}
+			out.Warnings = append(out.Warnings, text)
 		}
 	}
 	return out, s.commit(ctx, a, "device.enrolled", rec,
@@ -221,21 +213,25 @@ var events = map[device.Status]string{
 
 // SetStatus moves a device to another status. When it returns, every session
 // the new status does not permit has been ended. Withdrawing is done in the
-// registry first, where it takes effect at once, and then told to the CA.
+// registry first, where it takes effect at once, and then told to the CA. Only a
+// security officer lets a device in again.
 func (s *Service) SetStatus(ctx context.Context, a Actor, req *StatusRequest) (*device.Record, error) {
 	event, ok := events[req.To]
 	if !ok {
 		return nil, fmt.Errorf("%w status %q", device.ErrInvalid, req.To)
+	}
+	if req.To == device.Active && !a.may(SecurityOfficer) {
+		return nil, fmt.Errorf("%w: releasing a device needs the role %s, and %s has %v", errForbidden, SecurityOfficer, a.Name, a.Roles)
 	}
 	if old, ok := s.cfg.State.Devices.Get(req.ID); ok && req.To == device.Active && old.Status == device.Pending && len(old.Certificates) == 0 {
 		return nil, fmt.Errorf("%s: %w: it has no certificate; device enroll gives it one", req.ID, device.ErrTransition)
 	}
 	rec, err := s.cfg.State.Devices.SetStatus(ctx, req.ID, req.To, req.Reason)
 	if err != nil {
-		// A withdrawal that was cut off between registry and CA is completed
-		// when it is asked for again.
+		// What was cut off between registry, CA and record is completed when it
+		// is asked for again; and who asks for what is so already has it.
 		old, ok := s.cfg.State.Devices.Get(req.ID)
-		if !ok || old.Status != req.To || !errors.Is(err, device.ErrTransition) || s.withdrawn(old) {
+		if !ok || old.Status != req.To || !errors.Is(err, device.ErrTransition) {
 			return nil, err
 		}
 		rec = old
@@ -250,28 +246,32 @@ func (s *Service) SetStatus(ctx context.Context, a Actor, req *StatusRequest) (*
 	return rec, s.commit(ctx, a, event, rec, protocol.Field{Name: "reason", Value: protocol.String(req.Reason)})
 }
 
-// withdrawn reports whether the CA has revoked all certificates of a device.
-func (s *Service) withdrawn(r *device.Record) bool {
-	for _, c := range r.Certificates {
-		if ok, err := s.cfg.State.CA.IsRevoked(c.Serial); err != nil || !ok {
-			return false
-		}
-	}
-	return true
-}
-
-// SetPosture replaces what is known of a device's health.
+// SetPosture changes what is known of a device's health. What the request does
+// not name stays as it is: a new firmware version is no statement about known
+// vulnerabilities.
 func (s *Service) SetPosture(ctx context.Context, a Actor, req *PostureRequest) (*device.Record, error) {
+	if req.Firmware == nil && req.MaxCVSS == nil {
+		return nil, fmt.Errorf("%w posture: nothing to record", device.ErrInvalid)
+	}
+	if req.AssessedAt.IsZero() || req.AssessedAt.After(s.cfg.Clock().Add(clockSkew)) {
+		return nil, fmt.Errorf("%w posture: it was assessed at no time, or in the future", device.ErrInvalid)
+	}
 	rec, err := s.cfg.State.Devices.Update(ctx, req.ID, func(r *device.Record) error {
-		r.Posture = req.Posture
+		if req.Firmware != nil {
+			r.Posture.Firmware = *req.Firmware
+		}
+		if req.MaxCVSS != nil {
+			r.Posture.MaxCVSS = *req.MaxCVSS
+		}
+		r.Posture.AssessedAt = req.AssessedAt.UTC()
 		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
 	return rec, s.commit(ctx, a, "device.posture", rec,
-		protocol.Field{Name: "firmware", Value: protocol.String(req.Posture.Firmware)},
-		protocol.Field{Name: "max_cvss", Value: protocol.String(fmt.Sprint(req.Posture.MaxCVSS))})
+		protocol.Field{Name: "firmware", Value: protocol.String(rec.Posture.Firmware)},
+		protocol.Field{Name: "max_cvss", Value: protocol.String(fmt.Sprint(rec.Posture.MaxCVSS))})
 }
 
 // List returns devices in order of id.
@@ -345,5 +345,20 @@ func (s *Service) Status(context.Context, Actor, *struct{}) (*Status, error) {
 	if s.cfg.Live != nil {
 		s.cfg.Live.Describe(out)
 	}
+	return out, nil
+}
+
+// Authority returns the CA's certificates, issuing ones first.
+func (s *Service) Authority(context.Context, Actor, *struct{}) ([]AuthorityCertificate, error) {
+	var out []AuthorityCertificate
+	add := func(root bool, certs []*x509.Certificate) {
+		for _, c := range certs {
+			sum := sha256.Sum256(c.Raw)
+			out = append(out, AuthorityCertificate{Name: c.Subject.CommonName, Root: root, Serial: c.SerialNumber.String(),
+				Fingerprint: hex.EncodeToString(sum[:]), NotAfter: c.NotAfter.UTC(), PEM: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw}))})
+		}
+	}
+	add(false, s.cfg.State.CA.Intermediates())
+	add(true, s.cfg.State.CA.Roots())
 	return out, nil
 }

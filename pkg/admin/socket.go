@@ -139,7 +139,14 @@ func answer(w http.ResponseWriter, status int, v any) {
 // [ErrNoGateway] if none does.
 func Dial(ctx context.Context, path string) (*API, error) {
 	d := &net.Dialer{Timeout: headTimeout}
-	conn, err := d.DialContext(ctx, "unix", path)
+	dial := func(ctx context.Context) (conn net.Conn, err error) {
+		err = short(path, func(p string) error {
+			conn, err = d.DialContext(ctx, "unix", p)
+			return err
+		})
+		return conn, err
+	}
+	conn, err := dial(ctx)
 	if err != nil {
 		if errors.Is(err, os.ErrPermission) {
 			return nil, fmt.Errorf("admin socket %s: only the gateway's user and root may open it: %w", path, err)
@@ -147,7 +154,7 @@ func Dial(ctx context.Context, path string) (*API, error) {
 		return nil, fmt.Errorf("%w on %s: %w", ErrNoGateway, path, err)
 	}
 	conn.Close()
-	tr := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return d.DialContext(ctx, "unix", path) }}
+	tr := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) }}
 	return &API{&remote{&http.Client{Transport: tr}}}, nil
 }
 

@@ -79,10 +79,13 @@ type StatusRequest struct {
 	Reason string        `json:"reason,omitempty"`
 }
 
-// PostureRequest sets a device's posture.
+// PostureRequest says what was found out about a device's health; nil is what
+// was not looked at.
 type PostureRequest struct {
-	ID      string         `json:"id"`
-	Posture device.Posture `json:"posture"`
+	ID         string    `json:"id"`
+	Firmware   *string   `json:"firmware,omitempty"`
+	MaxCVSS    *float64  `json:"max_cvss,omitempty"`
+	AssessedAt time.Time `json:"assessed_at"`
 }
 
 // Name names a device, a session or an operator.
@@ -168,6 +171,16 @@ type AddressStatus struct {
 	Address string `json:"address"`
 	Healthy bool   `json:"healthy"`
 	Error   string `json:"error,omitempty"`
+}
+
+// AuthorityCertificate is a certificate of the embedded CA.
+type AuthorityCertificate struct {
+	Name        string    `json:"name"`
+	Root        bool      `json:"root"`
+	Serial      string    `json:"serial"`
+	Fingerprint string    `json:"fingerprint"` // SHA-256 of DER, lower-case hex
+	NotAfter    time.Time `json:"not_after"`
+	PEM         string    `json:"pem"`
 }
 
 // PolicyStatus describes the policy set in force.

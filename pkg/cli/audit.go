@@ -168,7 +168,7 @@ func (a *app) searchCommand() *cobra.Command {
 	var dir string
 	var f filter
 	c := &cobra.Command{
-		Use: "search [TEXT]", Short: "Find records", Args: cobra.MaximumNArgs(1),
+		Use: "search [TEXT]", Short: "Find records", Args: optional,
 		RunE: func(cmd *cobra.Command, arg []string) error {
 			if len(arg) > 0 {
 				f.Text = arg[0]

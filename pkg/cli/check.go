@@ -15,6 +15,7 @@ import (
 
 	"github.com/anteroom-iomt/anteroom/pkg/admin"
 	"github.com/anteroom-iomt/anteroom/pkg/config"
+	"github.com/anteroom-iomt/anteroom/pkg/edge"
 	"github.com/anteroom-iomt/anteroom/pkg/policy"
 	"github.com/anteroom-iomt/anteroom/pkg/upstream"
 )
@@ -99,15 +100,18 @@ func check(ctx context.Context, cfg *config.File) []finding {
 		roots = x509.NewCertPool()
 	}
 	for _, l := range cfg.Listeners {
+		if l.Certificate.Source == "files" {
+			_, err := edge.ReadCertificate(l.Certificate, l.Hosts, time.Now())
+			add("certificate of listener "+l.Name, "", err)
+		}
 		if running {
 			add("listener "+l.Name, "in use", nil)
 			continue
 		}
-		ln, err := net.Listen("tcp", l.Address)
-		if err == nil {
-			err = ln.Close()
-		}
-		add("listener "+l.Name+" on "+l.Address, "", err)
+		add("listener "+l.Name+" on "+l.Address, "", free(l.Address))
+	}
+	if addr := cfg.Telemetry.Address; addr != "off" && !running {
+		add("telemetry on "+addr, "", free(addr))
 	}
 	for _, b := range cfg.Backends {
 		b.Health.Interval = 0
@@ -118,4 +122,13 @@ func check(ctx context.Context, cfg *config.File) []finding {
 		add("backend "+b.Name, "", err)
 	}
 	return out
+}
+
+// free reports whether an address can be listened on.
+func free(addr string) error {
+	ln, err := net.Listen("tcp", addr)
+	if err != nil {
+		return err
+	}
+	return ln.Close()
 }

@@ -59,8 +59,7 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		return exitFailed
 	}
 	fmt.Fprintln(stderr, "anteroom: "+err.Error())
-	var u usageError
-	if errors.As(err, &u) || strings.HasPrefix(err.Error(), "unknown ") {
+	if u := (usageError{}); errors.As(err, &u) {
 		fmt.Fprintln(stderr, "See anteroom help.")
 		return exitUsage
 	}
@@ -84,6 +83,7 @@ Begin with:
   anteroom demo      a whole hospital in one terminal
   anteroom init      a gateway of your own`,
 		SilenceErrors: true, SilenceUsage: true,
+		Args: unknown, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	c.PersistentFlags().StringVarP(&a.config, "config", "c", "", "configuration file (default $ANTEROOM_CONFIG, ./anteroom.yaml, /etc/anteroom/anteroom.yaml)")
 	c.PersistentFlags().BoolVar(&a.json, "json", false, "print the result as JSON")
@@ -104,6 +104,14 @@ func args(names ...string) cobra.PositionalArgs {
 		}
 		return nil
 	}
+}
+
+// optional allows one argument.
+func optional(cmd *cobra.Command, got []string) error {
+	if len(got) > 1 {
+		return usagef("%s: %q is too much", cmd.CommandPath(), got[1])
+	}
+	return nil
 }
 
 // print writes a result: JSON if asked for, else text.
@@ -198,12 +206,23 @@ func (a *app) confirm(yes bool, question string) error {
 
 // group returns a command that only holds others.
 func group(use, short string, cmds ...*cobra.Command) *cobra.Command {
-	c := &cobra.Command{Use: use, Short: short, Args: func(cmd *cobra.Command, got []string) error {
-		if len(got) > 0 {
-			return usagef("unknown command %q for %q", got[0], cmd.CommandPath())
-		}
-		return nil
-	}, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+	c := &cobra.Command{Use: use, Short: short, Args: unknown, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
 	c.AddCommand(cmds...)
 	return c
+}
+
+// unknown refuses what is none of a command's commands.
+func unknown(cmd *cobra.Command, got []string) error {
+	if len(got) == 0 {
+		return nil
+	}
+	var names []string
+	for _, c := range cmd.Commands() {
+		names = append(names, c.Name())
+	}
+	hint := ""
+	if near := config.Nearest(got[0], names); near != "" {
+		hint = fmt.Sprintf("; did you mean %q?", near)
+	}
+	return usagef("%s has no command %q%s", cmd.CommandPath(), got[0], hint)
 }

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"crypto"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -36,8 +37,11 @@ func (a *app) deviceCommand() *cobra.Command {
 type credentials struct {
 	csr, out, key string
 	p12, legacy   bool
-	p12Password   string
+	p12Password   string // the file it is in
 	ttl           string
+
+	password  string // of the PKCS#12 file, once request was called
+	generated bool
 }
 
 func (k *credentials) flags(c *cobra.Command) {
@@ -81,23 +85,62 @@ func span(flag, s string) (time.Duration, error) {
 	return d, nil
 }
 
-// request returns the signing request, and the key if it was made here.
+// readPassword finds the password of the PKCS#12 file, or makes one up.
+func (k *credentials) readPassword() error {
+	switch {
+	case !k.p12 && !k.legacy:
+		if k.p12Password != "" {
+			return usagef("--p12-password-file is for --p12")
+		}
+		return nil
+	case k.p12Password == "":
+		k.password, k.generated = ca.GeneratePassphrase(), true
+		return nil
+	}
+	pass, err := config.Secret{File: k.p12Password}.Read()
+	k.password = string(pass)
+	return err
+}
+
+// prepare makes the directory the files go to, so that nothing is issued that
+// can not be written.
+func (k *credentials) prepare(id string) error {
+	for _, ext := range []string{".key", ".crt", ".p12"} {
+		if p := filepath.Join(k.out, id+ext); exists(p) {
+			return fmt.Errorf("%s is there already; choose another --out", p)
+		}
+	}
+	if err := os.MkdirAll(k.out, 0o700); err != nil {
+		return fmt.Errorf("--out: %w", err)
+	}
+	probe, err := os.CreateTemp(k.out, ".anteroom-")
+	if err != nil {
+		return fmt.Errorf("--out: %w", err)
+	}
+	return errors.Join(probe.Close(), os.Remove(probe.Name()))
+}
+
+// request returns the signing request, and the key if it was made here. After
+// it, nothing but the CA stands in the way of writing the files.
 func (k *credentials) request(id string) (csr []byte, key crypto.Signer, err error) {
 	if k.csr != "" {
 		if k.p12 || k.legacy {
 			return nil, nil, usagef("--p12 needs the private key, which stays where --csr was made")
 		}
-		csr, err = os.ReadFile(k.csr)
-		return csr, nil, err
-	}
-	for _, ext := range []string{".key", ".crt"} {
-		if p := filepath.Join(k.out, id+ext); exists(p) {
-			return nil, nil, fmt.Errorf("%s is there already; choose another --out", p)
+		if csr, err = os.ReadFile(k.csr); err != nil {
+			return nil, nil, fmt.Errorf("--csr: %w", err)
 		}
+		return csr, nil, k.prepare(id)
+	}
+	if err := k.prepare(id); err != nil {
+		return nil, nil, err
 	}
 	kind, err := ca.ParseKeyKind(k.key)
 	if err != nil {
 		return nil, nil, usageError{err}
+	}
+	if err := k.readPassword(); err != nil {
+		return nil, nil, err
 	}
 	key, req, err := ca.NewKeyAndCSR(kind, id)
 	if err != nil {
@@ -118,21 +161,14 @@ func (k *credentials) deliver(id string, key crypto.Signer, iss *admin.Issued) (
 	if err != nil {
 		return nil, "", err
 	}
+	if k.generated {
+		password = k.password
+	}
 	var p12 *ca.P12Options
 	if k.p12 || k.legacy {
-		p12 = &ca.P12Options{Form: ca.P12Modern}
+		p12 = &ca.P12Options{Form: ca.P12Modern, Password: k.password}
 		if k.legacy {
 			p12.Form = ca.P12Legacy
-		}
-		if k.p12Password != "" {
-			pass, err := config.Secret{File: k.p12Password}.Read()
-			if err != nil {
-				return nil, "", err
-			}
-			p12.Password = string(pass)
-		} else {
-			password = ca.GeneratePassphrase()
-			p12.Password = password
 		}
 	}
 	paths, err = b.WriteFiles(k.out, p12)
@@ -417,20 +453,29 @@ func describe(w io.Writer, r *device.Record) {
 }
 
 func (a *app) postureCommand() *cobra.Command {
-	var p device.Posture
-	var at string
+	var firmware, at string
+	var cvss float64
 	c := &cobra.Command{
-		Use: "posture ID", Short: "Record a device's health: firmware, worst known vulnerability", Args: args("the device's ID"),
+		Use: "posture ID", Short: "Record a device's health: firmware, worst known vulnerability; what is not said stays", Args: args("the device's ID"),
 		RunE: func(cmd *cobra.Command, arg []string) error {
-			p.AssessedAt = time.Now().UTC()
+			req := admin.PostureRequest{ID: arg[0], AssessedAt: time.Now().UTC()}
+			if cmd.Flags().Changed("firmware") {
+				req.Firmware = &firmware
+			}
+			if cmd.Flags().Changed("max-cvss") {
+				req.MaxCVSS = &cvss
+			}
+			if req.Firmware == nil && req.MaxCVSS == nil {
+				return usagef("device posture: --firmware or --max-cvss is missing")
+			}
 			if at != "" {
 				var err error
-				if p.AssessedAt, err = time.Parse(time.RFC3339, at); err != nil {
+				if req.AssessedAt, err = time.Parse(time.RFC3339, at); err != nil {
 					return usagef("--assessed-at: %q is not a time such as 2026-01-31T12:00:00Z", at)
 				}
 			}
 			return a.with(cmd, func(ctx context.Context, api *admin.API) error {
-				rec, err := api.SetPosture(ctx, admin.PostureRequest{ID: arg[0], Posture: p})
+				rec, err := api.SetPosture(ctx, req)
 				if err != nil {
 					return err
 				}
@@ -438,8 +483,8 @@ func (a *app) postureCommand() *cobra.Command {
 			})
 		},
 	}
-	c.Flags().StringVar(&p.Firmware, "firmware", "", "firmware version")
-	c.Flags().Float64Var(&p.MaxCVSS, "max-cvss", 0, "highest CVSS score of its known vulnerabilities, 0 to 10")
+	c.Flags().StringVar(&firmware, "firmware", "", "firmware version")
+	c.Flags().Float64Var(&cvss, "max-cvss", 0, "highest CVSS score of its known vulnerabilities, 0 to 10")
 	c.Flags().StringVar(&at, "assessed-at", "", "when it was assessed (default: now)")
 	return c
 }

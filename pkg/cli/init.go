@@ -21,19 +21,20 @@ import (
 	"github.com/anteroom-iomt/anteroom/pkg/admin"
 	"github.com/anteroom-iomt/anteroom/pkg/ca"
 	"github.com/anteroom-iomt/anteroom/pkg/config"
+	"github.com/anteroom-iomt/anteroom/pkg/device"
 	"github.com/anteroom-iomt/anteroom/policies"
 )
 
 // setup is what anteroom init is asked to make.
 type setup struct {
-	dir            string
-	trustDomain    string
-	organisation   string
-	hosts          []string
-	address        string
-	passphraseFile string
-	operator       string
-	yes            bool
+	dir          string
+	trustDomain  string
+	organisation string
+	hosts        []string
+	address      string
+	passphrase   config.Secret
+	operator     string
+	yes          bool
 }
 
 // made are the names init makes in its directory, in the order in which they
@@ -61,7 +62,9 @@ that works. Nothing is overwritten. What is not said with flags is asked for.`,
 	f.StringVar(&s.organisation, "organisation", "", "name of the organisation in certificates")
 	f.StringSliceVar(&s.hosts, "host", nil, "name or address devices use for the gateway; may be repeated")
 	f.StringVar(&s.address, "listen", "0.0.0.0:8443", "address to listen on")
-	f.StringVar(&s.passphraseFile, "passphrase-file", "", "file with the CA's passphrase (default: one is generated)")
+	f.StringVar(&s.passphrase.File, "passphrase-file", "", "file with the CA's passphrase, which stays where it is (default: one is generated)")
+	f.StringVar(&s.passphrase.Env, "passphrase-env", "", "environment variable with the CA's passphrase")
+	f.StringVar(&s.passphrase.Credential, "passphrase-credential", "", "systemd credential with the CA's passphrase")
 	f.StringVar(&s.operator, "operator", "admin", "name of the first operator")
 	f.BoolVar(&s.yes, "yes", false, "ask nothing")
 	return c
@@ -83,7 +86,7 @@ func (a *app) ask(s *setup) error {
 			missing = append(missing, "--organisation")
 		}
 		if len(missing) > 0 {
-			return usagef("init: %s missing, and there is nobody to ask", strings.Join(missing, " and "))
+			return usagef("init: missing without a terminal to ask on: %s", strings.Join(missing, ", "))
 		}
 		if len(s.hosts) == 0 {
 			s.hosts = []string{hostname}
@@ -116,12 +119,18 @@ func (a *app) ask(s *setup) error {
 // init makes everything in a directory of its own beside the final names, and
 // moves it there when it is whole.
 func (a *app) init(ctx context.Context, s *setup) (err error) {
-	if err := ca.ValidTrustDomain(s.trustDomain); err != nil {
-		return err
-	}
-	if err := os.MkdirAll(s.dir, 0o755); err != nil {
+	if err := s.check(); err != nil {
 		return fmt.Errorf("init: %w", err)
 	}
+	undo, err := makeDir(s.dir)
+	if err != nil {
+		return fmt.Errorf("init: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			undo()
+		}
+	}()
 	for _, name := range made {
 		if _, err := os.Lstat(filepath.Join(s.dir, name)); !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("init: %s is there already; nothing was changed", filepath.Join(s.dir, name))
@@ -148,20 +157,72 @@ func (a *app) init(ctx context.Context, s *setup) (err error) {
 		"passphrase_generated": generated}, func(w io.Writer) { s.report(w, generated) })
 }
 
+// check finds what is wrong with a setup before anything is made.
+func (s *setup) check() error {
+	if err := ca.ValidTrustDomain(s.trustDomain); err != nil {
+		return err
+	}
+	if err := device.ValidID(s.operator); err != nil {
+		return fmt.Errorf("--operator: %w", err)
+	}
+	if s.passphrase.File != "" {
+		abs, err := filepath.Abs(s.passphrase.File)
+		if err != nil {
+			return err
+		}
+		s.passphrase.File = abs
+	}
+	// What is wrong with the flags is told as what is wrong with the file they
+	// would make, without the place in a file that nobody has seen.
+	_, err := config.Parse(filepath.Join(s.dir, "anteroom.yaml"), s.configuration())
+	var bad *config.Error
+	if errors.As(err, &bad) {
+		var texts []string
+		for _, p := range bad.Problems {
+			p.File, p.Line = "", 0
+			texts = append(texts, strings.TrimPrefix(p.String(), ": "))
+		}
+		return errors.New(strings.Join(texts, "; "))
+	}
+	return err
+}
+
+// makeDir makes a directory and returns what removes it, and the ones above it
+// that were made for it, if nothing is in them.
+func makeDir(dir string) (undo func(), err error) {
+	var made []string
+	for d := filepath.Clean(dir); !exists(d); d = filepath.Dir(d) {
+		made = append(made, d)
+	}
+	undo = func() {
+		for _, d := range made {
+			_ = os.Remove(d)
+		}
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		undo()
+		return nil, err
+	}
+	return undo, nil
+}
+
 // stage makes everything below dir.
 func (a *app) stage(ctx context.Context, s *setup, dir string) (generated bool, err error) {
-	pass, generated, err := s.passphrase()
+	pass, generated, err := s.readPassphrase()
 	if err != nil {
 		return false, err
 	}
 	at := func(names ...string) string { return filepath.Join(append([]string{dir}, names...)...) }
+	defer clear(pass)
 	for _, d := range []string{"state", "secrets", "operator"} {
 		if err := os.Mkdir(at(d), 0o700); err != nil {
 			return false, err
 		}
 	}
-	if err := writeNew(at("secrets", "ca-passphrase"), append(pass, '\n'), 0o600); err != nil {
-		return false, err
+	if generated {
+		if err := writeNew(at("secrets", "ca-passphrase"), fmt.Appendln(nil, string(pass)), 0o600); err != nil {
+			return false, err
+		}
 	}
 	res, err := ca.Init(ctx, ca.InitConfig{Dir: at("state", admin.CADir), RootKeyPath: at("root-ca.key"), TrustDomain: s.trustDomain,
 		Organisation: s.organisation, Passphrase: pass, Clock: time.Now})
@@ -185,12 +246,12 @@ func (a *app) stage(ctx context.Context, s *setup, dir string) (generated bool, 
 	return generated, s.firstOperator(ctx, cfg, at("operator"))
 }
 
-// passphrase returns the CA's passphrase, and whether it was made here.
-func (s *setup) passphrase() (pass []byte, generated bool, err error) {
-	if s.passphraseFile == "" {
+// readPassphrase returns the CA's passphrase, and whether it was made here.
+func (s *setup) readPassphrase() (pass []byte, generated bool, err error) {
+	if s.passphrase == (config.Secret{}) {
 		return []byte(ca.GeneratePassphrase()), true, nil
 	}
-	pass, err = config.Secret{File: s.passphraseFile}.Read()
+	pass, err = s.passphrase.Read()
 	return pass, false, err
 }
 
@@ -259,6 +320,16 @@ func (s *setup) configuration() []byte {
 	for _, h := range s.hosts {
 		hosts = append(hosts, fmt.Sprintf("%q", h))
 	}
+	// A string in Go's quotes is one in YAML's too.
+	secret := `file: secrets/ca-passphrase`
+	switch p := s.passphrase; {
+	case p.File != "":
+		secret = fmt.Sprintf("file: %q", p.File)
+	case p.Env != "":
+		secret = fmt.Sprintf("env: %q", p.Env)
+	case p.Credential != "":
+		secret = fmt.Sprintf("credential: %q", p.Credential)
+	}
 	return fmt.Appendf(nil, `# Anteroom's configuration. docs/configuration.md describes every setting;
 # "anteroom check" finds what is wrong, and a change takes effect when it is saved.
 version: 1
@@ -267,7 +338,7 @@ organisation: %q
 state_dir: state
 
 ca:
-  passphrase: {file: secrets/ca-passphrase}
+  passphrase: {%s}
 
 policy:
   enforce: policies
@@ -294,7 +365,7 @@ listeners:
 #   - name: pacs
 #     addresses: ["pacs-1.hospital.example:443", "pacs-2.hospital.example:443"]
 #     ca_file: pacs-ca.pem
-`, s.trustDomain, s.organisation, s.address, strings.Join(hosts, ", "))
+`, s.trustDomain, s.organisation, secret, s.address, strings.Join(hosts, ", "))
 }
 
 // report says what was made and what to do next.

@@ -27,7 +27,7 @@ func (a *app) policyDir(arg []string) (string, error) {
 
 func (a *app) policyCheckCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "check [DIR]", Short: "Compile a policy set as the gateway would", Args: cobra.MaximumNArgs(1),
+		Use: "check [DIR]", Short: "Compile a policy set as the gateway would", Args: optional,
 		RunE: func(cmd *cobra.Command, arg []string) error {
 			dir, err := a.policyDir(arg)
 			if err != nil {
@@ -51,7 +51,7 @@ func (a *app) policyTestCommand() *cobra.Command {
 	var run string
 	var threshold float64
 	c := &cobra.Command{
-		Use: "test [DIR]", Short: "Run a policy set's own tests", Args: cobra.MaximumNArgs(1),
+		Use: "test [DIR]", Short: "Run a policy set's own tests", Args: optional,
 		RunE: func(cmd *cobra.Command, arg []string) error {
 			dir, err := a.policyDir(arg)
 			if err != nil {

@@ -234,23 +234,3 @@ func roles(rs []admin.Role) string {
 	}
 	return strings.Join(out, ", ")
 }
-
-func (a *app) caCommand() *cobra.Command {
-	show := &cobra.Command{
-		Use: "show", Short: "Show the CA's certificates", Args: args(),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.with(cmd, func(ctx context.Context, api *admin.API) error {
-				st, err := api.Status(ctx)
-				if err != nil {
-					return err
-				}
-				return a.print(st.CA, func(w io.Writer) {
-					for _, c := range st.CA {
-						fmt.Fprintf(w, "%s, valid until %s (%s)\n", c.Name, c.NotAfter.Format(time.RFC3339), left(c.NotAfter, time.Now()))
-					}
-				})
-			})
-		},
-	}
-	return group("ca", "The embedded certificate authority", show)
-}

@@ -38,6 +38,22 @@ func TestDefaultsArePutIn(t *testing.T) {
 	}
 }
 
+func TestRelativePathsAreRelativeToTheFile(t *testing.T) {
+	for path, want := range map[string][3]string{
+		"gw/anteroom.yaml":    {"gw/state", "gw/state/audit", "gw/secrets/pass"},
+		"anteroom.yaml":       {"state", "state/audit", "secrets/pass"},
+		"/etc/x/anteroom.yml": {"/etc/x/state", "/etc/x/state/audit", "/etc/x/secrets/pass"},
+	} {
+		f, err := Parse(path, []byte(good))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := [3]string{f.StateDir, f.Audit.Dir, f.CA.Passphrase.File}; got != want {
+			t.Errorf("%s: got %v, want %v", path, got, want)
+		}
+	}
+}
+
 // TestProblems holds what each mistake is told: where, what, and what to do.
 func TestProblems(t *testing.T) {
 	for name, tt := range map[string]struct{ old, new, want string }{

@@ -141,10 +141,10 @@ func (f *File) resolve() {
 	abs(&f.StateDir)
 	abs(&f.CA.Passphrase.File)
 	abs(&f.Policy.Enforce)
+	abs(&f.Audit.Dir)
 	if f.Audit.Dir == "" {
 		f.Audit.Dir = filepath.Join(f.StateDir, "audit")
 	}
-	abs(&f.Audit.Dir)
 	for i := range f.Listeners {
 		c := &f.Listeners[i].Certificate
 		abs(&c.CAFile)

@@ -200,20 +200,30 @@ func (f *fileCert) times() (t [2]time.Time) {
 	return t
 }
 
-func (f *fileCert) load() error {
-	cert, err := tls.LoadX509KeyPair(f.certFile, f.keyFile)
+// ReadCertificate reads a listener's certificate from its files, and checks that
+// it has not ended and has all the listener's names.
+func ReadCertificate(c config.ServerCertificate, hosts []string, now time.Time) (*tls.Certificate, error) {
+	cert, err := tls.LoadX509KeyPair(c.Certificate, c.Key)
 	if err != nil {
-		return fmt.Errorf("certificate %s: %w", f.certFile, err)
+		return nil, fmt.Errorf("certificate %s: %w", c.Certificate, err)
 	}
-	if f.now().After(cert.Leaf.NotAfter) {
-		return fmt.Errorf("certificate %s expired at %s", f.certFile, cert.Leaf.NotAfter.Format(time.RFC3339))
+	if now.After(cert.Leaf.NotAfter) {
+		return nil, fmt.Errorf("certificate %s expired at %s", c.Certificate, cert.Leaf.NotAfter.Format(time.RFC3339))
 	}
-	for _, h := range f.hosts {
+	for _, h := range hosts {
 		if err := cert.Leaf.VerifyHostname(h); err != nil {
-			return fmt.Errorf("certificate %s is not for %s", f.certFile, h)
+			return nil, fmt.Errorf("certificate %s is not for %s", c.Certificate, h)
 		}
 	}
-	f.cur.Store(&cert)
+	return &cert, nil
+}
+
+func (f *fileCert) load() error {
+	cert, err := ReadCertificate(config.ServerCertificate{Certificate: f.certFile, Key: f.keyFile}, f.hosts, f.now())
+	if err != nil {
+		return err
+	}
+	f.cur.Store(cert)
 	return nil
 }
 

@@ -1,0 +1,136 @@
+package cli
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/anteroom-iomt/anteroom/pkg/store/bolt"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"anteroom": func() { os.Exit(Main(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) },
+	})
+}
+
+// patience bounds waits for what must happen.
+const patience = 60 * time.Second
+
+// TestScripts runs every command as an operator types it, and every mistake a
+// newcomer makes.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 filepath.Join("testdata", "script"),
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Setup: func(env *testscript.Env) error {
+			for _, name := range []string{"ADDR", "TELE"} {
+				addr, err := freeAddr()
+				if err != nil {
+					return err
+				}
+				env.Setenv(name, addr)
+			}
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"hold":  hold,
+			"busy":  busy,
+			"mode":  mode,
+			"ready": ready,
+			"edit":  edit,
+		},
+	})
+}
+
+func freeAddr() (string, error) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	return ln.Addr().String(), ln.Close()
+}
+
+// hold STATEDIR keeps a state directory open until the script ends, as a gateway
+// does whose socket is not there.
+func hold(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: hold STATEDIR")
+	}
+	st, err := bolt.Open(ts.MkAbs(filepath.Join(args[0], "registry.db")))
+	ts.Check(err)
+	ts.Defer(func() { st.Close() })
+}
+
+// busy ADDR listens on an address until the script ends.
+func busy(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: busy ADDR")
+	}
+	ln, err := net.Listen("tcp", args[0])
+	ts.Check(err)
+	ts.Defer(func() { ln.Close() })
+}
+
+// mode PERM FILE... checks the permissions of files.
+func mode(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: mode PERM FILE...")
+	}
+	want, err := strconv.ParseUint(args[0], 8, 32)
+	ts.Check(err)
+	for _, name := range args[1:] {
+		st, err := os.Stat(ts.MkAbs(name))
+		ts.Check(err)
+		if got := st.Mode().Perm(); got != os.FileMode(want) {
+			ts.Fatalf("%s has mode %04o, not %04o", name, got, want)
+		}
+	}
+}
+
+// ready waits until the gateway of the script serves devices.
+func ready(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 0 {
+		ts.Fatalf("usage: ready")
+	}
+	c := &http.Client{Timeout: patience}
+	defer c.CloseIdleConnections()
+	var last error
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		resp, err := c.Get("http://" + ts.Getenv("TELE") + "/readyz")
+		if err == nil {
+			resp.Body.Close()
+			if resp.StatusCode == http.StatusOK {
+				return
+			}
+			err = fmt.Errorf("readyz: %s", resp.Status)
+		}
+		last = err
+	}
+	ts.Fatalf("the gateway is not ready: %v", last)
+}
+
+// edit FILE OLD NEW replaces text in a file, once.
+func edit(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: edit FILE OLD NEW")
+	}
+	path := ts.MkAbs(args[0])
+	b, err := os.ReadFile(path)
+	ts.Check(err)
+	if !strings.Contains(string(b), args[1]) {
+		ts.Fatalf("%s does not hold %q", args[0], args[1])
+	}
+	st, err := os.Stat(path)
+	ts.Check(err)
+	ts.Check(os.WriteFile(path, []byte(strings.Replace(string(b), args[1], args[2], 1)), st.Mode().Perm()))
+}
