@@ -1,0 +1,171 @@
+package integration
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/anteroom-iomt/anteroom/integration/peers"
+	"github.com/anteroom-iomt/anteroom/integration/rig"
+	"github.com/anteroom-iomt/anteroom/pkg/audit"
+)
+
+// TestTheListenersCertificateComesFromAnACMECA has the gateway obtain its own
+// certificate from Let's Encrypt's test server, which checks the name on the
+// very listener the devices use (tls-alpn-01, RFC 8737). Devices still need
+// theirs.
+func TestTheListenersCertificateComesFromAnACMECA(t *testing.T) {
+	peers.Need(t, "pebble")
+	h := rig.New(t)
+	_, port, err := net.SplitHostPort(h.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, pki := t.TempDir(), peers.NewPKI(t)
+	listen, manage := peers.FreePort(t), peers.FreePort(t)
+	conf := fmt.Sprintf(`{"pebble":{"listenAddress":"127.0.0.1:%d","managementListenAddress":"127.0.0.1:%d","certificate":%q,"privateKey":%q,
+		"httpPort":%d,"tlsPort":%s,"ocspResponderURL":"","externalAccountBindingRequired":false}}`, listen, manage, pki.CertFile, pki.KeyFile, peers.FreePort(t), port)
+	if err := os.WriteFile(filepath.Join(dir, "pebble.json"), []byte(conf), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := peers.Start(t, dir, []string{"PEBBLE_VA_NOSLEEP=1", "PEBBLE_WFE_NONCEREJECT=0"}, "pebble", "-config", "pebble.json")
+	tr := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pki.Roots}}
+	defer tr.CloseIdleConnections()
+	client := &http.Client{Transport: tr}
+	var root []byte
+	p.Ready(func() bool {
+		resp, err := client.Get(fmt.Sprintf("https://localhost:%d/roots/0", manage))
+		if err != nil {
+			return false
+		}
+		defer resp.Body.Close()
+		root, err = io.ReadAll(resp.Body)
+		return err == nil && resp.StatusCode == http.StatusOK
+	})
+	h.Write("anteroom.yaml", strings.Replace(h.Head(), "hosts: [localhost, 127.0.0.1]}", fmt.Sprintf(
+		"hosts: [localhost], certificate: {source: acme, directory: \"https://localhost:%d/dir\", email: it@hospital.example, ca_file: %q}}", listen, pki.CAFile), 1))
+	h.Start()
+	d := h.Enroll("monitor-1", "patient-monitor")
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(root) {
+		t.Fatalf("no root: %s", root)
+	}
+	c := &tls.Config{RootCAs: pool, ServerName: "localhost", Certificates: []tls.Certificate{d.Pair}}
+	rig.Eventually(t, "a certificate of the ACME CA", func() bool {
+		conn, err := tls.Dial("tcp", h.Addr, c)
+		if err != nil {
+			return false
+		}
+		defer conn.Close()
+		return strings.Contains(conn.ConnectionState().PeerCertificates[0].Issuer.CommonName, "Pebble")
+	})
+	// The challenge's door leads nowhere: without a certificate nobody is served,
+	// whatever protocol is offered.
+	for _, protos := range [][]string{nil, {"acme-tls/1"}, {"acme-tls/1", "http/1.1"}} {
+		conn, err := tls.Dial("tcp", h.Addr, &tls.Config{RootCAs: pool, ServerName: "localhost", NextProtos: protos})
+		if err != nil {
+			continue
+		}
+		fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+		if b, err := io.ReadAll(conn); err == nil || len(b) > 0 {
+			t.Errorf("%v without a certificate: %q, %v", protos, b, err)
+		}
+		conn.Close()
+	}
+}
+
+// TestALoadBalancersWordForTheAddressIsTaken puts HAProxy in front, which hands
+// TLS through and sends PROXY protocol version 2.
+func TestALoadBalancersWordForTheAddressIsTaken(t *testing.T) {
+	peers.Need(t, "haproxy", "fhir-server")
+	server := peers.StartFHIR(t, "")
+	h := rig.New(t)
+	h.Write("anteroom.yaml", strings.Replace(h.Head(), "hosts: [localhost, 127.0.0.1]}",
+		"hosts: [localhost, 127.0.0.1], proxy_protocol: {from: [127.0.0.1]}}", 1)+ehr(server))
+	h.Start()
+	d := h.Enroll("monitor-1", "patient-monitor")
+	front := peers.FreePort(t)
+	dir := t.TempDir()
+	conf := fmt.Sprintf(`global
+    maxconn 100
+defaults
+    mode tcp
+    timeout connect 5s
+    timeout client 60s
+    timeout server 60s
+frontend devices
+    bind 127.0.0.1:%d
+    default_backend gateway
+backend gateway
+    source 127.0.0.1
+    server g %s send-proxy-v2
+`, front, h.Addr)
+	if err := os.WriteFile(filepath.Join(dir, "haproxy.cfg"), []byte(conf), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := peers.Start(t, dir, nil, "haproxy", "-f", "haproxy.cfg", "-db")
+	p.Ready(func() bool {
+		conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", front))
+		if err == nil {
+			conn.Close()
+		}
+		return err == nil
+	})
+	// The device comes from another loopback address than the load balancer.
+	tr := &http.Transport{TLSClientConfig: h.TLS(d), DialContext: (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 42)}}).DialContext}
+	defer tr.CloseIdleConnections()
+	status, body := rig.Do(t, &http.Client{Transport: tr}, "GET", fmt.Sprintf("https://127.0.0.1:%d/fhir/metadata", front), "", "")
+	if status != http.StatusMisdirectedRequest && status != http.StatusOK {
+		t.Fatalf("through the load balancer: %d %s", status, body)
+	}
+	if _, err := h.Client(d).Get(h.URL("/fhir/metadata")); err == nil {
+		t.Error("a connection without a PROXY header was served from the load balancer's address")
+	}
+	if err := h.Stop(); err != nil {
+		t.Error(err)
+	}
+	var remotes []string
+	for e, err := range audit.Read(t.Context(), h.Path("state", "audit"), audit.ReadOptions{Filter: audit.Filter{Kind: audit.KindTransaction}}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		remotes = append(remotes, e.Remote)
+	}
+	if len(remotes) != 1 || !strings.HasPrefix(remotes[0], "127.0.0.42:") {
+		t.Errorf("recorded remotes %v", remotes)
+	}
+}
+
+// TestAnOldDeviceIsServedOnlyWhereItWasAskedFor speaks TLS_RSA_WITH_AES_128_CBC_SHA
+// with openssl, the suite that old DICOM and IHE profiles name.
+func TestAnOldDeviceIsServedOnlyWhereItWasAskedFor(t *testing.T) {
+	peers.Need(t, "openssl", "fhir-server")
+	server := peers.StartFHIR(t, "")
+	for profile, want := range map[string]bool{"modern": false, "legacy": true} {
+		h := rig.New(t)
+		h.Write("anteroom.yaml", strings.Replace(h.Head(), "hosts: [localhost, 127.0.0.1]}",
+			"hosts: [localhost, 127.0.0.1], tls: {profile: "+profile+"}}", 1)+ehr(server))
+		h.Start()
+		d := h.Enroll("ct-1", "ct-scanner", "--key", "rsa2048")
+		out, _ := client(t, "GET /fhir/metadata HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", "openssl", "s_client", "-connect", h.Addr,
+			"-CAfile", h.RootFile(), "-cert", d.Cert, "-key", d.Key, "-tls1_2", "-cipher", "AES128-SHA:@SECLEVEL=0", "-ign_eof")
+		if served := strings.Contains(out, "HTTP/1.1 200 OK"); served != want {
+			t.Errorf("%s profile: %s", profile, out)
+		}
+		var st struct{ Warnings []string }
+		if err := json.Unmarshal([]byte(h.Must("status", "--json")), &st); err != nil {
+			t.Fatal(err)
+		}
+		if warned := strings.Contains(strings.Join(st.Warnings, " "), "legacy"); warned != want || strings.Contains(h.Logs(), "legacy TLS profile") != want {
+			t.Errorf("%s profile: warnings %v", profile, st.Warnings)
+		}
+	}
+}
