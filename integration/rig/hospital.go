@@ -17,8 +17,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"golang.org/x/net/http2"
 )
 
 // TrustDomain is the trust domain of every test hospital.
@@ -282,7 +280,8 @@ func (h *Hospital) Client(d *Device) *http.Client {
 
 // Client2 returns a device's HTTP/2 client.
 func (h *Hospital) Client2(d *Device) *http.Client {
-	tr := &http2.Transport{TLSClientConfig: h.TLS(d)}
+	tr := &http.Transport{TLSClientConfig: h.TLS(d), Protocols: new(http.Protocols)}
+	tr.Protocols.SetHTTP2(true)
 	h.t.Cleanup(tr.CloseIdleConnections)
 	return &http.Client{Transport: tr, Timeout: patience}
 }

@@ -202,7 +202,7 @@ func Open(ctx context.Context, cfg Config) (_ *Log, err error) {
 		return nil, errors.Join(err, l.tlog.close(gone))
 	}
 	go w.loop()
-	if err := l.Append(ctx, found.record()); err == nil {
+	if err = l.Append(ctx, found.record()); err == nil {
 		err = l.Flush(ctx)
 	}
 	if err != nil {

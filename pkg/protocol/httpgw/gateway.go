@@ -34,7 +34,6 @@ type Observation struct {
 type Gateway struct {
 	cfg   Config
 	hosts map[string]bool
-	port  string
 	table atomic.Pointer[Table]
 }
 

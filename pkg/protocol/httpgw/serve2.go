@@ -1,5 +1,7 @@
 package httpgw
 
+//lint:file-ignore SA1019 net/http serves HTTP/2 only from a listener it accepts on itself; a connection that is open and identified already needs ServeConn.
+
 import (
 	"context"
 	"errors"
