@@ -17,9 +17,11 @@ var ErrNotFound = errors.New("not found")
 // kill -9 and power loss (invariant 5); when it returns an error none of them
 // has happened. Updates are serialised. Methods are safe for concurrent use.
 type Store interface {
-	// View calls f with a consistent snapshot.
+	// View calls f with a consistent snapshot. f must not wait for an Update,
+	// which may be waiting for it.
 	View(ctx context.Context, f func(Reader) error) error
-	// Update calls f once and commits what it wrote if f returns nil.
+	// Update calls f once and commits what it wrote if f returns nil. f must use
+	// nothing but its Writer, and must not write while it is in Each.
 	Update(ctx context.Context, f func(Writer) error) error
 	// Close releases the store. It waits for calls under way.
 	Close() error

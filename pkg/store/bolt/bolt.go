@@ -7,6 +7,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -18,6 +20,11 @@ import (
 // lockWait is how long Open waits for another process to let go of the file: a
 // gateway that is just stopping does within it.
 const lockWait = 2 * time.Second
+
+// mapSize is how much address space is mapped at once. Within it a write never
+// waits for readers, as it does when the map has to grow; 100,000 devices take
+// about a third of it. It takes no memory and no disk.
+const mapSize = 256 << 20
 
 // ErrLocked is returned by Open when another process owns the file.
 var ErrLocked = errors.New("the store is in use by another process")
@@ -31,14 +38,27 @@ var _ store.Store = (*Store)(nil)
 // there. The file is locked: a second Open, here or in another process, returns
 // [ErrLocked] after a short wait.
 func Open(path string) (*Store, error) {
-	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: lockWait, FreelistType: bbolt.FreelistMapType})
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: lockWait, FreelistType: bbolt.FreelistMapType, InitialMmapSize: mapSize})
 	if errors.Is(err, bolterrors.ErrTimeout) {
 		return nil, fmt.Errorf("open %s: %w", path, ErrLocked)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
+	// The file's name must last like what is in it (fsync(2)).
+	if err := syncDir(filepath.Dir(path)); err != nil {
+		return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), db.Close())
+	}
 	return &Store{db}, nil
+}
+
+// syncDir makes the names in a directory durable.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }
 
 // Close implements [store.Store].
