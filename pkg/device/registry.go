@@ -256,7 +256,9 @@ func (g *Registry) Create(ctx context.Context, rec *Record) (*Record, error) {
 
 // Update changes a device: f is given a copy to change, and an error of f
 // changes nothing and is returned. Id, status, times and revision are not f's
-// to change.
+// to change, nor can it give a withdrawn certificate back. A retired device does
+// not change. f runs while other changes wait, and must not use the registry to
+// make one.
 func (g *Registry) Update(ctx context.Context, id string, f func(*Record) error) (*Record, error) {
 	return g.change(ctx, id, func(r *Record) error {
 		was, created := r.Status, r.CreatedAt
@@ -278,8 +280,14 @@ func (g *Registry) change(ctx context.Context, id string, f func(*Record) error)
 	if !ok {
 		return nil, fmt.Errorf("%s: %w", id, ErrNotFound)
 	}
+	if old.Status == Retired {
+		return nil, fmt.Errorf("%s: %w: it is retired", id, ErrTransition)
+	}
 	r := old.clone()
 	if err := f(r); err != nil {
+		return nil, err
+	}
+	if err := r.keepsWithdrawn(old, g.now()); err != nil {
 		return nil, err
 	}
 	return g.commit(ctx, old, r)

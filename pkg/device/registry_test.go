@@ -160,7 +160,13 @@ func TestBadRecordsAreRefused(t *testing.T) {
 		"tag name":          func(r *Record) { r.Tags = map[string]string{"a b": "c"} },
 		"cvss":              func(r *Record) { r.Posture.MaxCVSS = 11 },
 		"status":            func(r *Record) { r.Status = "dead" },
-		"fingerprint":       func(r *Record) { r.Certificates = []Certificate{{Fingerprint: "AB"}} },
+		"serial": func(r *Record) {
+			r.Certificates = []Certificate{{Fingerprint: fingerprint(1), Serial: "1\n2"}}
+		},
+		"one certificate twice": func(r *Record) {
+			r.Certificates = []Certificate{{Fingerprint: fingerprint(1)}, {Fingerprint: fingerprint(1)}}
+		},
+		"fingerprint": func(r *Record) { r.Certificates = []Certificate{{Fingerprint: "AB"}} },
 	} {
 		r := pump("pump-1")
 		f(r)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 )
 
 // ErrTransition is wrapped by the error for a status that can not follow the
@@ -13,8 +14,10 @@ var ErrTransition = errors.New("status can not change")
 
 // next holds which status may follow which (design: pending → active ⇄
 // quarantined; any → revoked, retired). Revoked is final for the device's
-// certificates: the way back is a new enrolment, which makes the record pending
-// or active again with a new certificate. Retired is final.
+// certificates: the way back is a new enrolment, which makes the record active
+// again with a new certificate. Retired is final for the record, which then does
+// not change at all, and its id is not given again: what the audit log says of an
+// id is always of the same device.
 var next = map[Status][]Status{
 	Pending:     {Active, Quarantined, Revoked, Retired},
 	Active:      {Quarantined, Revoked, Retired},
@@ -45,6 +48,21 @@ func (r *Record) move(to Status, reason string, reg *Registry) error {
 			if r.Certificates[i].RevokedAt.IsZero() {
 				r.Certificates[i].RevokedAt = now
 			}
+		}
+	}
+	return nil
+}
+
+// keepsWithdrawn reports whether r has all of old's certificates that were
+// withdrawn and have not ended, still withdrawn: nothing gives one back.
+func (r *Record) keepsWithdrawn(old *Record, now time.Time) error {
+	for _, was := range old.Certificates {
+		if was.RevokedAt.IsZero() {
+			continue
+		}
+		switch c := r.Certificate(was.Fingerprint); {
+		case c == nil && was.NotAfter.After(now), c != nil && !c.RevokedAt.Equal(was.RevokedAt):
+			return fmt.Errorf("%w change of %s: certificate %s was withdrawn and stays so", ErrInvalid, r.ID, was.Serial)
 		}
 	}
 	return nil

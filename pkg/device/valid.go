@@ -92,7 +92,13 @@ func (r *Record) validate() error {
 	if len(r.Certificates) > maxCertificates {
 		return fmt.Errorf("%w certificates: more than %d", ErrInvalid, maxCertificates)
 	}
-	for _, c := range r.Certificates {
+	for i, c := range r.Certificates {
+		if err := validText("certificate serial", c.Serial); err != nil {
+			return err
+		}
+		if r.Certificate(c.Fingerprint) != &r.Certificates[i] {
+			return fmt.Errorf("%w certificates: one is there twice", ErrInvalid)
+		}
 		if len(c.Fingerprint) != 64 || strings.Trim(c.Fingerprint, "0123456789abcdef") != "" {
 			return fmt.Errorf("%w certificate: its fingerprint is not a SHA-256 in lower-case hex", ErrInvalid)
 		}
