@@ -2,10 +2,14 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -235,8 +239,30 @@ func line(e *audit.Entry) string {
 		add("fault", d.Fault)
 		add("decision", d.ID)
 	}
+	if e.Request == nil {
+		details(add, e.Detail)
+	}
 	if e.Error != "" {
 		fmt.Fprintf(&b, " %q", e.Error)
 	}
 	return b.String()
+}
+
+// details adds the plain facts of an event, in order of name.
+func details(add func(name, v string), raw json.RawMessage) {
+	var facts map[string]any
+	if json.Unmarshal(raw, &facts) != nil {
+		return
+	}
+	for _, name := range slices.Sorted(maps.Keys(facts)) {
+		switch v := facts[name].(type) {
+		case string:
+			if strings.ContainsAny(v, " \"\n") {
+				v = strconv.Quote(v)
+			}
+			add(name, v)
+		case float64, bool:
+			add(name, fmt.Sprint(v))
+		}
+	}
 }
