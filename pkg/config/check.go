@@ -12,6 +12,9 @@ import (
 	_ "time/tzdata" // a static binary on a small system has no other source of time zones
 )
 
+// maxRetries bounds further attempts at one request.
+const maxRetries = 10
+
 // check finds what no single value shows to be wrong.
 func (d *decoder) check(f *File) {
 	if f.Version != 1 {
@@ -175,6 +178,12 @@ func (d *decoder) checkBackends(bs []Backend) map[string]bool {
 		d.prefix(at+".health.path", b.Health.Path)
 		if b.Connect <= 0 || b.Timeout <= 0 {
 			d.bad(at, "connect and timeout must be more than nothing", "")
+		}
+		if b.Retries > maxRetries {
+			d.bad(at+".retries", fmt.Sprintf("it must be at most %d", maxRetries), "each retry is more load on a system that is already in trouble")
+		}
+		if h := &b.Health; h.Failures < 1 || h.Timeout <= 0 || h.Cooldown <= 0 {
+			d.bad(at+".health", "failures must be at least 1, timeout and cooldown more than nothing", "")
 		}
 	}
 	return names

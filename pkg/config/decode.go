@@ -195,18 +195,19 @@ func (d *decoder) object(n *yaml.Node, v reflect.Value, path string) {
 			continue
 		}
 		d.at[join(path, name)] = n
-		d.fill(v.Field(fields[name]), f.Tag.Get("default"), join(path, name))
+		d.fill(n, v.Field(fields[name]), f.Tag.Get("default"), join(path, name))
 	}
 }
 
-// fill sets a value that was not written to its default.
-func (d *decoder) fill(v reflect.Value, def, path string) {
+// fill sets a value that was not written to its default. Its place is that of
+// what it is missing from.
+func (d *decoder) fill(n *yaml.Node, v reflect.Value, def, path string) {
 	if v.Kind() == reflect.Struct {
-		d.object(&yaml.Node{Kind: yaml.MappingNode}, v, path)
+		d.object(&yaml.Node{Kind: yaml.MappingNode, Line: n.Line, Column: n.Column}, v, path)
 		return
 	}
 	if def != "" {
-		d.value(&yaml.Node{Kind: yaml.ScalarNode, Value: def, Tag: "!!str"}, v, path)
+		d.value(&yaml.Node{Kind: yaml.ScalarNode, Value: def, Tag: "!!str", Line: n.Line, Column: n.Column}, v, path)
 	}
 }
 
