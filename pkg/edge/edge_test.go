@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -426,21 +427,22 @@ func TestHeldTransactionsAreAskedAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := <-f.echo.sessions
-	allowed, stopped := true, 0
-	release := s.Hold(func() bool { return allowed }, func() { stopped++ })
+	var allowed atomic.Bool
+	var asked, stopped atomic.Int32
+	allowed.Store(true)
+	release := s.Hold(func() bool { asked.Add(1); return allowed.Load() }, func() { stopped.Add(1) })
 	f.srv.Sessions.Recheck()
 	f.reg.update("monitor-1", func(r *device.Record) { r.Location = "icu" })
-	if stopped != 0 {
+	eventually(t, "two questions", func() bool { return asked.Load() == 2 })
+	if stopped.Load() != 0 {
 		t.Error("stopped though allowed")
 	}
-	allowed = false
+	allowed.Store(false)
 	f.reg.update("monitor-1", func(r *device.Record) { r.Location = "ward" })
-	if stopped != 1 {
-		t.Error("not stopped though denied")
-	}
+	eventually(t, "the denied transaction to be stopped", func() bool { return stopped.Load() == 1 })
 	release()
 	f.srv.Sessions.Recheck()
-	if stopped != 1 {
+	if stopped.Load() != 1 {
 		t.Error("stopped after it was released")
 	}
 	if s.Device().Location != "ward" {

@@ -18,6 +18,7 @@ import (
 	"math/big"
 	"net"
 	"net/url"
+	"os"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -34,11 +35,52 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m,
+	code := m.Run()
+	if authority != nil {
+		authority.Close()
+		os.RemoveAll(authorityDir)
+	}
+	err := goleak.Find(
 		// The CA's database library links badger, which links glog.
 		goleak.IgnoreTopFunction("github.com/golang/glog.(*fileSink).flushDaemon"),
 		// certmagic's file locks keep themselves fresh and end some seconds after.
 		goleak.IgnoreAnyFunction("github.com/caddyserver/certmagic.keepLockfileFresh"))
+	if code == 0 && err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// All tests share one CA: decrypting its key is slow on purpose.
+var (
+	authority     *ca.Authority
+	authorityDir  string
+	authorityOnce sync.Once
+)
+
+func sharedCA(t *testing.T) *ca.Authority {
+	t.Helper()
+	authorityOnce.Do(func() {
+		var err error
+		if authorityDir, err = os.MkdirTemp("", "edge-ca-"); err != nil {
+			t.Fatal(err)
+		}
+		dir, pass := filepath.Join(authorityDir, "ca"), []byte("correct horse battery staple")
+		if _, err := ca.Init(context.Background(), ca.InitConfig{Dir: dir, RootKeyPath: filepath.Join(authorityDir, "root.key"),
+			TrustDomain: domain, Organisation: "Test", Passphrase: pass, Clock: time.Now}); err != nil {
+			t.Fatal(err)
+		}
+		authority, err = ca.Open(context.Background(), ca.Config{Dir: dir, TrustDomain: domain, Passphrase: pass,
+			Backdate: time.Hour, Logger: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+	})
+	if authority == nil {
+		t.Fatal("there is no CA")
+	}
+	return authority
 }
 
 const domain = "hospital.example"
@@ -155,19 +197,8 @@ func newFixture(t *testing.T, edit func(*config.Listener)) *fixture {
 	t.Helper()
 	f := &fixture{t: t, reg: &registry{recs: map[string]*device.Record{}}, log: &recorder{}, now: time.Now,
 		echo: echo{sessions: make(chan *protocol.Session, 64)}}
-	dir := t.TempDir()
-	pass := []byte("correct horse battery staple")
-	ctx := context.Background()
-	if _, err := ca.Init(ctx, ca.InitConfig{Dir: filepath.Join(dir, "ca"), RootKeyPath: filepath.Join(dir, "root.key"),
-		TrustDomain: domain, Organisation: "Test", Passphrase: pass, Clock: time.Now}); err != nil {
-		t.Fatal(err)
-	}
-	var err error
-	f.ca, err = ca.Open(ctx, ca.Config{Dir: filepath.Join(dir, "ca"), TrustDomain: domain, Passphrase: pass,
-		Backdate: time.Hour, Logger: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
+	f.ca = sharedCA(t)
+	dir, ctx := t.TempDir(), context.Background()
 	f.srv = New(Config{TrustDomain: domain, Registry: f.reg, Authority: f.ca, Audit: f.log,
 		Adapter: func(config.Listener) (protocol.Adapter, error) { return f.echo, nil },
 		CertDir: filepath.Join(dir, "certmagic"), Clock: func() time.Time { return f.now() },
@@ -184,7 +215,6 @@ func newFixture(t *testing.T, edit func(*config.Listener)) *fixture {
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel()
 		f.srv.Shutdown(ctx)
-		f.ca.Close()
 	})
 	return f
 }

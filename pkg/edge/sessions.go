@@ -26,6 +26,7 @@ type Sessions struct {
 	reg    Registry
 	now    func() time.Time
 	cancel func()
+	wg     sync.WaitGroup // judging held transactions anew
 
 	mu       sync.RWMutex
 	byID     map[string]*entry
@@ -45,9 +46,12 @@ func NewSessions(reg Registry, now func() time.Time) *Sessions {
 	return t
 }
 
-// Close stops following the registry. Sessions still in the table stay as they
-// are.
-func (t *Sessions) Close() { t.cancel() }
+// Close stops following the registry and waits for what it began. Sessions
+// still in the table stay as they are.
+func (t *Sessions) Close() {
+	t.cancel()
+	t.wg.Wait()
+}
 
 // add puts a session in the table, unless its device has limit of them on the
 // listener already. The registry is asked again once the session can be found
@@ -138,8 +142,10 @@ func (t *Sessions) changed(old, rec *device.Record) {
 	es := slices.Clone(t.byDevice[rec.ID])
 	t.mu.RUnlock()
 	for _, e := range es {
-		if t.refresh(e, rec, known) == nil {
-			e.Recheck()
+		if t.refresh(e, rec, known) == nil && e.Holding() {
+			// Judging may have to wait for the audit log; a revocation behind
+			// this change must not wait with it.
+			t.wg.Go(e.Recheck)
 		}
 	}
 }

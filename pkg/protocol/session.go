@@ -143,6 +143,13 @@ func (s *Session) Hold(again func() bool, stop func()) (release func()) {
 	}
 }
 
+// Holding reports whether there are held transactions.
+func (s *Session) Holding() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.held) > 0
+}
+
 // Recheck judges every held transaction anew and stops those that may not go
 // on.
 func (s *Session) Recheck() {
