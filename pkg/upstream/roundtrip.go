@@ -102,15 +102,32 @@ func (b *Backend) judge(req *http.Request, body *requestBody, a *address, at *at
 type attempt struct {
 	asked     atomic.Bool // the request was fit to be sent
 	connected atomic.Bool // a connection was there, so the request may have begun
+	conn      atomic.Pointer[watchedConn]
+	stale     atomic.Bool // the answer was there before the request was sent
 }
 
 func (b *Backend) attempt(req *http.Request, body *requestBody, a *address, at *attempt) (*http.Response, error) {
 	trace := &httptrace.ClientTrace{
 		GetConn: func(string) { at.asked.Store(true) },
-		GotConn: func(httptrace.GotConnInfo) { at.connected.Store(true) },
+		GotConn: func(info httptrace.GotConnInfo) {
+			at.connected.Store(true)
+			if c := watched(info.Conn); c != nil {
+				c.phase.Store(taken)
+				at.conn.Store(c)
+			}
+		},
+		// Called where the connection is read, so nothing more can have arrived
+		// between the answer's first byte and this.
+		GotFirstResponseByte: func() {
+			c := at.conn.Load()
+			at.stale.Store(c != nil && c.phase.Load() != answered)
+		},
 	}
 	if interim := Interim(req.Context()); interim != nil {
 		trace.Got1xxResponse = func(status int, h textproto.MIMEHeader) error {
+			if blank(h) {
+				return errMalformed
+			}
 			interim(status, h)
 			return nil
 		}
@@ -135,8 +152,11 @@ func (b *Backend) attempt(req *http.Request, body *requestBody, a *address, at *
 		out.Header = plainKeys(req.Header)
 	}
 	resp, err := b.transport.RoundTrip(out)
-	if err != nil || sound(resp) {
+	if err != nil || sound(resp) && at.fresh(resp) {
 		return resp, err
+	}
+	if c := at.conn.Load(); c != nil && resp.ProtoMajor == 1 {
+		c.Close() // before another request can have it
 	}
 	resp.Body.Close()
 	return nil, errMalformed
@@ -147,12 +167,22 @@ func (b *Backend) attempt(req *http.Request, body *requestBody, a *address, at *
 // a blank in a field's name, by which a length could hide from us and not from
 // the device (RFC 9112 section 5.1).
 func sound(resp *http.Response) bool {
-	for k := range resp.Header {
+	return !blank(resp.Header) && resp.StatusCode != http.StatusSwitchingProtocols
+}
+
+func blank(fields map[string][]string) bool {
+	for k := range fields {
 		if strings.IndexByte(k, ' ') >= 0 {
-			return false
+			return true
 		}
 	}
-	return resp.StatusCode != http.StatusSwitchingProtocols
+	return false
+}
+
+// fresh reports whether an answer arrived after its request was sent. HTTP/2
+// names the request that it answers.
+func (at *attempt) fresh(resp *http.Response) bool {
+	return resp.ProtoMajor != 1 || !at.stale.Load()
 }
 
 // exact reports whether a URL's path and query are sent as they are: net/url

@@ -150,20 +150,7 @@ func (b *Backend) connect(ctx context.Context, network, addr string) (net.Conn, 
 	if err != nil {
 		return nil, err
 	}
-	return &stallConn{conn, b.cfg.Timeout.D()}, nil
-}
-
-// stallConn limits how long one write may take.
-type stallConn struct {
-	net.Conn
-	limit time.Duration
-}
-
-func (c *stallConn) Write(p []byte) (int, error) {
-	if err := c.SetWriteDeadline(time.Now().Add(c.limit)); err != nil {
-		return 0, err
-	}
-	return c.Conn.Write(p)
+	return &watchedConn{Conn: conn, limit: b.cfg.Timeout.D()}, nil
 }
 
 // dial connects to one address.
