@@ -160,7 +160,7 @@ func TestNodeSpeaksBothVersionsOfHTTP(t *testing.T) {
 
 // TestTheDemoHoldsItsOwn is the README's first command.
 func TestTheDemoHoldsItsOwn(t *testing.T) {
-	out, ok := client(t, "", rig.Binary(t), "demo", "--for", "6s")
+	out, ok := client(t, "", rig.Binary(t), "demo", "--for", "5s")
 	if !ok {
 		t.Fatalf("the demo failed:\n%s", out)
 	}

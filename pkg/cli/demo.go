@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"context"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -18,16 +17,10 @@ func (a *app) demoCommand() *cobra.Command {
 backend) and let its devices work while four attackers try to get in. Needs
 nothing prepared, changes nothing outside, listens on loopback only.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			ctx := cmd.Context()
-			if length > 0 {
-				var cancel context.CancelFunc
-				ctx, cancel = context.WithTimeout(ctx, length)
-				defer cancel()
-			}
-			return demo.Run(ctx, demo.Config{Out: a.out, Color: terminal(a.out), Dir: dir})
+			return demo.Run(cmd.Context(), demo.Config{Out: a.out, Color: terminal(a.out), Dir: dir, For: length})
 		},
 	}
-	c.Flags().DurationVar(&length, "for", 0, "how long, such as 20s (default: until Ctrl-C)")
+	c.Flags().DurationVar(&length, "for", 0, "how long, once it is set up, such as 20s (default: until Ctrl-C)")
 	c.Flags().StringVar(&dir, "keep", "", "an empty directory to keep the hospital in, audit log included")
 	return c
 }

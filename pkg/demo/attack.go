@@ -30,6 +30,17 @@ type attempt struct {
 	heard    string // what the attacker heard instead
 }
 
+// The attackers' names.
+const (
+	noCertificate = "no certificate"
+	foreign       = "foreign certificate"
+	revoked       = "revoked device"
+	compromised   = "compromised monitor"
+)
+
+// attackers are all of them.
+var attackers = [...]string{noCertificate, foreign, revoked, compromised}
+
 // attackEvery is the pause between two attackers' tries.
 const attackEvery = 700 * time.Millisecond
 
@@ -42,17 +53,17 @@ func (h *hospital) attack(ctx context.Context) {
 		return
 	}
 	list := []*attacker{
-		{"no certificate", "connects without one", h.client(), "/fhir/Patient"},
-		{"foreign certificate", "has another CA's certificate with a monitor's name", h.client(forged), "/fhir/Patient"},
-		{"revoked device", revokedID + " comes back with its old certificate", h.client(h.pairs[revokedID]), "/fhir/MedicationRequest/order-1"},
-		{"compromised monitor", monitorID + " starts to read patient records", h.client(h.pairs[monitorID]), "/fhir/Patient"},
+		{noCertificate, "connects without one", h.client(), "/fhir/Patient"},
+		{foreign, "has another CA's certificate with a monitor's name", h.client(forged), "/fhir/Patient"},
+		{revoked, revokedID + " comes back with its old certificate", h.client(h.pairs[revokedID]), "/fhir/MedicationRequest/order-1"},
+		{compromised, monitorID + " starts to read patient records", h.client(h.pairs[monitorID]), "/fhir/Patient"},
 	}
 	reads := []string{"/fhir/Patient", "/fhir/Patient/p1", "/fhir/Patient/p2/$everything", "/fhir/Observation?_include=Observation:subject"}
 	tick := time.NewTicker(attackEvery)
 	defer tick.Stop()
 	for n := 0; ; n++ {
 		a := list[n%len(list)]
-		if a.name == "compromised monitor" {
+		if a.name == compromised {
 			a.path = reads[n/len(list)%len(reads)]
 		}
 		tctx := ctx
@@ -62,12 +73,11 @@ func (h *hospital) attack(ctx context.Context) {
 		if r := try(tctx, a); tctx.Err() == nil {
 			h.screen.attacked(r)
 		}
-		if n < len(list)-1 && ctx.Err() != nil {
-			continue
-		}
 		select {
 		case <-ctx.Done():
-			return
+			if n >= len(list)-1 {
+				return
+			}
 		case <-tick.C:
 		}
 	}

@@ -29,6 +29,8 @@ import (
 type Config struct {
 	Out   io.Writer
 	Color bool
+	// For ends the demo so long after it is set up; 0 leaves that to the context.
+	For time.Duration
 	// Dir keeps the hospital; "" makes a temporary directory and removes it.
 	Dir string
 }
@@ -54,8 +56,8 @@ type hospital struct {
 	ready   time.Duration // from nothing to serving
 }
 
-// Run sets the hospital up, lets it work until ctx ends, and says what
-// happened. It returns an error if anything got through that must not, or did
+// Run sets the hospital up, lets it work until ctx ends or cfg.For is over, and
+// says what happened. It returns an error if anything got through that must not, or did
 // not that must.
 func Run(ctx context.Context, cfg Config) (err error) {
 	dir := cfg.Dir
@@ -72,10 +74,17 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	}
 	h.ready = time.Since(began)
 	h.screen.opened(h)
-	work, stop := context.WithCancel(ctx)
+	// The gateway outlives the day's end, so that whoever is in the middle of
+	// something, or has not had a turn yet, meets it and not a closed door.
+	work, stop := context.WithCancel(context.WithoutCancel(ctx))
 	running := make(chan error, 1)
 	go func() { running <- h.gateway.Run(work) }()
-	h.work(ctx)
+	day, end := ctx, context.CancelFunc(func() {})
+	if cfg.For > 0 {
+		day, end = context.WithTimeout(ctx, cfg.For)
+	}
+	h.work(day)
+	end()
 	// The log is read and verified after the gateway has sealed it.
 	stop()
 	auditDir := h.gateway.AuditDir()

@@ -38,13 +38,17 @@ type simulated struct {
 	rnd    *rand.Rand
 }
 
-// run works until ctx ends. A request that fails is not repeated: the summary
+// run works until ctx ends, and has worked once, however soon that is. A request that fails is not repeated: the summary
 // shows it.
 func (d *simulated) run(ctx context.Context) {
 	tick := time.NewTicker(d.every)
 	defer tick.Stop()
 	for n := 0; ; n++ {
-		if err := d.act(ctx, d, n); err != nil && ctx.Err() == nil {
+		turn := ctx
+		if n == 0 {
+			turn = context.WithoutCancel(ctx)
+		}
+		if err := d.act(turn, d, n); err != nil && turn.Err() == nil {
 			// The gateway's answer was counted where it was given; an error here
 			// is a connection that broke, which the next tick makes anew.
 			d.client.CloseIdleConnections()

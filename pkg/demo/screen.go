@@ -21,7 +21,6 @@ type screen struct {
 	color    bool
 	tally    map[string]*tally
 	attempts map[string]*attempts
-	order    []string // attackers, as they came
 	wrong    []string // what should not have happened
 	took     []time.Duration
 }
@@ -129,7 +128,6 @@ func (s *screen) attacked(r attempt) {
 	if a == nil {
 		a = &attempts{what: r.attacker.what}
 		s.attempts[r.attacker.name] = a
-		s.order = append(s.order, r.attacker.name)
 	}
 	a.n++
 	a.heard = r.heard
@@ -171,8 +169,12 @@ func (s *screen) summary(h *hospital, rep *audit.Report) error {
 	fmt.Fprintf(s.out, "\n%s\n", s.paint(bold, "Who tried"))
 	tw = tabwriter.NewWriter(s.out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(tw, "ATTACKER\tTRIES\tHEARD\tWHAT IT TRIED")
-	for _, name := range s.order {
+	for _, name := range attackers {
 		a := s.attempts[name]
+		if a == nil {
+			s.wrong = append(s.wrong, "an attacker ("+name+") did not try")
+			continue
+		}
 		fmt.Fprintf(tw, "%s\t%d\t%s\t%s\n", name, a.n, a.heard, a.what)
 	}
 	tw.Flush()
