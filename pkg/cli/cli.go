@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -42,6 +43,10 @@ type app struct {
 
 // Main runs a command and returns the exit status.
 func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	// Go's HTTP client quotes bytes of a backend's answers in the standard
+	// logger when they are out of place, and those may be of a patient. Nothing
+	// of ours logs there.
+	log.SetOutput(io.Discard)
 	a := &app{in: stdin, out: stdout, err: stderr}
 	root := a.root()
 	root.SetArgs(args)

@@ -155,7 +155,7 @@ type Backend struct {
 	Timeout     Duration      `yaml:"timeout" default:"60s" doc:"Longest wait for the response head after the request was sent."`
 	MaxIdle     int           `yaml:"max_idle" default:"64" doc:"Idle connections kept per address."`
 	IdleTimeout Duration      `yaml:"idle_timeout" default:"90s" doc:"How long an idle connection is kept."`
-	Retries     int           `yaml:"retries" default:"1" doc:"Further addresses or connections tried for a request that is idempotent, or of which nothing was sent."`
+	Retries     int           `yaml:"retries" default:"1" doc:"Further tries of an idempotent request whose connection broke. Addresses that can not be connected to are each tried in any case."`
 	Health      BackendHealth `yaml:"health" doc:"Active and passive health checks."`
 }
 

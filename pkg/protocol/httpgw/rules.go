@@ -225,7 +225,10 @@ func inbound(h http.Header) http.Header {
 		}
 	}
 	for key, vs := range h {
-		out[key] = vs
+		// net/http lets names that are none pass in trailers.
+		if isToken(key) {
+			out[key] = vs
+		}
 	}
 	for _, key := range [...]string{
 		"Connection", "Proxy-Connection", "Keep-Alive", "Te", "Trailer", "Transfer-Encoding", "Upgrade", "Proxy-Authenticate",
