@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -68,6 +69,7 @@ type Gateway struct {
 	gateways map[string]*httpgw.Gateway // by listener; those being made included
 	retiring sync.WaitGroup
 	stopping chan struct{}
+	draining atomic.Bool
 }
 
 // New makes a gateway of a configuration: it opens the state directory, loads
@@ -110,11 +112,6 @@ func New(ctx context.Context, cfg *config.File, opt Options) (_ *Gateway, err er
 		return nil, err
 	}
 	g.gauges()
-	if cfg.Telemetry.Address != "off" {
-		if g.tele, err = telemetry.Serve(cfg.Telemetry.Address, g.metrics, g.ready); err != nil {
-			return nil, err
-		}
-	}
 	g.service = admin.NewService(admin.Config{
 		State: g.state, Live: live{g}, Clock: g.clock, Logger: g.log,
 		Classes: func() []string { return g.engine.Current().Keys("classes") },
@@ -124,6 +121,12 @@ func New(ctx context.Context, cfg *config.File, opt Options) (_ *Gateway, err er
 	}
 	if err := g.note(ctx, audit.KindSystem, "gateway.started", "", field("version", opt.Version), field("policy", g.engine.Current().Revision())); err != nil {
 		return nil, fmt.Errorf("record the start: %w", err)
+	}
+	// Last, because it says that everything is there.
+	if cfg.Telemetry.Address != "off" {
+		if g.tele, err = telemetry.Serve(cfg.Telemetry.Address, g.metrics, g.ready); err != nil {
+			return nil, err
+		}
 	}
 	return g, nil
 }
@@ -339,6 +342,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	group.Go(func() error { return ended(gctx, g.engine.Watch(gctx)) })
 	group.Go(func() error { g.watchConfig(gctx); return nil })
 	err := group.Wait()
+	g.draining.Store(true)
 	g.log.Info("stopping: sessions are asked to finish", "sessions", g.edge.Sessions.Len(), "within", drainTime)
 	drain, cancel := context.WithTimeout(context.Background(), drainTime)
 	defer cancel()

@@ -75,6 +75,9 @@ func (l live) Describe(st *admin.Status) {
 
 // ready says what keeps the gateway from serving devices as configured.
 func (g *Gateway) ready() error {
+	if g.draining.Load() {
+		return errors.New("the gateway is stopping")
+	}
 	if st := g.state.Audit.Status(); !st.Healthy {
 		return errors.New("the audit log takes no records: " + st.Error)
 	}

@@ -36,7 +36,7 @@ func (g *Gateway) newBackends(cfgs []config.Backend, old backends) (all backends
 			continue
 		}
 		up, err := upstream.New(cfg, upstream.Options{
-			Roots: roots, Logger: g.log.With("backend", cfg.Name), Clock: g.clock,
+			Roots: roots, Logger: g.log, Clock: g.clock,
 			OnChange: func(addr string, healthy bool) { g.metrics.BackendUp(cfg.Name, addr, healthy) },
 		})
 		if err != nil {
