@@ -5,8 +5,10 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strconv"
 
 	"github.com/anteroom-iomt/anteroom/pkg/admin"
+	"github.com/anteroom-iomt/anteroom/pkg/device"
 )
 
 // live is what operators see of a running gateway.
@@ -96,6 +98,24 @@ func (g *Gateway) gauges() {
 			return 1
 		}
 		return 0
+	})
+	g.metrics.Gauges("anteroom_devices", "Registered devices.", "status", func() map[string]float64 {
+		out := map[string]float64{}
+		for _, s := range []device.Status{device.Pending, device.Active, device.Quarantined, device.Revoked, device.Retired} {
+			out[string(s)] = 0
+		}
+		for s, n := range g.state.Devices.Counts() {
+			out[string(s)] = float64(n)
+		}
+		return out
+	})
+	g.metrics.Gauges("anteroom_devices_expiring", "Active devices whose last certificate ends within so many days.", "days", func() map[string]float64 {
+		out := map[string]float64{}
+		for _, days := range []int{7, 30, 90} {
+			f := device.Filter{Status: device.Active, ExpiresBefore: g.clock().AddDate(0, 0, days)}
+			out[strconv.Itoa(days)] = float64(len(g.state.Devices.List(f)))
+		}
+		return out
 	})
 	g.metrics.Gauge("anteroom_certificate_expiry_seconds", "Seconds until the first of the gateway's own certificates ends.", func() float64 {
 		first := 0.0

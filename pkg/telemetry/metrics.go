@@ -120,3 +120,24 @@ func (m *Metrics) BackendGone(backend string) {
 func (m *Metrics) Gauge(name, help string, value func() float64) {
 	m.Registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value))
 }
+
+// Gauges adds a gauge with one label, whose values are asked for when metrics
+// are read. The label's values must be few and known beforehand.
+func (m *Metrics) Gauges(name, help, label string, values func() map[string]float64) {
+	m.Registry.MustRegister(&gauges{prometheus.NewDesc(name, help, []string{label}, nil), values})
+}
+
+type gauges struct {
+	desc   *prometheus.Desc
+	values func() map[string]float64
+}
+
+// Describe implements prometheus.Collector.
+func (g *gauges) Describe(c chan<- *prometheus.Desc) { c <- g.desc }
+
+// Collect implements prometheus.Collector.
+func (g *gauges) Collect(c chan<- prometheus.Metric) {
+	for label, v := range g.values() {
+		c <- prometheus.MustNewConstMetric(g.desc, prometheus.GaugeValue, v, label)
+	}
+}

@@ -86,6 +86,7 @@ func TestMetrics(t *testing.T) {
 	m.BackendUp("gone", "gone:443", true)
 	m.BackendGone("gone")
 	m.Gauge("anteroom_audit_records", "Records.", func() float64 { return 7 })
+	m.Gauges("anteroom_devices", "Devices.", "device_status", func() map[string]float64 { return map[string]float64{"active": 3, "revoked": 1} })
 	s, err := Serve("127.0.0.1:0", m, func() error { return nil })
 	if err != nil {
 		t.Fatal(err)
@@ -105,6 +106,8 @@ func TestMetrics(t *testing.T) {
 		`anteroom_backend_up{address="ehr:443",backend="ehr"} 1`,
 		`anteroom_backend_up{address="pacs:443",backend="pacs"} 0`,
 		`anteroom_audit_records 7`,
+		`anteroom_devices{device_status="active"} 3`,
+		`anteroom_devices{device_status="revoked"} 1`,
 	} {
 		if !strings.Contains(body, want+"\n") {
 			t.Errorf("missing: %s", want)
@@ -113,7 +116,7 @@ func TestMetrics(t *testing.T) {
 	if strings.Contains(body, "aaaa") || strings.Contains(body, "gone") {
 		t.Error("what is no more is still told")
 	}
-	bounded := map[string]bool{"listener": true, "route": true, "protocol": true, "result": true, "status": true, "revision": true,
+	bounded := map[string]bool{"listener": true, "route": true, "protocol": true, "result": true, "status": true, "device_status": true, "revision": true,
 		"backend": true, "address": true, "le": true, "version": true, "quantile": true}
 	for _, l := range regexp.MustCompile(`[{,](\w+)="`).FindAllStringSubmatch(body, -1) {
 		if !bounded[l[1]] {
