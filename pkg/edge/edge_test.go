@@ -154,6 +154,11 @@ func TestAResumedSessionIsCheckedLikeAFullOne(t *testing.T) {
 			if line != "monitor-1 hello" {
 				t.Fatalf("the resumed session is %q", line)
 			}
+			// Traefik issue 7644: backends were not told of the certificate.
+			<-f.echo.sessions
+			if s := <-f.echo.sessions; !s.TLS.Resumed || s.Certificate == nil || len(s.Fingerprint) != 64 {
+				t.Errorf("the resumed session has no certificate: %+v", s.TLS)
+			}
 			f.reg.update("monitor-1", func(r *device.Record) { r.Status = device.Revoked })
 			if _, line, err := f.hello(c); err == nil {
 				t.Fatalf("a revoked device resumed: %q", line)
@@ -469,5 +474,20 @@ func TestTheAlertArrivesThoughTheDeviceHasSpokenAlready(t *testing.T) {
 			t.Fatalf("try %d: the device heard %v", i, err)
 		}
 		conn.Close()
+	}
+}
+
+// TestNoNameOpensTheDoor is the flaw of proxies that choose whether to ask for a
+// certificate by server name (Traefik GHSA-5r4w-85f3-pw66, GHSA-9cr8-q42q-g8m7).
+func TestNoNameOpensTheDoor(t *testing.T) {
+	f := newFixture(t, nil)
+	for _, name := range []string{"localhost", "LOCALHOST", "localhost.", "other.example", "*.example", "", "127.0.0.1", "a.localhost"} {
+		for _, protos := range [][]string{nil, {"echo"}, {"h2"}, {"http/1.1"}, {"acme-tls/1"}, {"h3"}} {
+			c := f.client()
+			c.ServerName, c.InsecureSkipVerify, c.NextProtos = name, true, protos
+			if _, line, err := f.hello(c); err == nil {
+				t.Errorf("%q with %v was served without a certificate: %q", name, protos, line)
+			}
+		}
 	}
 }

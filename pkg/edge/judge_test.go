@@ -1,0 +1,131 @@
+package edge
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/anteroom-iomt/anteroom/pkg/audit"
+	"github.com/anteroom-iomt/anteroom/pkg/device"
+	"github.com/anteroom-iomt/anteroom/pkg/policy"
+	"github.com/anteroom-iomt/anteroom/pkg/protocol"
+)
+
+// current is a policy set that stays.
+type current struct{ set *policy.Set }
+
+func (c current) Current() *policy.Set { return c.set }
+
+// bench is a judge with the shipped policies and a session of a monitor.
+type bench struct {
+	judge *Judge
+	log   *recorder
+	s     *protocol.Session
+	route *protocol.Route
+}
+
+func newBench(t *testing.T) *bench {
+	t.Helper()
+	set, err := policy.Load(t.Context(), "../../policies", policy.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &bench{log: &recorder{}, route: &protocol.Route{Name: "ehr", Environment: "production", Class: protocol.Clinical}}
+	b.judge = NewJudge(JudgeConfig{Policy: current{set}, Audit: b.log, Clock: time.Now})
+	later := time.Now().Add(time.Hour)
+	b.s = protocol.NewSession(context.Background(), &device.Record{ID: "monitor-1", Class: "patient-monitor", Status: device.Active,
+		Certificates: []device.Certificate{{Fingerprint: "f", NotAfter: later}}})
+	b.s.Certificate, b.s.Fingerprint = &x509.Certificate{NotAfter: later}, "f"
+	return b
+}
+
+// metadata is a transaction every class may do.
+func metadata() *protocol.Transaction {
+	return &protocol.Transaction{Protocol: "fhir", Action: "capabilities", Resource: "system", Facts: []protocol.Field{
+		{Name: "http", Value: protocol.Object(protocol.Field{Name: "method", Value: protocol.String("GET")})},
+		{Name: "fhir", Value: protocol.Object(
+			protocol.Field{Name: "interaction", Value: protocol.String("capabilities")}, protocol.Field{Name: "type", Value: protocol.String("")},
+			protocol.Field{Name: "level", Value: protocol.String("system")}, protocol.Field{Name: "entry", Value: protocol.Bool(false)},
+			protocol.Field{Name: "operation", Value: protocol.String("")},
+			protocol.Field{Name: "params", Value: protocol.List()}, protocol.Field{Name: "modifiers", Value: protocol.List()},
+			protocol.Field{Name: "includes", Value: protocol.List()}, protocol.Field{Name: "chains", Value: protocol.List()},
+			protocol.Field{Name: "result_params", Value: protocol.List()}, protocol.Field{Name: "unknown_params", Value: protocol.List()})}}}
+}
+
+// TestNothingIsAllowedThatIsNotRecorded is invariant 1: an allowed transaction
+// names its policy revision in a record, and without the record it is not
+// allowed.
+func TestNothingIsAllowedThatIsNotRecorded(t *testing.T) {
+	b := newBench(t)
+	v := b.judge.Judge(t.Context(), b.s, b.route, metadata())
+	recs := b.log.events("transaction.decided")
+	if !v.Allow || len(recs) != 1 {
+		t.Fatalf("%+v with %d records", v, len(recs))
+	}
+	if d := recs[0].Decision; d.ID != v.ID || !d.Allow || d.Revision == "" || len(d.Reasons) == 0 || recs[0].Device != "monitor-1" {
+		t.Errorf("recorded %+v", d)
+	}
+	b.log.err = audit.ErrUnavailable
+	if v := b.judge.Judge(t.Context(), b.s, b.route, metadata()); v.Allow || v.Cause != protocol.CauseFault {
+		t.Errorf("allowed without a record: %+v", v)
+	}
+}
+
+// TestEveryTransactionAsksTheRegistry is invariant 3 between the handshake and
+// the session's end: no transaction is allowed under a record that no longer
+// permits a session.
+func TestEveryTransactionAsksTheRegistry(t *testing.T) {
+	for name, change := range map[string]func(*device.Record){
+		"quarantined":           func(r *device.Record) { r.Status = device.Quarantined },
+		"revoked":               func(r *device.Record) { r.Status = device.Revoked },
+		"certificate withdrawn": func(r *device.Record) { r.Certificates[0].RevokedAt = time.Now() },
+		"certificate unknown":   func(r *device.Record) { r.Certificates = nil },
+	} {
+		b := newBench(t)
+		rec := *b.s.Device()
+		rec.Certificates = append([]device.Certificate(nil), rec.Certificates...)
+		change(&rec)
+		b.s.SetDevice(&rec)
+		v := b.judge.Judge(t.Context(), b.s, b.route, metadata())
+		if v.Allow || v.Cause != protocol.CauseDevice || b.s.Context().Err() == nil {
+			t.Errorf("%s: %+v, session %v", name, v, context.Cause(b.s.Context()))
+		}
+		if len(b.log.events("transaction.decided")) != 1 {
+			t.Errorf("%s: not recorded", name)
+		}
+	}
+	b := newBench(t)
+	b.s.Certificate.NotAfter = time.Now().Add(-time.Second)
+	if v := b.judge.Judge(t.Context(), b.s, b.route, metadata()); v.Allow {
+		t.Error("allowed with a certificate that has ended")
+	}
+	b = newBench(t)
+	b.s.End(errors.New("over"))
+	if v := b.judge.Judge(t.Context(), b.s, b.route, metadata()); v.Allow {
+		t.Error("allowed in a session that has ended")
+	}
+}
+
+// TestAFactThatWasLeftOutIsNotMissed: an adapter leaves out what no rule reads;
+// if the set has changed to one that reads it, the question is not answered.
+func TestAFactThatWasLeftOutIsNotMissed(t *testing.T) {
+	b := newBench(t)
+	tx := metadata()
+	tx.Omitted = [][]string{{"device", "class"}}
+	if v := b.judge.Judge(t.Context(), b.s, b.route, tx); v.Allow || v.Cause != protocol.CauseFault {
+		t.Errorf("decided without what the set reads: %+v", v)
+	}
+}
+
+func TestDecisionIDsAreUnique(t *testing.T) {
+	b, seen := newBench(t), map[string]bool{}
+	for range 1000 {
+		id := b.judge.newID()
+		if seen[id] || len(id) != 26 {
+			t.Fatalf("id %q", id)
+		}
+		seen[id] = true
+	}
+}
