@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
@@ -10,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -19,24 +21,91 @@ import (
 )
 
 // TestTheListenersCertificateComesFromAnACMECA has the gateway obtain its own
-// certificate from Let's Encrypt's test server, which checks the name on the
-// very listener the devices use (tls-alpn-01, RFC 8737). Devices still need
-// theirs.
+// certificate from Let's Encrypt's test server, which checks the name either on
+// the very listener the devices use (tls-alpn-01, RFC 8737) or on an address of
+// its own (http-01, RFC 8555 section 8.3). Devices still need theirs.
 func TestTheListenersCertificateComesFromAnACMECA(t *testing.T) {
 	peers.Need(t, "pebble")
-	h := rig.New(t)
-	_, port, err := net.SplitHostPort(h.Addr)
-	if err != nil {
-		t.Fatal(err)
+	for _, challenge := range []string{"tls-alpn-01", "http-01"} {
+		t.Run(challenge, func(t *testing.T) {
+			h := rig.New(t)
+			_, listener, err := net.SplitHostPort(h.Addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			web := peers.FreePort(t)
+			// Pebble looks for the challenge it is not meant to use where nobody is.
+			tlsPort, httpPort, extra := listener, strconv.Itoa(peers.FreePort(t)), ""
+			if challenge == "http-01" {
+				tlsPort, httpPort, extra = httpPort, strconv.Itoa(web), fmt.Sprintf(`, http_address: "127.0.0.1:%d"`, web)
+			}
+			ca := startPebble(t, httpPort, tlsPort)
+			h.Write("anteroom.yaml", strings.Replace(h.Head(), "hosts: [localhost, 127.0.0.1]}", fmt.Sprintf(
+				"hosts: [localhost], certificate: {source: acme, directory: %q, email: it@hospital.example, ca_file: %q%s}}", ca.directory, ca.file, extra), 1))
+			h.Start()
+			d := h.Enroll("monitor-1", "patient-monitor")
+			c := &tls.Config{RootCAs: ca.issued, ServerName: "localhost", Certificates: []tls.Certificate{d.Pair}}
+			serial := ""
+			served := func() bool {
+				conn, err := tls.Dial("tcp", h.Addr, c)
+				if err != nil {
+					return false
+				}
+				defer conn.Close()
+				leaf := conn.ConnectionState().PeerCertificates[0]
+				serial = leaf.SerialNumber.String()
+				return strings.Contains(leaf.Issuer.CommonName, "Pebble")
+			}
+			rig.Eventually(t, "a certificate of the ACME CA", served)
+			// The challenge's door leads nowhere: without a certificate nobody is
+			// served, whatever protocol is offered.
+			for _, protos := range [][]string{nil, {"acme-tls/1"}, {"acme-tls/1", "http/1.1"}} {
+				conn, err := tls.Dial("tcp", h.Addr, &tls.Config{RootCAs: ca.issued, ServerName: "localhost", NextProtos: protos})
+				if err != nil {
+					continue
+				}
+				fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+				if b, err := io.ReadAll(conn); err == nil || len(b) > 0 {
+					t.Errorf("%v without a certificate: %q, %v", protos, b, err)
+				}
+				conn.Close()
+			}
+			// A restart does not ask the CA again, which need not even be there.
+			first := serial
+			if err := h.Stop(); err != nil {
+				t.Error(err)
+			}
+			ca.Stop()
+			h.Start()
+			rig.Eventually(t, "the stored certificate", served)
+			if serial != first {
+				t.Errorf("serial %s after the restart, %s before", serial, first)
+			}
+		})
 	}
+}
+
+// A pebble is an ACME CA for tests.
+type pebble struct {
+	*peers.Process
+	directory string         // its URL
+	file      string         // PEM of what its own certificate is checked against
+	issued    *x509.CertPool // what the certificates it issues are checked against
+}
+
+// startPebble starts an ACME CA that looks for challenges on the given ports of
+// whatever a name resolves to.
+func startPebble(t *testing.T, httpPort, tlsPort string) *pebble {
+	t.Helper()
 	dir, pki := t.TempDir(), peers.NewPKI(t)
 	listen, manage := peers.FreePort(t), peers.FreePort(t)
 	conf := fmt.Sprintf(`{"pebble":{"listenAddress":"127.0.0.1:%d","managementListenAddress":"127.0.0.1:%d","certificate":%q,"privateKey":%q,
-		"httpPort":%d,"tlsPort":%s,"ocspResponderURL":"","externalAccountBindingRequired":false}}`, listen, manage, pki.CertFile, pki.KeyFile, peers.FreePort(t), port)
+		"httpPort":%s,"tlsPort":%s,"ocspResponderURL":"","externalAccountBindingRequired":false}}`, listen, manage, pki.CertFile, pki.KeyFile, httpPort, tlsPort)
 	if err := os.WriteFile(filepath.Join(dir, "pebble.json"), []byte(conf), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	p := peers.Start(t, dir, []string{"PEBBLE_VA_NOSLEEP=1", "PEBBLE_WFE_NONCEREJECT=0"}, "pebble", "-config", "pebble.json")
+	p := &pebble{directory: fmt.Sprintf("https://localhost:%d/dir", listen), file: pki.CAFile, issued: x509.NewCertPool()}
+	p.Process = peers.Start(t, dir, []string{"PEBBLE_VA_NOSLEEP=1", "PEBBLE_WFE_NONCEREJECT=0"}, "pebble", "-config", "pebble.json")
 	tr := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pki.Roots}}
 	defer tr.CloseIdleConnections()
 	client := &http.Client{Transport: tr}
@@ -50,36 +119,10 @@ func TestTheListenersCertificateComesFromAnACMECA(t *testing.T) {
 		root, err = io.ReadAll(resp.Body)
 		return err == nil && resp.StatusCode == http.StatusOK
 	})
-	h.Write("anteroom.yaml", strings.Replace(h.Head(), "hosts: [localhost, 127.0.0.1]}", fmt.Sprintf(
-		"hosts: [localhost], certificate: {source: acme, directory: \"https://localhost:%d/dir\", email: it@hospital.example, ca_file: %q}}", listen, pki.CAFile), 1))
-	h.Start()
-	d := h.Enroll("monitor-1", "patient-monitor")
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(root) {
+	if !p.issued.AppendCertsFromPEM(root) {
 		t.Fatalf("no root: %s", root)
 	}
-	c := &tls.Config{RootCAs: pool, ServerName: "localhost", Certificates: []tls.Certificate{d.Pair}}
-	rig.Eventually(t, "a certificate of the ACME CA", func() bool {
-		conn, err := tls.Dial("tcp", h.Addr, c)
-		if err != nil {
-			return false
-		}
-		defer conn.Close()
-		return strings.Contains(conn.ConnectionState().PeerCertificates[0].Issuer.CommonName, "Pebble")
-	})
-	// The challenge's door leads nowhere: without a certificate nobody is served,
-	// whatever protocol is offered.
-	for _, protos := range [][]string{nil, {"acme-tls/1"}, {"acme-tls/1", "http/1.1"}} {
-		conn, err := tls.Dial("tcp", h.Addr, &tls.Config{RootCAs: pool, ServerName: "localhost", NextProtos: protos})
-		if err != nil {
-			continue
-		}
-		fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
-		if b, err := io.ReadAll(conn); err == nil || len(b) > 0 {
-			t.Errorf("%v without a certificate: %q, %v", protos, b, err)
-		}
-		conn.Close()
-	}
+	return p
 }
 
 // TestALoadBalancersWordForTheAddressIsTaken puts HAProxy in front, which hands
@@ -119,12 +162,18 @@ backend gateway
 		}
 		return err == nil
 	})
-	// The device comes from another loopback address than the load balancer.
-	tr := &http.Transport{TLSClientConfig: h.TLS(d), DialContext: (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 42)}}).DialContext}
-	defer tr.CloseIdleConnections()
-	status, body := rig.Do(t, &http.Client{Transport: tr}, "GET", fmt.Sprintf("https://127.0.0.1:%d/fhir/metadata", front), "", "")
-	if status != http.StatusMisdirectedRequest && status != http.StatusOK {
+	// The device comes from another loopback address than the load balancer, to
+	// the name that it knows the gateway by.
+	c := h.Client(d)
+	c.Transport.(*http.Transport).DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
+		from := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 42)}}
+		return from.DialContext(ctx, network, fmt.Sprintf("127.0.0.1:%d", front))
+	}
+	if status, body := rig.Do(t, c, "GET", h.URL("/fhir/metadata"), "", ""); status != http.StatusOK {
 		t.Fatalf("through the load balancer: %d %s", status, body)
+	}
+	if a := server.Arrivals(); len(a) != 1 || a[0].Headers["x-forwarded-for"] != "127.0.0.42" {
+		t.Errorf("the server was told otherwise: %+v", a)
 	}
 	if _, err := h.Client(d).Get(h.URL("/fhir/metadata")); err == nil {
 		t.Error("a connection without a PROXY header was served from the load balancer's address")
