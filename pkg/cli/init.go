@@ -153,6 +153,9 @@ func (a *app) init(ctx context.Context, s *setup) (err error) {
 			return fmt.Errorf("init: %w", err)
 		}
 	}
+	if err := syncDir(s.dir); err != nil {
+		return fmt.Errorf("init: everything was made, but may not survive a power failure: %w", err)
+	}
 	return a.print(map[string]any{"dir": s.dir, "trust_domain": s.trustDomain, "config": filepath.Join(s.dir, "anteroom.yaml"),
 		"passphrase_generated": generated}, func(w io.Writer) { s.report(w, generated) })
 }
@@ -302,6 +305,15 @@ func certificates(data []byte) (out []*x509.Certificate, err error) {
 		out = append(out, c)
 	}
 	return out, nil
+}
+
+// syncDir brings a directory's entries to stable storage.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }
 
 // writeNew writes a file that is not there, durably.
