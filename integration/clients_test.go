@@ -64,6 +64,19 @@ func TestCurlSpeaksBothVersionsOfHTTP(t *testing.T) {
 	}
 }
 
+// foreignDevice makes a certificate with an enrolled device's identity, from an
+// authority that is not ours, and returns openssl's arguments for it.
+func foreignDevice(t *testing.T, id string) []string {
+	t.Helper()
+	dir := t.TempDir()
+	cert, key := filepath.Join(dir, "foreign.crt"), filepath.Join(dir, "foreign.key")
+	if out, ok := client(t, "", "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", key, "-out", cert,
+		"-days", "1", "-subj", "/CN="+id, "-addext", "subjectAltName=URI:spiffe://"+rig.TrustDomain+"/device/"+id, "-addext", "extendedKeyUsage=clientAuth"); !ok {
+		t.Fatalf("no certificate: %s", out)
+	}
+	return []string{"-cert", cert, "-key", key}
+}
+
 // TestOpenSSLHearsWhyItIsRefused uses the client everybody debugs TLS with.
 func TestOpenSSLHearsWhyItIsRefused(t *testing.T) {
 	peers.Need(t, "openssl", "fhir-server")
@@ -81,8 +94,20 @@ func TestOpenSSLHearsWhyItIsRefused(t *testing.T) {
 			t.Errorf("%s: %s", version, out)
 		}
 	}
-	if out := openssl("-tls1_3"); !strings.Contains(out, "alert certificate required") {
-		t.Errorf("without a certificate: %s", out)
+	// RFC 8446 section 4.4.2.4, RFC 5246 section 7.4.6.
+	foreign := foreignDevice(t, d.ID)
+	for _, tt := range []struct {
+		name, alert string
+		args        []string
+	}{
+		{"TLS 1.3, no certificate", "alert certificate required", []string{"-tls1_3"}},
+		{"TLS 1.2, no certificate", "alert handshake failure", []string{"-tls1_2"}},
+		{"TLS 1.3, another CA's certificate", "alert unknown ca", append(foreign, "-tls1_3")},
+		{"TLS 1.2, another CA's certificate", "alert unknown ca", append(foreign, "-tls1_2")},
+	} {
+		if out := openssl(tt.args...); !strings.Contains(out, tt.alert) || strings.Contains(out, "HTTP/1.1") {
+			t.Errorf("%s: no %q: %s", tt.name, tt.alert, out)
+		}
 	}
 	for _, version := range []string{"-tls1_1", "-tls1"} {
 		if out := openssl(append(cert, version, "-cipher", "ALL:@SECLEVEL=0")...); strings.Contains(out, "HTTP/1.1 200") {
