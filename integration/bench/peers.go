@@ -82,6 +82,10 @@ func (c *caddy) prepare(ctx context.Context, r *rig) (string, error) {
 		return "", err
 	}
 	v, _, _ = strings.Cut(v, " ")
+	if v == "unknown" {
+		// A binary that was built outside its own tree may not know.
+		v = caddyVersion
+	}
 	return "Caddy " + v, nil
 }
 

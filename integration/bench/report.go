@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -190,18 +191,27 @@ func cell(s string) string {
 	return strings.NewReplacer("|", `\|`, "\n", " ").Replace(s)
 }
 
+// quiet is the load average up to which a machine counts as having nothing else
+// to do: what remains of a build that just ended.
+const quiet = 1.5
+
 // describeMachine returns the facts a reader needs to judge the figures.
 func describeMachine(ctx context.Context) []string {
 	facts := []string{fmt.Sprintf("%d CPUs, %s", runtime.NumCPU(), procField("/proc/cpuinfo", "model name"))}
 	if m := procField("/proc/meminfo", "MemTotal"); m != "" {
 		facts = append(facts, "memory "+m)
 	}
-	if out, err := exec.CommandContext(ctx, "uname", "-sr").Output(); err == nil {
-		facts = append(facts, strings.TrimSpace(string(out)))
+	if out, err := exec.CommandContext(ctx, "uname", "-r").Output(); err == nil {
+		v, _, _ := strings.Cut(strings.TrimSpace(string(out)), "-") // less the builder's own suffix
+		facts = append(facts, "Linux "+v)
 	}
 	if b, err := os.ReadFile("/proc/loadavg"); err == nil {
 		f := strings.Fields(string(b))
-		facts = append(facts, "load average before the run "+f[0])
+		fact := "load average before the run " + f[0]
+		if l, err := strconv.ParseFloat(f[0], 64); err == nil && l > quiet {
+			fact += ": **the machine was busy with other things, so figures vary more than they should**"
+		}
+		facts = append(facts, fact)
 	}
 	return append(facts, runtime.Version())
 }

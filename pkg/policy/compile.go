@@ -3,6 +3,7 @@ package policy
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"io/fs"
 	"path"
 	"slices"
@@ -255,7 +256,7 @@ func readSchemas(files []file, ps *problems) *ast.SchemaSet {
 }
 
 func jsonErrorLine(body []byte, err error) int {
-	if se, ok := err.(*json.SyntaxError); ok {
+	if se, ok := errors.AsType[*json.SyntaxError](err); ok {
 		return 1 + strings.Count(string(body[:min(se.Offset, int64(len(body)))]), "\n")
 	}
 	return 0
