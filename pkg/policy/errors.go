@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/open-policy-agent/opa/v1/ast"
+
+	"github.com/anteroom-iomt/anteroom/pkg/config"
 )
 
 // A Problem is one thing wrong with a policy set.
@@ -123,7 +125,7 @@ func describe(e *ast.Error) string {
 			return msg
 		}
 		parent := d.Ref[:d.Pos].String()
-		if near := nearest(string(bad), names); near != "" {
+		if near := config.Nearest(string(bad), names); near != "" {
 			return fmt.Sprintf("%s: %s has no field %q, did you mean %q?", msg, parent, string(bad), near)
 		}
 		sort.Strings(names)
@@ -140,41 +142,4 @@ func describe(e *ast.Error) string {
 		}
 		return msg
 	}
-}
-
-// nearest returns the name that s most likely was meant to be, or "".
-func nearest(s string, names []string) string {
-	best, bestDist := "", len(s)/2+1
-	for _, n := range names {
-		if d := editDistance(s, n); d < bestDist || d == bestDist && best != "" && n < best {
-			best, bestDist = n, d
-		}
-	}
-	return best
-}
-
-// editDistance counts the letters to insert, drop, replace or swap with their
-// neighbour to turn a into b.
-func editDistance(a, b string) int {
-	before := make([]int, len(b)+1)
-	prev := make([]int, len(b)+1)
-	cur := make([]int, len(b)+1)
-	for j := range prev {
-		prev[j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		cur[0] = i
-		for j := 1; j <= len(b); j++ {
-			cost := 1
-			if a[i-1] == b[j-1] {
-				cost = 0
-			}
-			cur[j] = min(prev[j]+1, cur[j-1]+1, prev[j-1]+cost)
-			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
-				cur[j] = min(cur[j], before[j-2]+1)
-			}
-		}
-		before, prev, cur = prev, cur, before
-	}
-	return prev[len(b)]
 }
