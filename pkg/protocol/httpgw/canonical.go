@@ -8,7 +8,7 @@ import (
 	"unicode/utf8"
 )
 
-// maxTarget bounds a request target, in bytes (RFC 9112 section 3 recommends
+// maxTarget bounds a request target, as received and as forwarded, in bytes (RFC 9112 section 3 recommends
 // supporting at least 8000).
 const maxTarget = 8 << 10
 
@@ -73,6 +73,11 @@ func canonical(target string) (Target, *fault) {
 		if t.Query, f = parseQuery(query); f != nil {
 			return Target{}, f
 		}
+	}
+	// Escapes that are missing are added: what is forwarded keeps to the limit
+	// too.
+	if len(target) > maxTarget/3 && len(t.String()) > maxTarget {
+		return Target{}, &fault{http.StatusRequestURITooLong, "the request target is too long once it is percent-encoded", true}
 	}
 	return t, nil
 }

@@ -166,6 +166,8 @@ func FuzzCanonical(f *testing.F) {
 			f.Add(target)
 		}
 	}
+	f.Add("/" + strings.Repeat("[", maxTarget-1)) // three times as long as it is forwarded
+	f.Add("/?a=" + strings.Repeat("+", maxTarget/2))
 	f.Fuzz(func(t *testing.T, target string) {
 		one, err := Canonical(target)
 		if err != nil {
