@@ -190,6 +190,8 @@ type PolicyStatus struct {
 	Loaded   time.Time `json:"loaded,omitzero"`
 	// Refused is why what the directory holds now is not in force.
 	Refused string `json:"refused,omitempty"`
+	// Observing names the routes that forward what the policy denies.
+	Observing []string `json:"observing,omitempty"`
 }
 
 // DeviceExpiry is when a device's last certificate ends.

@@ -48,6 +48,7 @@ type Entry struct {
 type EntryDecision struct {
 	ID          string          `json:"id"`
 	Allow       bool            `json:"allow"`
+	WouldDeny   bool            `json:"would_deny"`
 	Cause       string          `json:"cause"`
 	Reasons     []string        `json:"reasons"`
 	Denials     []string        `json:"denials"`

@@ -82,9 +82,12 @@ type Record struct {
 
 // A Decision is what was decided about a transaction.
 type Decision struct {
-	ID          string
-	Allow       bool
-	Cause       string         // why it was not allowed, in one word
+	ID    string
+	Allow bool
+	// WouldDeny: it was allowed because its route only observes; Cause, Denials
+	// and Fault say why it would have been denied.
+	WouldDeny   bool
+	Cause       string         // why it was not allowed, or would not have been, in one word
 	Reasons     []string       // of the policy set, to allow
 	Denials     []string       // of the policy set, to deny
 	Obligations protocol.Value // what must also be done; null if nothing

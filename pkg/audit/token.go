@@ -77,6 +77,7 @@ const (
 	nDetail
 	nError
 	nOmitted
+	nWouldDeny
 )
 
 // names are written as they stand here; docs/audit.md lists them.
@@ -89,7 +90,7 @@ var names = [...]string{
 	nTLS: "tls", nVersion: "version", nCipher: "cipher", nGroup: "group", nSNI: "sni", nALPN: "alpn", nResumed: "resumed",
 	nRoute: "route", nBackend: "backend", nEnvironment: "environment", nOperator: "operator",
 	nRequest: "request", nProtocol: "protocol", nAction: "action", nResource: "resource", nBytes: "bytes", nOf: "of", nPart: "part",
-	nDetail: "detail", nError: "error", nOmitted: "omitted",
+	nDetail: "detail", nError: "error", nOmitted: "omitted", nWouldDeny: "would_deny",
 }
 
 // appendRecord appends r's tokens. Without facts it leaves out what only an
@@ -159,6 +160,9 @@ func appendDecision(b []byte, d *Decision) []byte {
 	b = append(b, byte(opKey), byte(nDecision), byte(opOpen))
 	b = appendField(b, nID, d.ID)
 	b = appendBool(append(b, byte(opKey), byte(nAllow)), d.Allow)
+	if d.WouldDeny {
+		b = append(b, byte(opKey), byte(nWouldDeny), byte(opTrue))
+	}
 	b = appendField(b, nCause, d.Cause)
 	b = appendStrings(b, nReasons, d.Reasons)
 	b = appendStrings(b, nDenials, d.Denials)

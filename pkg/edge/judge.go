@@ -39,6 +39,9 @@ type Judged struct {
 	Verdict     protocol.Verdict
 	Decision    *policy.Decision // nil if it was refused without a question
 	Code, Why   string           // of a refusal without a question
+	// WouldDeny: the policy denied it, and it is allowed because its route only
+	// observes.
+	WouldDeny bool
 }
 
 // A Judge decides and records transactions; it is the one place through which
@@ -95,8 +98,14 @@ func (j *Judge) Judge(ctx context.Context, s *protocol.Session, r *protocol.Rout
 			break
 		}
 	}
+	cause := v.Cause
+	observed := cause == protocol.CausePolicy && observing(s, r)
+	if observed {
+		v.Cause = protocol.CauseNone
+	}
 	v.Allow = v.Cause == protocol.CauseNone
 	rec := j.record(s, r, tx, &v)
+	rec.Decision.WouldDeny, rec.Decision.Cause = observed, causeNames[cause]
 	rec.Decision.Reasons, rec.Decision.Denials = d.Reasons, d.Denials
 	rec.Decision.Revision, rec.Decision.Fault, rec.Decision.Elapsed = d.Revision, d.Fault, d.Elapsed
 	if err := j.cfg.Audit.Append(ctx, rec); err != nil {
@@ -104,9 +113,16 @@ func (j *Judge) Judge(ctx context.Context, s *protocol.Session, r *protocol.Rout
 		d.Fault = faultRecord
 	}
 	if j.cfg.Judged != nil {
-		j.cfg.Judged(Judged{Session: s, Route: r, Transaction: tx, Verdict: v, Decision: &d})
+		j.cfg.Judged(Judged{Session: s, Route: r, Transaction: tx, Verdict: v, Decision: &d, WouldDeny: observed && v.Allow})
 	}
 	return v
+}
+
+// observing reports whether what the policy denies is allowed here. Only an
+// active device is let through undecided; one that is quarantined has no claim
+// to a roll-out's patience.
+func observing(s *protocol.Session, r *protocol.Route) bool {
+	return r != nil && r.Observe && s.Device().Status == device.Active
 }
 
 // decide asks everything that can say no and sets v's cause.

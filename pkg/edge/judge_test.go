@@ -129,3 +129,60 @@ func TestDecisionIDsAreUnique(t *testing.T) {
 		seen[id] = true
 	}
 }
+
+// TestAnObservingRouteAllowsAndRecordsWhatItWouldDeny: the first roll-out of a
+// policy refuses nothing and hides nothing.
+func TestAnObservingRouteAllowsAndRecordsWhatItWouldDeny(t *testing.T) {
+	b := newBench(t)
+	b.route.Observe = true
+	var judged []Judged
+	b.judge.cfg.Judged = func(j Judged) { judged = append(judged, j) }
+
+	foreign := metadata()
+	foreign.Protocol = "http"
+	v := b.judge.Judge(t.Context(), b.s, b.route, foreign)
+	recs := b.log.events("transaction.decided")
+	if !v.Allow || v.Cause != protocol.CauseNone || len(recs) != 1 {
+		t.Fatalf("%+v with %d records", v, len(recs))
+	}
+	if d := recs[0].Decision; !d.Allow || !d.WouldDeny || d.Cause != "policy" || len(d.Denials) == 0 || d.Revision == "" {
+		t.Errorf("recorded %+v", d)
+	}
+	if !judged[0].WouldDeny {
+		t.Error("nobody who watches sees that it would have been denied")
+	}
+
+	if v := b.judge.Judge(t.Context(), b.s, b.route, metadata()); !v.Allow {
+		t.Errorf("%+v", v)
+	}
+	if d := b.log.events("transaction.decided")[1].Decision; d.WouldDeny || judged[1].WouldDeny {
+		t.Errorf("what is allowed anyway is marked: %+v", d)
+	}
+
+	b.log.err = audit.ErrUnavailable
+	if v := b.judge.Judge(t.Context(), b.s, b.route, foreign); v.Allow {
+		t.Error("observed without a record")
+	}
+}
+
+// TestAnObservingRouteLetsNoWithdrawnDeviceThrough: observing is about the
+// policy and never about who a device is.
+func TestAnObservingRouteLetsNoWithdrawnDeviceThrough(t *testing.T) {
+	for _, status := range []device.Status{device.Pending, device.Quarantined, device.Revoked, device.Retired} {
+		b := newBench(t)
+		b.route.Observe = true
+		rec := *b.s.Device()
+		rec.Status = status
+		b.s.SetDevice(&rec)
+		if v := b.judge.Judge(t.Context(), b.s, b.route, metadata()); v.Allow {
+			t.Errorf("%s: %+v", status, v)
+		}
+	}
+	b := newBench(t)
+	b.route.Observe = true
+	tx := metadata()
+	tx.Omitted = [][]string{{"device", "class"}}
+	if v := b.judge.Judge(t.Context(), b.s, b.route, tx); v.Allow {
+		t.Errorf("observed without what the set reads: %+v", v)
+	}
+}

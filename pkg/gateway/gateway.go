@@ -176,6 +176,8 @@ func result(j edge.Judged) string {
 	switch {
 	case j.Decision == nil:
 		return "malformed"
+	case j.WouldDeny:
+		return "would-deny"
 	case j.Verdict.Allow:
 		return "allow"
 	case j.Verdict.Cause == protocol.CauseDevice:
@@ -243,7 +245,20 @@ func (g *Gateway) apply(ctx context.Context, cfg *config.File) error {
 		}
 	}
 	g.backends, g.cfg = bs, cfg
+	for _, name := range observing(cfg) {
+		g.log.Warn("the route only observes: what the policy denies there is forwarded", "route", name)
+	}
 	return nil
+}
+
+// observing returns the names of the routes that enforce nothing.
+func observing(cfg *config.File) (names []string) {
+	for _, r := range cfg.Routes {
+		if r.Mode == "observe" {
+			names = append(names, r.Name)
+		}
+	}
+	return names
 }
 
 // retire closes a backend when requests under way have had time to end.

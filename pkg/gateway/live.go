@@ -64,6 +64,10 @@ func (l live) Describe(st *admin.Status) {
 		}
 		st.Backends = append(st.Backends, out)
 	}
+	st.Policy.Observing = observing(g.cfg)
+	for _, name := range st.Policy.Observing {
+		st.Warnings = append(st.Warnings, "route "+name+" ONLY OBSERVES: what the policy denies there is forwarded")
+	}
 	set := g.engine.Current()
 	st.Policy.Dir, st.Policy.Revision, st.Policy.Loaded = set.Dir(), set.Revision(), set.Loaded()
 	if e, ok := g.engine.Refused(); ok {
@@ -98,6 +102,15 @@ func (g *Gateway) gauges() {
 			return 1
 		}
 		return 0
+	})
+	g.metrics.Gauges("anteroom_route_observing", "1 for each route that forwards what the policy denies (mode: observe).", "route", func() map[string]float64 {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		out := map[string]float64{}
+		for _, name := range observing(g.cfg) {
+			out[name] = 1
+		}
+		return out
 	})
 	g.metrics.Gauges("anteroom_devices", "Registered devices.", "status", func() map[string]float64 {
 		out := map[string]float64{}

@@ -54,6 +54,10 @@ type Route struct {
 	Backend     string
 	Environment string
 	Class       Class
+	// Observe: what the policy denies here is allowed all the same, and recorded
+	// as what it would have been. An operator asks for it by route, for a first
+	// roll-out.
+	Observe bool
 }
 
 // A Cause says why a transaction was not allowed.

@@ -28,7 +28,7 @@ func NewMetrics() *Metrics {
 	m := &Metrics{Registry: prometheus.NewRegistry()}
 	m.transactions = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "anteroom_transactions_total",
-		Help: "Transactions decided or refused, by result: allow, deny (policy), device (status), fault (ours), malformed.",
+		Help: "Transactions decided or refused, by result: allow, deny (policy), would-deny (allowed by a route that only observes), device (status), fault (ours), malformed.",
 	}, []string{"listener", "route", "protocol", "result"})
 	m.requests = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "anteroom_http_requests_total", Help: "HTTP requests answered, by class of status.",

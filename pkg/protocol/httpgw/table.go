@@ -58,7 +58,8 @@ func NewTable(routes []config.Route, cfgs []config.Backend, backends map[string]
 			return nil, fmt.Errorf("backend %s: base_path: %w", c.Backend, err)
 		}
 		t.routes = append(t.routes, &route{
-			Route:    protocol.Route{Name: c.Name, Backend: c.Backend, Environment: c.Environment, Class: protocol.Class(c.Class)},
+			Route: protocol.Route{Name: c.Name, Backend: c.Backend, Environment: c.Environment, Class: protocol.Class(c.Class),
+				Observe: c.Mode == "observe"},
 			listener: c.Listener, host: strings.ToLower(c.Host), prefix: prefix, strip: c.StripPrefix, fhir: c.Kind == "fhir",
 			websocket: c.WebSocket, backend: b, hostSent: cfgs[i].Host, base: base,
 		})
