@@ -10,7 +10,7 @@ import (
 )
 
 func (a *app) policyCommand() *cobra.Command {
-	return group("policy", "Check and test policy sets", a.policyCheckCommand(), a.policyTestCommand())
+	return group("policy", "Check and test policy sets", a.policyCheckCommand(), a.policyTestCommand(), a.policyBuildCommand())
 }
 
 // policyDir returns the directory a command is to look at.

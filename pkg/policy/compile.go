@@ -54,7 +54,8 @@ type Set struct {
 	files   []string // names of the files that decide
 }
 
-// Load reads, compiles and analyses the policy set in dir. It returns a
+// Load reads, compiles and analyses the policy set in dir, which may also be a
+// bundle in OPA's format. It returns a
 // [*LoadError] that lists everything wrong with it.
 func Load(ctx context.Context, dir string, opt Options) (*Set, error) {
 	opt = opt.withDefaults()
@@ -89,6 +90,7 @@ func compile(ctx context.Context, t *tree, opt Options) (_ *Set, err error) {
 		}
 	}()
 	b := build(t, func(f *file) bool { return !f.isTest() }, &ps)
+	t.checkRoots(b, &ps)
 	if len(ps) == 0 {
 		b.compiler.Compile(b.modules)
 		if b.compiler.Failed() {

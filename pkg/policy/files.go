@@ -69,13 +69,23 @@ type tree struct {
 	dir      string
 	files    []file // sorted by name
 	revision string
+	roots    []string // of a bundle: the parts of data it may define; none means all
 }
 
 // readTree reads the set in dir, within the limits. Hidden files and
 // directories are ignored, as are files that are neither Rego nor data. A
 // symbolic link to a file is followed if it stays within dir, which is how
 // Kubernetes lays out mounted configuration.
+//
+// Where dir is a file it is read as a bundle in OPA's format.
 func readTree(dir string, opt Options) (*tree, error) {
+	if isBundle(dir) {
+		s, err := Read(dir, opt)
+		if err != nil {
+			return nil, err
+		}
+		return s.tree, nil
+	}
 	fail := func(ps problems, cause error) (*tree, error) {
 		return nil, &LoadError{Dir: dir, Problems: ps.sorted(), cause: cause}
 	}
