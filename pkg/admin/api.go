@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"github.com/anteroom-iomt/anteroom/pkg/device"
+	"github.com/anteroom-iomt/anteroom/pkg/policy/bundle"
 )
 
 // Codes of errors, the same on both sides of the socket.
@@ -37,7 +38,11 @@ func codeOf(err error) string {
 		return CodeExists
 	case errors.Is(err, device.ErrInvalid):
 		return CodeInvalid
-	case errors.Is(err, device.ErrTransition):
+	case errors.Is(err, bundle.ErrNoRevision):
+		return CodeNotFound
+	case errors.Is(err, bundle.ErrSignature):
+		return CodeInvalid
+	case errors.Is(err, device.ErrTransition), errors.As(err, new(bundle.Conflict)):
 		return CodeConflict
 	case errors.Is(err, errForbidden):
 		return CodeForbidden
@@ -116,6 +121,12 @@ func operations() map[string]operation {
 		"operator.list":   look((*Service).Operators, all...),
 		"operator.revoke": change((*Service).RevokeOperator, SecurityOfficer),
 		"reload":          change((*Service).Reload, PolicyAuthor, SecurityOfficer),
+		"policy.push":     change((*Service).PushPolicy, PolicyAuthor),
+		"policy.rollback": change((*Service).RollBackPolicy, PolicyAuthor),
+		"policy.promote":  change((*Service).PromotePolicy, PolicyAuthor),
+		"policy.history":  look((*Service).PolicyHistory, all...),
+		"policy.revision": look((*Service).PolicyRevision, all...),
+		"policy.status":   look((*Service).PolicyState, all...),
 		"ca.show":         look((*Service).Authority, all...),
 		"status":          look((*Service).Status, all...),
 	}

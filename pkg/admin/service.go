@@ -11,11 +11,13 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/anteroom-iomt/anteroom/pkg/ca"
 	"github.com/anteroom-iomt/anteroom/pkg/config"
 	"github.com/anteroom-iomt/anteroom/pkg/device"
+	"github.com/anteroom-iomt/anteroom/pkg/policy"
 	"github.com/anteroom-iomt/anteroom/pkg/protocol"
 )
 
@@ -26,6 +28,8 @@ type Live interface {
 	// Describe fills in what a running gateway knows of itself.
 	Describe(*Status)
 	Reload(ctx context.Context) error
+	// Recheck decides anew on what sessions hold.
+	Recheck()
 }
 
 // Config is what a [Service] is made from.
@@ -37,13 +41,21 @@ type Config struct {
 	// Classes returns the classes the policy set knows, or nil if it is not
 	// known. An enrolment into another class is warned of.
 	Classes func() []string
+	// Engine decides in a running gateway; nil when none runs.
+	Engine *policy.Engine
+	// TrialFailed is called when a trial of a revision is over by itself. It must
+	// not block.
+	TrialFailed func()
 }
 
 // A Service does what operators ask for. It is safe for concurrent use.
-type Service struct{ cfg Config }
+type Service struct {
+	cfg      Config
+	policies sync.Mutex // one change of what is in force at a time
+}
 
 // NewService returns a service.
-func NewService(cfg Config) *Service { return &Service{cfg} }
+func NewService(cfg Config) *Service { return &Service{cfg: cfg} }
 
 // mostExpiring is how many devices a status page names.
 const mostExpiring = 5
@@ -334,6 +346,7 @@ func (s *Service) Status(context.Context, Actor, *struct{}) (*Status, error) {
 	cfg := st.Config()
 	out := &Status{TrustDomain: cfg.TrustDomain, Devices: st.Devices.Counts(), Audit: st.Audit.Status(),
 		Policy: PolicyStatus{Dir: cfg.Policy.Enforce}}
+	s.describePolicy(&out.Policy)
 	for _, c := range slices.Concat(st.CA.Intermediates(), st.CA.Roots()) {
 		out.CA = append(out.CA, CertificateStatus{Name: c.Subject.CommonName, NotAfter: c.NotAfter})
 	}

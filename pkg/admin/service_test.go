@@ -28,8 +28,11 @@ func TestRoles(t *testing.T) {
 		"operator.add":    {SecurityOfficer},
 		"operator.revoke": {SecurityOfficer},
 		"reload":          {PolicyAuthor, SecurityOfficer},
+		"policy.push":     {PolicyAuthor},
+		"policy.rollback": {PolicyAuthor},
+		"policy.promote":  {PolicyAuthor},
 	}
-	looks := []string{"ca.show", "device.list", "device.show", "operator.list", "session.list", "status"}
+	looks := []string{"ca.show", "device.list", "device.show", "operator.list", "policy.history", "policy.revision", "policy.status", "session.list", "status"}
 	for name := range operations() {
 		roles, changes := allowed[name]
 		if !changes {

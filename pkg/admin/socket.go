@@ -22,7 +22,7 @@ import (
 )
 
 const (
-	// maxCall bounds the arguments of a call, and maxResult its result: a list
+	// maxCall bounds the arguments of a call, but of policy.push, and maxResult its result: a list
 	// of a million devices fits.
 	maxCall   = 1 << 20
 	maxResult = 4 << 30
@@ -105,7 +105,7 @@ func handle(w http.ResponseWriter, r *http.Request, s *Service) {
 		answer(w, http.StatusForbidden, &Error{CodeForbidden, "the kernel does not say who is calling"})
 		return
 	}
-	arg, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxCall))
+	arg, err := io.ReadAll(http.MaxBytesReader(w, r.Body, s.maxCall(name)))
 	if err != nil {
 		answer(w, http.StatusRequestEntityTooLarge, &Error{CodeInvalid, "the arguments are too large"})
 		return

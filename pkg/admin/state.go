@@ -14,6 +14,7 @@ import (
 	"github.com/anteroom-iomt/anteroom/pkg/ca"
 	"github.com/anteroom-iomt/anteroom/pkg/config"
 	"github.com/anteroom-iomt/anteroom/pkg/device"
+	"github.com/anteroom-iomt/anteroom/pkg/policy/bundle"
 	"github.com/anteroom-iomt/anteroom/pkg/store"
 	"github.com/anteroom-iomt/anteroom/pkg/store/bolt"
 )
@@ -24,6 +25,7 @@ const (
 	StoreFile  = "registry.db"
 	CertDir    = "certmagic"
 	SocketName = "admin.sock"
+	PolicyDir  = "policy"
 )
 
 // ErrInUse says that another process has the state directory.
@@ -36,6 +38,8 @@ type State struct {
 	Devices *device.Registry
 	CA      *ca.Authority
 	Audit   *audit.Log
+	// Policies are the revisions that were pushed.
+	Policies *bundle.History
 }
 
 // OpenState opens the state directory of a configuration. The error wraps
@@ -61,6 +65,9 @@ func OpenState(ctx context.Context, cfg *config.File, log *slog.Logger, clock fu
 	}
 	s.Store = st
 	if s.Devices, err = device.Open(ctx, st, device.Options{Clock: clock}); err != nil {
+		return nil, err
+	}
+	if s.Policies, err = bundle.OpenHistory(filepath.Join(cfg.StateDir, PolicyDir), clock); err != nil {
 		return nil, err
 	}
 	pass, err := cfg.CA.Passphrase.Read()

@@ -6,6 +6,7 @@ import (
 
 	"github.com/anteroom-iomt/anteroom/pkg/audit"
 	"github.com/anteroom-iomt/anteroom/pkg/device"
+	"github.com/anteroom-iomt/anteroom/pkg/policy/bundle"
 )
 
 // A Role is what an operator may do.
@@ -192,6 +193,12 @@ type PolicyStatus struct {
 	Refused string `json:"refused,omitempty"`
 	// Observing names the routes that forward what the policy denies.
 	Observing []string `json:"observing,omitempty"`
+	// Source is what the configuration says: directory, pushed or bundle.
+	Source string `json:"source"`
+	// Pushed is the pushed revision in force, Last the number of the last push.
+	Pushed *bundle.Entry `json:"pushed,omitempty"`
+	Last   int           `json:"last,omitempty"`
+	Canary *CanaryStatus `json:"canary,omitempty"`
 }
 
 // DeviceExpiry is when a device's last certificate ends.

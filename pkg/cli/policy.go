@@ -10,7 +10,8 @@ import (
 )
 
 func (a *app) policyCommand() *cobra.Command {
-	return group("policy", "Check and test policy sets", a.policyCheckCommand(), a.policyTestCommand(), a.policyBuildCommand())
+	return group("policy", "Check and test policy sets", a.policyCheckCommand(), a.policyTestCommand(), a.policyBuildCommand(),
+		a.policyPushCommand(), a.policyHistoryCommand(), a.policyRollBackCommand(), a.policyPromoteCommand(), a.policyDiffCommand(), a.policyStatusCommand())
 }
 
 // policyDir returns the directory a command is to look at.

@@ -59,11 +59,7 @@ func printStatus(w io.Writer, st *admin.Status, now time.Time) {
 		}
 		row("backend "+b.Name, "%s", strings.Join(as, ", "))
 	}
-	if st.Policy.Revision != "" {
-		row("policy", "%s from %s, loaded %s", st.Policy.Revision, st.Policy.Dir, st.Policy.Loaded.Format(time.RFC3339))
-	} else {
-		row("policy", "%s", st.Policy.Dir)
-	}
+	printPolicy(row, &st.Policy)
 	var counts []string
 	for _, s := range []device.Status{device.Active, device.Pending, device.Quarantined, device.Revoked, device.Retired} {
 		if n := st.Devices[s]; n > 0 {

@@ -37,6 +37,9 @@ func (d *decoder) check(f *File) {
 	if f.Policy.Timeout <= 0 || f.Policy.MaxSize <= 0 {
 		d.bad("policy", "timeout and max_size must be more than nothing", "")
 	}
+	if f.Policy.History < 1 || f.Policy.History > 10000 {
+		d.bad("policy.history", "it must be from 1 to 10000", "")
+	}
 	listeners := d.checkListeners(f.Listeners)
 	backends := d.checkBackends(f.Backends)
 	d.checkRoutes(f.Routes, listeners, backends)

@@ -51,6 +51,8 @@ type Secret struct {
 type Policy struct {
 	Enforce string   `yaml:"enforce" default:"policies" doc:"Directory of Rego and YAML/JSON data files. Watched: a good change takes effect at once, a bad one changes nothing and is logged with file and line."`
 	Timeout Duration `yaml:"timeout" default:"100ms" doc:"The longest one evaluation may take; past it the answer is deny."`
+	Source  string   `yaml:"source" default:"directory" enum:"directory,pushed,bundle" doc:"Where the set in force comes from. directory: enforce. pushed: the last revision that 'anteroom policy push' made; until there is one, enforce. bundle: a bundle server; until its first bundle came, nothing is allowed. Changing it needs a restart."`
+	History int      `yaml:"history" default:"100" doc:"How many pushed revisions are kept. The one in force is never forgotten."`
 	MaxSize Size     `yaml:"max_size" default:"16MiB" doc:"The largest policy set, all files together, that is loaded."`
 }
 

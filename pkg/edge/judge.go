@@ -15,9 +15,16 @@ import (
 	"github.com/anteroom-iomt/anteroom/pkg/protocol"
 )
 
-// Policy gives the policy set in force.
+// Policy gives the policy sets that decide; [policy.Engine] is one.
 type Policy interface {
-	Current() *policy.Set
+	// For returns the set that decides for a device.
+	For(*device.Record) *policy.Set
+	// Reaches reports whether any of them can depend on a fact.
+	Reaches(path ...string) bool
+	// Tries reports whether a set is on trial; Decided is then told of its
+	// decisions.
+	Tries(*policy.Set) bool
+	Decided(context.Context, *policy.Set, *policy.Question, *policy.Decision)
 }
 
 // JudgeConfig is what a [Judge] is made from. Every field but Judged is
@@ -82,15 +89,16 @@ func (j *Judge) newID() string {
 }
 
 // Reaches implements [protocol.Judge].
-func (j *Judge) Reaches(path ...string) bool { return j.cfg.Policy.Current().Reaches(path...) }
+func (j *Judge) Reaches(path ...string) bool { return j.cfg.Policy.Reaches(path...) }
 
 // Judge implements [protocol.Judge].
 func (j *Judge) Judge(ctx context.Context, s *protocol.Session, r *protocol.Route, tx *protocol.Transaction) protocol.Verdict {
 	v := protocol.Verdict{ID: j.newID()}
-	set := j.cfg.Policy.Current()
+	var set *policy.Set
 	var d policy.Decision
 	for {
 		rec := s.Device()
+		set = j.cfg.Policy.For(rec)
 		d = j.decide(ctx, set, s, rec, r, tx, &v)
 		// A change of the record during the evaluation must not be decided
 		// under the old one: its session may be gone, or its posture another.
@@ -99,6 +107,10 @@ func (j *Judge) Judge(ctx context.Context, s *protocol.Session, r *protocol.Rout
 		}
 	}
 	cause := v.Cause
+	if (cause == protocol.CauseNone || cause == protocol.CausePolicy) && j.cfg.Policy.Tries(set) {
+		q, d := policy.Question{Device: s.Device(), Session: s, Route: r, Transaction: tx, Now: j.cfg.Clock()}, d
+		j.cfg.Policy.Decided(ctx, set, &q, &d)
+	}
 	observed := cause == protocol.CausePolicy && observing(s, r)
 	if observed {
 		v.Cause = protocol.CauseNone

@@ -16,7 +16,11 @@ import (
 // current is a policy set that stays.
 type current struct{ set *policy.Set }
 
-func (c current) Current() *policy.Set { return c.set }
+func (c current) For(*device.Record) *policy.Set { return c.set }
+func (c current) Reaches(path ...string) bool    { return c.set.Reaches(path...) }
+func (c current) Tries(*policy.Set) bool         { return false }
+func (c current) Decided(context.Context, *policy.Set, *policy.Question, *policy.Decision) {
+}
 
 // bench is a judge with the shipped policies and a session of a monitor.
 type bench struct {

@@ -69,6 +69,7 @@ type Gateway struct {
 	gateways map[string]*httpgw.Gateway // by listener; those being made included
 	retiring sync.WaitGroup
 	stopping chan struct{}
+	tripped  chan struct{} // a trial of a policy revision has failed
 	draining atomic.Bool
 }
 
@@ -81,7 +82,7 @@ func New(ctx context.Context, cfg *config.File, opt Options) (_ *Gateway, err er
 		opt.Clock = time.Now
 	}
 	g := &Gateway{opt: opt, log: opt.Logger, clock: opt.Clock, started: opt.Clock(), cfg: cfg, metrics: telemetry.NewMetrics(),
-		gateways: map[string]*httpgw.Gateway{}, stopping: make(chan struct{}), seen: modified(cfg.Path)}
+		gateways: map[string]*httpgw.Gateway{}, stopping: make(chan struct{}), tripped: make(chan struct{}, 1), seen: modified(cfg.Path)}
 	defer func() {
 		if err != nil {
 			done, cancel := context.WithCancel(context.Background())
@@ -96,8 +97,12 @@ func New(ctx context.Context, cfg *config.File, opt Options) (_ *Gateway, err er
 	if err != nil {
 		return nil, fmt.Errorf("time zone: %w", err)
 	}
+	given, err := g.given(cfg)
+	if err != nil {
+		return nil, err
+	}
 	if g.engine, err = policy.NewEngine(ctx, cfg.Policy, policy.Options{
-		Location: loc, Logger: g.log, Clock: g.clock, OnLoad: g.policyLoaded,
+		Location: loc, Logger: g.log, Clock: g.clock, OnLoad: g.policyLoaded, Given: given,
 	}); err != nil {
 		return nil, err
 	}
@@ -115,7 +120,11 @@ func New(ctx context.Context, cfg *config.File, opt Options) (_ *Gateway, err er
 	g.service = admin.NewService(admin.Config{
 		State: g.state, Live: live{g}, Clock: g.clock, Logger: g.log,
 		Classes: func() []string { return g.engine.Current().Keys("classes") },
+		Engine:  g.engine, TrialFailed: g.trialFailed,
 	})
+	if err := g.resumeTrial(ctx); err != nil {
+		return nil, err
+	}
 	if g.socket, err = admin.Listen(filepath.Join(cfg.StateDir, admin.SocketName), g.service, g.log); err != nil {
 		return nil, err
 	}
@@ -284,6 +293,7 @@ func fixed(old, next *config.File) error {
 		{"audit", old.Audit == next.Audit},
 		{"telemetry.address", old.Telemetry.Address == next.Telemetry.Address},
 		{"facility.timezone", old.Facility == next.Facility},
+		{"policy.source", old.Policy.Source == next.Policy.Source},
 	} {
 		if !s.same {
 			names = append(names, s.name)
@@ -356,6 +366,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	group, gctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return ended(gctx, g.engine.Watch(gctx)) })
 	group.Go(func() error { g.watchConfig(gctx); return nil })
+	group.Go(func() error { g.watchTrial(gctx); return nil })
 	err := group.Wait()
 	g.draining.Store(true)
 	g.log.Info("stopping: sessions are asked to finish", "sessions", g.edge.Sessions.Len(), "within", drainTime)

@@ -35,6 +35,9 @@ func (l live) KillSession(id string) bool { return l.g.edge.Sessions.Kill(id) }
 // Reload implements [admin.Live].
 func (l live) Reload(ctx context.Context) error { return l.g.Reload(ctx) }
 
+// Recheck implements [admin.Live].
+func (l live) Recheck() { l.g.edge.Sessions.Recheck() }
+
 // Describe implements [admin.Live].
 func (l live) Describe(st *admin.Status) {
 	g := l.g

@@ -37,9 +37,11 @@ type LoadEvent struct {
 type Engine struct {
 	opt     Options
 	current atomic.Pointer[Set]
+	trial   atomic.Pointer[trial] // nil unless a set is on trial with some devices
 
 	mu      sync.Mutex // one load at a time; guards what follows
 	cfg     config.Policy
+	given   *Source // in force in place of the directory, if there is one
 	tried   attempt
 	subs    map[int]func(*Set)
 	nextSub int
@@ -60,6 +62,7 @@ type attempt struct {
 func NewEngine(ctx context.Context, cfg config.Policy, opt Options) (*Engine, error) {
 	e := &Engine{
 		opt:   opt.withDefaults(),
+		given: opt.Given,
 		subs:  map[int]func(*Set){},
 		moved: make(chan struct{}, 1),
 	}
@@ -148,7 +151,7 @@ const steadyReads = 3
 func (e *Engine) load(ctx context.Context, cfg config.Policy, again bool) error {
 	opt := e.options(cfg)
 	now := e.current.Load()
-	t, err := readTree(cfg.Enforce, opt)
+	t, err := e.read(cfg, opt)
 	if err == nil && !again && e.tried.dir == cfg.Enforce && e.tried.revision == t.revision {
 		return nil
 	}
@@ -159,7 +162,7 @@ func (e *Engine) load(ctx context.Context, cfg config.Policy, again bool) error 
 			break
 		}
 		first := t.revision
-		if t, err = readTree(cfg.Enforce, opt); err == nil && t.revision == first {
+		if t, err = e.read(cfg, opt); err == nil && t.revision == first {
 			break
 		}
 	}
@@ -179,7 +182,7 @@ func (e *Engine) load(ctx context.Context, cfg config.Policy, again bool) error 
 		return err // not the set's fault
 	}
 
-	ev := LoadEvent{At: e.opt.Clock(), Dir: cfg.Enforce, Err: err}
+	ev := LoadEvent{At: e.opt.Clock(), Dir: e.from(cfg), Err: err}
 	if now != nil {
 		ev.Previous = now.revision
 	}
@@ -209,7 +212,7 @@ func (e *Engine) load(ctx context.Context, cfg config.Policy, again bool) error 
 	e.cfg = cfg
 	e.tried = attempt{dir: cfg.Enforce, revision: next.revision}
 	e.current.Store(next)
-	e.opt.Logger.Info("policy set in force", "dir", cfg.Enforce, "revision", next.revision,
+	e.opt.Logger.Info("policy set in force", "dir", ev.Dir, "revision", next.revision,
 		"previous", ev.Previous, "modules", next.modules)
 	for _, p := range next.Uncacheable() {
 		e.opt.Logger.Warn("decisions of this policy set cannot be remembered", "problem", p.String())

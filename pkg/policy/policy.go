@@ -82,6 +82,9 @@ type Options struct {
 	// Clock is the time; nil means time.Now. It measures and dates events; no
 	// decision depends on it.
 	Clock func() time.Time
+	// Given is in force from an Engine's start in place of the directory (see
+	// Engine.Put). Nil means the directory.
+	Given *Source
 	// OnLoad is called by an Engine after each attempt to load a changed set,
 	// good or bad, in order, before the attempt's caller returns.
 	OnLoad func(LoadEvent)

@@ -55,6 +55,9 @@ func (e *Engine) dir() string {
 
 // look loads the directory if it is not as at the last look.
 func (e *Engine) look(ctx context.Context, dir string) {
+	if e.isGiven() {
+		return
+	}
 	if e.lacksFiles(dir) {
 		select {
 		case <-ctx.Done():
