@@ -58,7 +58,9 @@ func TestARevisionOnTrialGoesByItself(t *testing.T) {
 	rig.Eventually(t, "the end of the trial in the history", func() bool {
 		return strings.Contains(h.Must("policy", "history"), "[rolled back by itself: it denied life-critical devices more than 2 transactions within 1h0m0s")
 	})
-	rig.Eventually(t, "its record", func() bool { return strings.Contains(h.Must("audit", "search", "--kind", "policy"), "policy.canary-failed") })
+	rig.Eventually(t, "its record", func() bool {
+		return strings.Contains(h.Must("audit", "search", "--kind", "policy"), "policy.canary-failed")
+	})
 	if out := h.Must("policy", "status"); strings.Contains(out, "TRIAL") {
 		t.Errorf("policy status says %s", out)
 	}

@@ -26,6 +26,7 @@ const (
 	CertDir    = "certmagic"
 	SocketName = "admin.sock"
 	PolicyDir  = "policy"
+	BundleDir  = "policy-bundle"
 )
 
 // ErrInUse says that another process has the state directory.

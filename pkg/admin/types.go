@@ -199,6 +199,8 @@ type PolicyStatus struct {
 	Pushed *bundle.Entry `json:"pushed,omitempty"`
 	Last   int           `json:"last,omitempty"`
 	Canary *CanaryStatus `json:"canary,omitempty"`
+	// Remote says how it goes with the bundle server.
+	Remote *bundle.RemoteStatus `json:"remote,omitempty"`
 }
 
 // DeviceExpiry is when a device's last certificate ends.

@@ -293,6 +293,20 @@ func printPolicy(row func(name, format string, args ...any), st *admin.PolicySta
 	if e := st.Pushed; e != nil {
 		row("pushed", "%d by %s at %s: %s", e.Number, e.Author, e.Pushed.Format(time.RFC3339), e.Message)
 	}
+	if r := st.Remote; r != nil {
+		switch {
+		case r.Fetched.IsZero():
+			row("bundle", "none yet from %s", r.URL)
+		default:
+			row("bundle", "%q from %s, fetched %s", r.Revision, r.URL, r.Fetched.Format(time.RFC3339))
+		}
+		if !r.Checked.IsZero() {
+			row("", "the server was last heard of at %s", r.Checked.Format(time.RFC3339))
+		}
+		if r.Error != "" {
+			row("", "%d failures in a row: %s", r.Failures, r.Error)
+		}
+	}
 	if c := st.Canary; c != nil {
 		row("ON TRIAL", "revision %s by %s since %s, with %s", c.Entry.Short(), c.Entry.Author, c.Since.Format(time.RFC3339), tried(&c.Canary))
 		if r := c.Report; r != nil {

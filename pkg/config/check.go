@@ -37,6 +37,7 @@ func (d *decoder) check(f *File) {
 	if f.Policy.Timeout <= 0 || f.Policy.MaxSize <= 0 {
 		d.bad("policy", "timeout and max_size must be more than nothing", "")
 	}
+	d.checkBundle(&f.Policy)
 	if f.Policy.History < 1 || f.Policy.History > 10000 {
 		d.bad("policy.history", "it must be from 1 to 10000", "")
 	}
@@ -47,6 +48,31 @@ func (d *decoder) check(f *File) {
 
 // bad adds a problem at the place a path came from.
 func (d *decoder) bad(path, msg, hint string) { d.add(d.at[path], path, msg, hint) }
+
+func (d *decoder) checkBundle(p *Policy) {
+	b, at := &p.Bundle, "policy.bundle"
+	if p.Source != "bundle" {
+		if b.URL != "" {
+			d.bad(at+".url", "no bundle is fetched, because policy.source is "+p.Source, "set policy.source: bundle")
+		}
+		return
+	}
+	if u, err := url.Parse(b.URL); err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || u.Fragment != "" {
+		d.bad(at+".url", "source bundle needs the https URL of the bundle", "such as https://bundles.example/ward.tar.gz")
+	}
+	switch {
+	case b.Key == "" && !b.InsecureUnsigned:
+		d.bad(at+".key", "bundles are taken only if they are signed", "name the public key's file")
+	case b.InsecureUnsigned && (b.Key != "" || b.KeyID != "" || b.Scope != ""):
+		d.bad(at+".insecure_unsigned", "it excludes key, key_id and scope", "remove one")
+	}
+	if b.Interval.D() < time.Second {
+		d.bad(at+".interval", "it must be at least 1s", "")
+	}
+	if b.Token.sources() > 1 {
+		d.bad(at+".token", "at most one of file, env and credential", "")
+	}
+}
 
 func (d *decoder) checkCA(c *CA) {
 	if n := c.Passphrase.sources(); n != 1 {

@@ -141,6 +141,9 @@ func (f *File) resolve() {
 	abs(&f.StateDir)
 	abs(&f.CA.Passphrase.File)
 	abs(&f.Policy.Enforce)
+	abs(&f.Policy.Bundle.Key)
+	abs(&f.Policy.Bundle.CAFile)
+	abs(&f.Policy.Bundle.Token.File)
 	abs(&f.Audit.Dir)
 	if f.Audit.Dir == "" {
 		f.Audit.Dir = filepath.Join(f.StateDir, "audit")

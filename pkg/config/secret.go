@@ -23,6 +23,9 @@ func (s Secret) sources() (n int) {
 	return n
 }
 
+// Set reports whether the secret has a source.
+func (s Secret) Set() bool { return s.sources() > 0 }
+
 // Read returns the secret, less one trailing line break. A file that others
 // than its owner can read is refused: its secret is none any more.
 func (s Secret) Read() ([]byte, error) {

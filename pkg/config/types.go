@@ -49,11 +49,25 @@ type Secret struct {
 
 // Policy configures the policy set that decides.
 type Policy struct {
-	Enforce string   `yaml:"enforce" default:"policies" doc:"Directory of Rego and YAML/JSON data files. Watched: a good change takes effect at once, a bad one changes nothing and is logged with file and line."`
-	Timeout Duration `yaml:"timeout" default:"100ms" doc:"The longest one evaluation may take; past it the answer is deny."`
-	Source  string   `yaml:"source" default:"directory" enum:"directory,pushed,bundle" doc:"Where the set in force comes from. directory: enforce. pushed: the last revision that 'anteroom policy push' made; until there is one, enforce. bundle: a bundle server; until its first bundle came, nothing is allowed. Changing it needs a restart."`
-	History int      `yaml:"history" default:"100" doc:"How many pushed revisions are kept. The one in force is never forgotten."`
-	MaxSize Size     `yaml:"max_size" default:"16MiB" doc:"The largest policy set, all files together, that is loaded."`
+	Enforce string       `yaml:"enforce" default:"policies" doc:"Directory of Rego and YAML/JSON data files. Watched: a good change takes effect at once, a bad one changes nothing and is logged with file and line."`
+	Timeout Duration     `yaml:"timeout" default:"100ms" doc:"The longest one evaluation may take; past it the answer is deny."`
+	Source  string       `yaml:"source" default:"directory" enum:"directory,pushed,bundle" doc:"Where the set in force comes from. directory: enforce. pushed: the last revision that 'anteroom policy push' made; until there is one, enforce. bundle: a bundle server; until its first bundle came, nothing is allowed. Changing it needs a restart."`
+	Bundle  PolicyBundle `yaml:"bundle" doc:"source bundle: the bundle server."`
+	History int          `yaml:"history" default:"100" doc:"How many pushed revisions are kept. The one in force is never forgotten."`
+	MaxSize Size         `yaml:"max_size" default:"16MiB" doc:"The largest policy set, all files together, that is loaded."`
+}
+
+// PolicyBundle configures a server that offers the policy set as a bundle in
+// OPA's format.
+type PolicyBundle struct {
+	URL              string   `yaml:"url" doc:"https URL of the bundle. It is asked with If-None-Match, and the last good bundle is kept in state_dir, so that a restart without the server still enforces it."`
+	Key              string   `yaml:"key" doc:"PEM file with the public key, or the certificate, that bundles are signed with."`
+	KeyID            string   `yaml:"key_id" doc:"Key id that signatures must name. Default: any."`
+	Scope            string   `yaml:"scope" doc:"Scope that signatures must have. Default: none."`
+	InsecureUnsigned bool     `yaml:"insecure_unsigned" default:"false" doc:"Take bundles that nobody signed. Whoever has the server, or its certificate, then decides what is allowed."`
+	Interval         Duration `yaml:"interval" default:"1m" doc:"The longest time between two questions to the server; each is asked after half of it at the earliest."`
+	CAFile           string   `yaml:"ca_file" doc:"PEM roots the server's certificate is checked against. Default: the system's."`
+	Token            Secret   `yaml:"token" doc:"Bearer token to send."`
 }
 
 // Audit configures the tamper-evident record.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -21,6 +22,7 @@ import (
 	"github.com/anteroom-iomt/anteroom/pkg/config"
 	"github.com/anteroom-iomt/anteroom/pkg/edge"
 	"github.com/anteroom-iomt/anteroom/pkg/policy"
+	"github.com/anteroom-iomt/anteroom/pkg/policy/bundle"
 	"github.com/anteroom-iomt/anteroom/pkg/protocol"
 	"github.com/anteroom-iomt/anteroom/pkg/protocol/httpgw"
 	"github.com/anteroom-iomt/anteroom/pkg/telemetry"
@@ -69,7 +71,9 @@ type Gateway struct {
 	gateways map[string]*httpgw.Gateway // by listener; those being made included
 	retiring sync.WaitGroup
 	stopping chan struct{}
-	tripped  chan struct{} // a trial of a policy revision has failed
+	remote   *bundle.Remote // nil unless the policy set comes from a bundle server
+	server   io.Closer      // of its connections
+	tripped  chan struct{}  // a trial of a policy revision has failed
 	draining atomic.Bool
 }
 
@@ -97,7 +101,7 @@ func New(ctx context.Context, cfg *config.File, opt Options) (_ *Gateway, err er
 	if err != nil {
 		return nil, fmt.Errorf("time zone: %w", err)
 	}
-	given, err := g.given(cfg)
+	given, err := g.given(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -293,6 +297,7 @@ func fixed(old, next *config.File) error {
 		{"audit", old.Audit == next.Audit},
 		{"telemetry.address", old.Telemetry.Address == next.Telemetry.Address},
 		{"facility.timezone", old.Facility == next.Facility},
+		{"policy.bundle", old.Policy.Bundle == next.Policy.Bundle},
 		{"policy.source", old.Policy.Source == next.Policy.Source},
 	} {
 		if !s.same {
@@ -367,6 +372,9 @@ func (g *Gateway) Run(ctx context.Context) error {
 	group.Go(func() error { return ended(gctx, g.engine.Watch(gctx)) })
 	group.Go(func() error { g.watchConfig(gctx); return nil })
 	group.Go(func() error { g.watchTrial(gctx); return nil })
+	if g.remote != nil {
+		group.Go(func() error { g.remote.Run(gctx); return nil })
+	}
 	err := group.Wait()
 	g.draining.Store(true)
 	g.log.Info("stopping: sessions are asked to finish", "sessions", g.edge.Sessions.Len(), "within", drainTime)
@@ -416,6 +424,9 @@ func (g *Gateway) close(ctx context.Context) error {
 	g.retiring.Wait()
 	for _, b := range g.backends {
 		errs = append(errs, b.Close())
+	}
+	if g.server != nil {
+		errs = append(errs, g.server.Close())
 	}
 	if g.tele != nil {
 		errs = append(errs, g.tele.Close())

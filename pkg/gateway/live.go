@@ -73,6 +73,16 @@ func (l live) Describe(st *admin.Status) {
 	}
 	set := g.engine.Current()
 	st.Policy.Dir, st.Policy.Revision, st.Policy.Loaded = set.Dir(), set.Revision(), set.Loaded()
+	if g.remote != nil {
+		r := g.remote.Status()
+		st.Policy.Remote = &r
+		if r.Unsigned {
+			st.Warnings = append(st.Warnings, "policy bundles are taken without a signature")
+		}
+		if r.Error != "" {
+			st.Warnings = append(st.Warnings, "the policy bundle in force stays: "+r.Error)
+		}
+	}
 	if e, ok := g.engine.Refused(); ok {
 		st.Policy.Refused = e.Err.Error()
 		st.Warnings = append(st.Warnings, "what the policy directory holds now is not in force: "+e.Err.Error())
@@ -86,6 +96,9 @@ func (l live) Describe(st *admin.Status) {
 func (g *Gateway) ready() error {
 	if g.draining.Load() {
 		return errors.New("the gateway is stopping")
+	}
+	if g.remote != nil && g.remote.Status().Fetched.IsZero() {
+		return errors.New(noBundle)
 	}
 	if st := g.state.Audit.Status(); !st.Healthy {
 		return errors.New("the audit log takes no records: " + st.Error)

@@ -16,8 +16,11 @@ import (
 const trialRetry = time.Second
 
 // given returns the set to begin with that is not the directory's, or nil.
-func (g *Gateway) given(cfg *config.File) (*policy.Source, error) {
-	if cfg.Policy.Source != "pushed" {
+func (g *Gateway) given(ctx context.Context, cfg *config.File) (*policy.Source, error) {
+	switch cfg.Policy.Source {
+	case "bundle":
+		return g.fetched(ctx, cfg)
+	case "directory":
 		return nil, nil
 	}
 	e, ok := g.state.Policies.InForce()

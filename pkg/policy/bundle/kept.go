@@ -1,0 +1,88 @@
+package bundle
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+const (
+	keptFile = "bundle.json"
+	// maxKept bounds bundle.json.
+	maxKept = 64 << 10
+)
+
+// kept is what is in bundle.json: which archive is the last good one.
+type kept struct {
+	URL  string `json:"url"`
+	ETag string `json:"etag,omitempty"`
+	// Digest is the SHA-256 of the archive in hex, by which it is named.
+	Digest   string    `json:"digest"`
+	Bytes    int       `json:"bytes"`
+	Fetched  time.Time `json:"fetched"`
+	IssuedAt time.Time `json:"issued_at,omitzero"`
+}
+
+func (k *kept) path(dir string) string { return filepath.Join(dir, k.Digest+".tar.gz") }
+
+// readKept returns the last good archive, or nil if there is none.
+func readKept(dir string, lim Limits) (*kept, []byte, error) {
+	path := filepath.Join(dir, keptFile)
+	body, err := readLimited(path, maxKept)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, nil
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("policy bundle: %w", err)
+	}
+	k := &kept{}
+	if err := json.Unmarshal(body, k); err != nil {
+		return nil, nil, fmt.Errorf("policy bundle: %s is damaged: %w", path, err)
+	}
+	if raw, err := hex.DecodeString(k.Digest); err != nil || len(raw) != sha256.Size {
+		return nil, nil, fmt.Errorf("policy bundle: %s is damaged", path)
+	}
+	archive, err := readLimited(k.path(dir), lim.Archive())
+	if err != nil {
+		return nil, nil, fmt.Errorf("policy bundle: %w", err)
+	}
+	if sum := sha256.Sum256(archive); hex.EncodeToString(sum[:]) != k.Digest {
+		return nil, nil, fmt.Errorf("policy bundle: %s is damaged", k.path(dir))
+	}
+	return k, archive, nil
+}
+
+// writeKept makes an archive the last good one. A crash leaves the one or the
+// other.
+func writeKept(dir string, k kept, archive []byte) error {
+	body, err := json.MarshalIndent(k, "", " ")
+	if err != nil {
+		return err
+	}
+	if err := makeDir(dir); err != nil {
+		return err
+	}
+	if archive != nil {
+		if err := replace(k.path(dir), archive); err != nil {
+			return err
+		}
+	}
+	if err := replace(filepath.Join(dir, keptFile), append(body, '\n')); err != nil {
+		return err
+	}
+	// Former ones take room and no more.
+	names, _ := os.ReadDir(dir)
+	for _, d := range names {
+		if n := d.Name(); n != k.Digest+".tar.gz" && (strings.HasSuffix(n, ".tar.gz") || strings.HasPrefix(n, tempPrefix)) {
+			_ = os.Remove(filepath.Join(dir, n))
+		}
+	}
+	return nil
+}
