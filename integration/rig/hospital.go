@@ -153,6 +153,21 @@ func (h *Hospital) Start() {
 	h.t.Fatalf("the gateway was not ready in %v\n%s", patience, h.logs.String())
 }
 
+// Metrics returns what the gateway says to Prometheus.
+func (h *Hospital) Metrics() string {
+	h.t.Helper()
+	resp, err := http.Get("http://" + h.Tele + "/metrics")
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return string(b)
+}
+
 // StartOnly starts the gateway and does not wait.
 func (h *Hospital) StartOnly() {
 	h.t.Helper()

@@ -6,6 +6,7 @@ import (
 
 	"github.com/anteroom-iomt/anteroom/pkg/audit"
 	"github.com/anteroom-iomt/anteroom/pkg/device"
+	"github.com/anteroom-iomt/anteroom/pkg/policy"
 	"github.com/anteroom-iomt/anteroom/pkg/policy/bundle"
 )
 
@@ -201,6 +202,18 @@ type PolicyStatus struct {
 	Canary *CanaryStatus `json:"canary,omitempty"`
 	// Remote says how it goes with the bundle server.
 	Remote *bundle.RemoteStatus `json:"remote,omitempty"`
+	// Shadow describes the set that is only tried; nil if there is none.
+	Shadow *ShadowStatus `json:"shadow,omitempty"`
+}
+
+// ShadowStatus describes a policy set that is evaluated beside the enforced one.
+type ShadowStatus struct {
+	policy.ShadowStatus
+	// Refused is why what the directory holds now is not compared.
+	Refused string `json:"refused,omitempty"`
+	// Divergences are the most frequent of Rows differences.
+	Divergences []policy.Divergence `json:"differences,omitempty"`
+	Rows        int                 `json:"rows"`
 }
 
 // DeviceExpiry is when a device's last certificate ends.

@@ -290,6 +290,9 @@ func printPolicy(row func(name, format string, args ...any), st *admin.PolicySta
 	default:
 		row("policy", "%s from %s, loaded %s", st.Revision, st.Dir, st.Loaded.Format(time.RFC3339))
 	}
+	if len(st.Observing) > 0 {
+		row("ENFORCES NOTHING", "on routes %s (mode: observe)", strings.Join(st.Observing, ", "))
+	}
 	if e := st.Pushed; e != nil {
 		row("pushed", "%d by %s at %s: %s", e.Number, e.Author, e.Pushed.Format(time.RFC3339), e.Message)
 	}
@@ -313,5 +316,8 @@ func printPolicy(row func(name, format string, args ...any), st *admin.PolicySta
 			row("", "%d decisions, %d denied; %d of them new, %d of life-critical devices (more than %d within %v ends it)",
 				r.Decisions, r.Denials, r.New, r.Critical, c.MaxDenials, c.Window)
 		}
+	}
+	if st.Shadow != nil {
+		printShadow(row, st.Shadow)
 	}
 }

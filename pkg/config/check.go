@@ -41,6 +41,9 @@ func (d *decoder) check(f *File) {
 	if f.Policy.History < 1 || f.Policy.History > 10000 {
 		d.bad("policy.history", "it must be from 1 to 10000", "")
 	}
+	if s := f.Policy.ShadowShare; s < 1 || s > 100 {
+		d.bad("policy.shadow_share", "it must be from 1 to 100 percent", "")
+	}
 	listeners := d.checkListeners(f.Listeners)
 	backends := d.checkBackends(f.Backends)
 	d.checkRoutes(f.Routes, listeners, backends)

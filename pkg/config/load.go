@@ -144,6 +144,7 @@ func (f *File) resolve() {
 	abs(&f.Policy.Bundle.Key)
 	abs(&f.Policy.Bundle.CAFile)
 	abs(&f.Policy.Bundle.Token.File)
+	abs(&f.Policy.Shadow)
 	abs(&f.Audit.Dir)
 	if f.Audit.Dir == "" {
 		f.Audit.Dir = filepath.Join(f.StateDir, "audit")

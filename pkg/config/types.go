@@ -49,12 +49,14 @@ type Secret struct {
 
 // Policy configures the policy set that decides.
 type Policy struct {
-	Enforce string       `yaml:"enforce" default:"policies" doc:"Directory of Rego and YAML/JSON data files. Watched: a good change takes effect at once, a bad one changes nothing and is logged with file and line."`
-	Timeout Duration     `yaml:"timeout" default:"100ms" doc:"The longest one evaluation may take; past it the answer is deny."`
-	Source  string       `yaml:"source" default:"directory" enum:"directory,pushed,bundle" doc:"Where the set in force comes from. directory: enforce. pushed: the last revision that 'anteroom policy push' made; until there is one, enforce. bundle: a bundle server; until its first bundle came, nothing is allowed. Changing it needs a restart."`
-	Bundle  PolicyBundle `yaml:"bundle" doc:"source bundle: the bundle server."`
-	History int          `yaml:"history" default:"100" doc:"How many pushed revisions are kept. The one in force is never forgotten."`
-	MaxSize Size         `yaml:"max_size" default:"16MiB" doc:"The largest policy set, all files together, that is loaded."`
+	Enforce     string       `yaml:"enforce" default:"policies" doc:"Directory of Rego and YAML/JSON data files. Watched: a good change takes effect at once, a bad one changes nothing and is logged with file and line."`
+	Shadow      string       `yaml:"shadow" doc:"Directory of a second policy set that decides nothing: it is evaluated beside the enforced one on live traffic, and where the two differ is counted (anteroom policy status). Watched like the enforced one; a bad set is reported and compared with nothing."`
+	ShadowShare int          `yaml:"shadow_share" default:"10" doc:"How much of one processor core, in percent, the shadow set's evaluation may take. What does not fit in is not compared, and counted."`
+	Timeout     Duration     `yaml:"timeout" default:"100ms" doc:"The longest one evaluation may take; past it the answer is deny."`
+	Source      string       `yaml:"source" default:"directory" enum:"directory,pushed,bundle" doc:"Where the set in force comes from. directory: enforce. pushed: the last revision that 'anteroom policy push' made; until there is one, enforce. bundle: a bundle server; until its first bundle came, nothing is allowed. Changing it needs a restart."`
+	Bundle      PolicyBundle `yaml:"bundle" doc:"source bundle: the bundle server."`
+	History     int          `yaml:"history" default:"100" doc:"How many pushed revisions are kept. The one in force is never forgotten."`
+	MaxSize     Size         `yaml:"max_size" default:"16MiB" doc:"The largest policy set, all files together, that is loaded."`
 }
 
 // PolicyBundle configures a server that offers the policy set as a bundle in

@@ -27,12 +27,15 @@ type Policy interface {
 	Decided(context.Context, *policy.Set, *policy.Question, *policy.Decision)
 }
 
-// JudgeConfig is what a [Judge] is made from. Every field but Judged is
-// required.
+// JudgeConfig is what a [Judge] is made from. Every field but Compare and
+// Judged is required.
 type JudgeConfig struct {
 	Policy Policy
 	Audit  Recorder
 	Clock  func() time.Time
+	// Compare is called with every decision of a policy set, for one that is only
+	// tried. It must not wait, nor keep what the question points to.
+	Compare func(id string, q *policy.Question, d *policy.Decision)
 	// Judged is called with every decision, for metrics and for watchers.
 	Judged func(Judged)
 }
@@ -162,7 +165,11 @@ func (j *Judge) decide(ctx context.Context, set *policy.Set, s *protocol.Session
 			return refuse(protocol.CauseFault, faultSwap, "")
 		}
 	}
-	d := set.Decide(ctx, &policy.Question{Device: rec, Session: s, Route: r, Transaction: tx, Now: now})
+	q := policy.Question{Device: rec, Session: s, Route: r, Transaction: tx, Now: now}
+	d := set.Decide(ctx, &q)
+	if j.cfg.Compare != nil {
+		j.cfg.Compare(v.ID, &q, &d)
+	}
 	switch {
 	case d.Fault != "" || !d.Allow:
 		// A rule that fails is a deny like any other to the device: asking again

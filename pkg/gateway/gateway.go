@@ -58,6 +58,7 @@ type Gateway struct {
 	service *admin.Service
 	metrics *telemetry.Metrics
 	engine  *policy.Engine
+	shadow  shadow
 	judge   *edge.Judge
 	edge    *edge.Server
 	tele    *telemetry.Server
@@ -105,21 +106,23 @@ func New(ctx context.Context, cfg *config.File, opt Options) (_ *Gateway, err er
 	if err != nil {
 		return nil, err
 	}
-	if g.engine, err = policy.NewEngine(ctx, cfg.Policy, policy.Options{
-		Location: loc, Logger: g.log, Clock: g.clock, OnLoad: g.policyLoaded, Given: given,
-	}); err != nil {
+	enforced := g.policyOptions(loc, g.log, g.policyLoaded)
+	enforced.Given = given
+	if g.engine, err = policy.NewEngine(ctx, cfg.Policy, enforced); err != nil {
 		return nil, err
 	}
-	g.judge = edge.NewJudge(edge.JudgeConfig{Policy: g.engine, Audit: g.state.Audit, Clock: g.clock, Judged: g.judged})
+	g.shadow.init(g)
+	g.judge = edge.NewJudge(edge.JudgeConfig{Policy: g.engine, Audit: g.state.Audit, Clock: g.clock, Compare: g.shadow.compare, Judged: g.judged})
 	g.edge = edge.New(edge.Config{
 		TrustDomain: cfg.TrustDomain, Registry: g.state.Devices, Authority: g.state.CA, Audit: g.state.Audit,
 		Adapter: g.adapter, CertDir: filepath.Join(cfg.StateDir, admin.CertDir), Clock: g.clock, Logger: g.log, Zap: telemetry.Zap(g.log),
 		Hooks: edge.Hooks{Handshake: g.metrics.Handshake, Session: g.metrics.Session},
 	})
-	g.engine.OnChange(func(*policy.Set) { g.edge.Sessions.Recheck() })
+	g.engine.OnChange(func(s *policy.Set) { g.shadow.enforced(s); g.edge.Sessions.Recheck() })
 	if err := g.apply(ctx, cfg); err != nil {
 		return nil, err
 	}
+	g.shadow.configure(cfg.Policy)
 	g.gauges()
 	g.service = admin.NewService(admin.Config{
 		State: g.state, Live: live{g}, Clock: g.clock, Logger: g.log,
@@ -142,6 +145,11 @@ func New(ctx context.Context, cfg *config.File, opt Options) (_ *Gateway, err er
 		}
 	}
 	return g, nil
+}
+
+// policyOptions are the options of every policy set here, enforced or not.
+func (g *Gateway) policyOptions(loc *time.Location, log *slog.Logger, loaded func(policy.LoadEvent)) policy.Options {
+	return policy.Options{Location: loc, Logger: log, Clock: g.clock, OnLoad: loaded}
 }
 
 func field(name, value string) protocol.Field {
@@ -351,6 +359,7 @@ func (g *Gateway) reload(ctx context.Context) error {
 		}
 		return err
 	}
+	g.shadow.configure(next.Policy)
 	// Settings of issuance are read from the state's configuration.
 	g.state.Configure(next)
 	return nil
@@ -421,6 +430,7 @@ func (g *Gateway) close(ctx context.Context) error {
 		g.edge.Shutdown(ctx)
 	}
 	close(g.stopping)
+	g.shadow.close()
 	g.retiring.Wait()
 	for _, b := range g.backends {
 		errs = append(errs, b.Close())

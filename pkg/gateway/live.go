@@ -83,6 +83,9 @@ func (l live) Describe(st *admin.Status) {
 			st.Warnings = append(st.Warnings, "the policy bundle in force stays: "+r.Error)
 		}
 	}
+	if st.Policy.Shadow = g.shadow.status(); st.Policy.Shadow != nil && st.Policy.Shadow.Refused != "" {
+		st.Warnings = append(st.Warnings, "what the shadow policy directory holds now is not compared: "+st.Policy.Shadow.Refused)
+	}
 	if e, ok := g.engine.Refused(); ok {
 		st.Policy.Refused = e.Err.Error()
 		st.Warnings = append(st.Warnings, "what the policy directory holds now is not in force: "+e.Err.Error())
@@ -109,6 +112,7 @@ func (g *Gateway) ready() error {
 // gauges adds the metrics that are read rather than counted.
 func (g *Gateway) gauges() {
 	log := g.state.Audit
+	g.shadow.counters()
 	g.metrics.Gauge("anteroom_audit_records", "Records accepted by the audit log.", func() float64 { return float64(log.Status().Seq) })
 	g.metrics.Gauge("anteroom_audit_flushed", "Last record on stable storage.", func() float64 { return float64(log.Status().Flushed) })
 	g.metrics.Gauge("anteroom_audit_sealed", "Last record in a sealed block.", func() float64 { return float64(log.Status().Sealed) })

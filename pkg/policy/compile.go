@@ -50,6 +50,7 @@ type Set struct {
 	builder *builder
 	cache   *cache          // nil if nothing is remembered
 	known   map[string]bool // the obligations the gateway can meet
+	said    map[string]bool // the sentences that stand in its rules
 	modules int
 	files   []string // names of the files that decide
 }
@@ -132,11 +133,29 @@ func compile(ctx context.Context, t *tree, opt Options) (_ *Set, err error) {
 		return nil, refuse()
 	}
 	s.reach = reachOf(s.compiler, entryRef)
+	s.said = saidIn(b.modules)
 	s.builder = newBuilder(opt.Location, s.reach.input, b.data, b.modules)
 	if len(s.reach.clock) == 0 {
 		s.cache = newCache(opt.CacheEntries)
 	}
 	return s, nil
+}
+
+// saidIn returns the texts that rules put into sets word for word: sentences
+// that hold nothing of any request.
+func saidIn(modules map[string]*ast.Module) map[string]bool {
+	out := map[string]bool{}
+	for _, m := range modules {
+		for _, r := range m.Rules {
+			if r.Head.Key == nil {
+				continue
+			}
+			if s, ok := r.Head.Key.Value.(ast.String); ok {
+				out[string(s)] = true
+			}
+		}
+	}
+	return out
 }
 
 // resultVar is the variable of the query that the decision is bound to.

@@ -3,6 +3,8 @@ package protocol
 import (
 	"context"
 	"net"
+	"slices"
+	"strings"
 )
 
 // A Transaction is the unit that is decided on: an HTTP request, an entry of a
@@ -36,6 +38,16 @@ type Transaction struct {
 	// Part is its position in there, from 0.
 	Of   string
 	Part int
+}
+
+// Clone returns a transaction that shares nothing with t, for whoever looks at
+// it after the adapter has gone on.
+func (t *Transaction) Clone() *Transaction {
+	c := *t
+	c.Protocol, c.Action, c.Resource = strings.Clone(t.Protocol), strings.Clone(t.Action), strings.Clone(t.Resource)
+	c.Facts = cloneFields(t.Facts)
+	c.Omitted = slices.Clone(t.Omitted)
+	return &c
 }
 
 // A Class says how much harm a wrong deny does on a route.

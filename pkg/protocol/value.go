@@ -1,5 +1,7 @@
 package protocol
 
+import "strings"
+
 // Kind is the type of a [Value].
 type Kind uint8
 
@@ -102,4 +104,30 @@ func (v Value) Get(name string) (Value, bool) {
 		}
 	}
 	return Value{}, false
+}
+
+// Clone returns a value that shares nothing with v, to be kept past the
+// transaction.
+func (v Value) Clone() Value {
+	v.str = strings.Clone(v.str)
+	if v.list != nil {
+		list := make([]Value, len(v.list))
+		for i := range v.list {
+			list[i] = v.list[i].Clone()
+		}
+		v.list = list
+	}
+	v.obj = cloneFields(v.obj)
+	return v
+}
+
+func cloneFields(fs []Field) []Field {
+	if fs == nil {
+		return nil
+	}
+	out := make([]Field, len(fs))
+	for i := range fs {
+		out[i] = Field{strings.Clone(fs[i].Name), fs[i].Value.Clone()}
+	}
+	return out
 }

@@ -1,6 +1,7 @@
 package telemetry
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -124,20 +125,45 @@ func (m *Metrics) Gauge(name, help string, value func() float64) {
 // Gauges adds a gauge with one label, whose values are asked for when metrics
 // are read. The label's values must be few and known beforehand.
 func (m *Metrics) Gauges(name, help, label string, values func() map[string]float64) {
-	m.Registry.MustRegister(&gauges{prometheus.NewDesc(name, help, []string{label}, nil), values})
+	m.Table(name, help, []string{label}, func() (rows []Row) {
+		for l, v := range values() {
+			rows = append(rows, Row{[]string{l}, v})
+		}
+		return rows
+	})
 }
 
-type gauges struct {
-	desc   *prometheus.Desc
-	values func() map[string]float64
+// A Row is one value of a gauge with labels.
+type Row struct {
+	Labels []string
+	Value  float64
+}
+
+// Table adds a gauge with labels, whose rows are asked for when metrics are
+// read. Their number must be bounded. Rows with equal labels are added up.
+func (m *Metrics) Table(name, help string, labels []string, rows func() []Row) {
+	m.Registry.MustRegister(&table{prometheus.NewDesc(name, help, labels, nil), rows})
+}
+
+type table struct {
+	desc *prometheus.Desc
+	rows func() []Row
 }
 
 // Describe implements prometheus.Collector.
-func (g *gauges) Describe(c chan<- *prometheus.Desc) { c <- g.desc }
+func (t *table) Describe(c chan<- *prometheus.Desc) { c <- t.desc }
 
 // Collect implements prometheus.Collector.
-func (g *gauges) Collect(c chan<- prometheus.Metric) {
-	for label, v := range g.values() {
-		c <- prometheus.MustNewConstMetric(g.desc, prometheus.GaugeValue, v, label)
+func (t *table) Collect(c chan<- prometheus.Metric) {
+	sums := map[string]*Row{}
+	for _, r := range t.rows() {
+		key := fmt.Sprintf("%q", r.Labels)
+		if sums[key] == nil {
+			sums[key] = &Row{Labels: r.Labels}
+		}
+		sums[key].Value += r.Value
+	}
+	for _, r := range sums {
+		c <- prometheus.MustNewConstMetric(t.desc, prometheus.GaugeValue, r.Value, r.Labels...)
 	}
 }
