@@ -163,3 +163,31 @@ func TestWhatIsBuiltHereLoadsInStockOPA(t *testing.T) {
 		t.Errorf("stock OPA took a bundle of another's key: %v: %s", err, out)
 	}
 }
+
+// A pushed revision is a bundle whose author stock OPA can verify, years later
+// and without the gateway.
+func TestStockOPAVerifiesWhoPushed(t *testing.T) {
+	if _, err := tryOPA(t, "", "version"); err != nil {
+		t.Fatal(err)
+	}
+	h, push := pushing(t)
+	push("as shipped")
+	out := h.Must("policy", "pull", "-o", "one.tar.gz")
+	_, fingerprint, ok := strings.Cut(strings.TrimSpace(out), "signed with ")
+	if !ok {
+		t.Fatalf("policy pull says %s", out)
+	}
+	verify := func(scope, cert string) (string, error) {
+		return tryOPA(t, h.Dir, "build", "-b", "--verification-key", cert, "--verification-key-id", fingerprint,
+			"--signing-alg", "ES256", "--scope", scope, "-o", "again.tar.gz", "one.tar.gz")
+	}
+	if out, err := verify("anteroom-push", "jane/jane.crt"); err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
+	if out, err := verify("write", "jane/jane.crt"); err == nil {
+		t.Errorf("for another purpose it holds too: %s", out)
+	}
+	if out, err := verify("anteroom-push", "root-ca.crt"); err == nil {
+		t.Errorf("with another key it holds too: %s", out)
+	}
+}

@@ -3,7 +3,9 @@ package admin
 import (
 	"bytes"
 	"crypto"
+	"crypto/rand"
 	"crypto/x509"
+	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"os"
@@ -402,5 +404,38 @@ func TestTheEngineFollows(t *testing.T) {
 	st, err := api.PolicyState(t.Context())
 	if err != nil || st.Pushed == nil || st.Pushed.Number != 2 || st.Canary != nil || st.Last != 4 || st.Source != "pushed" {
 		t.Errorf("status %+v, %v", st, err)
+	}
+}
+
+// A set of the size that is allowed passes the socket, one that is larger does
+// not.
+func TestALargeSetPassesTheSocket(t *testing.T) {
+	h := pushHouse(t)
+	jane := h.author("jane", 0, PolicyAuthor)
+	api := h.listen(filepath.Join(h.dir, "s"))
+	large := func(n int) *policy.Source {
+		dir := t.TempDir()
+		noise := make([]byte, n/2)
+		rand.Read(noise) // what gzip can not make smaller
+		for name, body := range map[string]string{
+			"decision.rego": decision, "a.rego": "package anteroom.authz\n\nallow contains \"known\" if input.device.class == \"x\"\n",
+			"data.json": `{"noise": "` + hex.EncodeToString(noise) + `"}`,
+		} {
+			if err := os.WriteFile(filepath.Join(dir, name), []byte(body), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		src, err := policy.Read(dir, policy.Options{MaxBytes: 64 << 20})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return src
+	}
+	if _, err := api.PushPolicy(t.Context(), jane.request(t, large(8<<20), 0)); err != nil {
+		t.Error(err)
+	}
+	var e *Error
+	if _, err := api.PushPolicy(t.Context(), jane.request(t, large(20<<20), 1)); !errors.As(err, &e) || !strings.Contains(e.Message, "larger than allowed") {
+		t.Errorf("error %v", err)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 	"github.com/anteroom-iomt/anteroom/pkg/config"
 	"github.com/anteroom-iomt/anteroom/pkg/edge"
 	"github.com/anteroom-iomt/anteroom/pkg/policy"
+	opabundle "github.com/anteroom-iomt/anteroom/pkg/policy/bundle"
 	"github.com/anteroom-iomt/anteroom/pkg/upstream"
 )
 
@@ -72,12 +74,7 @@ func check(ctx context.Context, cfg *config.File) []finding {
 		}
 		out = append(out, f)
 	}
-	set, err := policy.Load(ctx, cfg.Policy.Enforce, policy.Options{MaxBytes: int64(cfg.Policy.MaxSize), Timeout: cfg.Policy.Timeout.D()})
-	note := ""
-	if err == nil {
-		note = "revision " + set.Revision()
-	}
-	add("policies "+cfg.Policy.Enforce, note, err)
+	add(checkPolicies(ctx, cfg))
 
 	running := false
 	if api, err := admin.Dial(ctx, filepath.Join(cfg.StateDir, admin.SocketName)); err == nil {
@@ -131,4 +128,45 @@ func free(addr string) error {
 		return err
 	}
 	return ln.Close()
+}
+
+// checkPolicies loads what the gateway would begin with.
+func checkPolicies(ctx context.Context, cfg *config.File) (what, note string, err error) {
+	opt := policy.Options{MaxBytes: int64(cfg.Policy.MaxSize), Timeout: cfg.Policy.Timeout.D()}
+	what = "policies " + cfg.Policy.Enforce
+	var src *policy.Source
+	switch cfg.Policy.Source {
+	case "bundle":
+		what = "policies of " + cfg.Policy.Bundle.URL
+		if cfg.Policy.Bundle.InsecureUnsigned {
+			return what, "taken without a signature", nil
+		}
+		data, err := os.ReadFile(cfg.Policy.Bundle.Key)
+		if err == nil {
+			_, err = opabundle.ParseKey(data)
+		}
+		return what, "the server is not asked", err
+	case "pushed":
+		st := admin.State{}
+		if st.Policies, err = opabundle.OpenHistory(filepath.Join(cfg.StateDir, admin.PolicyDir), time.Now); err != nil {
+			return what, "", err
+		}
+		st.Configure(cfg)
+		if e, ok := st.Policies.InForce(); ok {
+			what = "policies, pushed revision " + e.Short()
+			if src, err = st.PolicySource(e.Number); err != nil {
+				return what, "", err
+			}
+		}
+	}
+	if src == nil {
+		if src, err = policy.Read(cfg.Policy.Enforce, opt); err != nil {
+			return what, "", err
+		}
+	}
+	set, err := src.Compile(ctx, opt)
+	if err != nil {
+		return what, "", err
+	}
+	return what, "revision " + set.Revision(), nil
 }

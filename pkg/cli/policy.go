@@ -11,7 +11,7 @@ import (
 
 func (a *app) policyCommand() *cobra.Command {
 	return group("policy", "Check and test policy sets", a.policyCheckCommand(), a.policyTestCommand(), a.policyBuildCommand(),
-		a.policyPushCommand(), a.policyHistoryCommand(), a.policyRollBackCommand(), a.policyPromoteCommand(), a.policyDiffCommand(), a.policyStatusCommand())
+		a.policyPushCommand(), a.policyHistoryCommand(), a.policyPullCommand(), a.policyRollBackCommand(), a.policyPromoteCommand(), a.policyDiffCommand(), a.policyStatusCommand())
 }
 
 // policyDir returns the directory a command is to look at.

@@ -211,6 +211,36 @@ func (a *app) policyHistoryCommand() *cobra.Command {
 	}
 }
 
+func (a *app) policyPullCommand() *cobra.Command {
+	var out string
+	c := &cobra.Command{
+		Use: "pull [REVISION] -o FILE", Short: "Write a pushed revision as the bundle its author signed", Args: optional,
+		Long: `Write a pushed revision, or the one in force, as the bundle its author signed, with
+every file as it was. tar unpacks it; every command that takes a policy set takes
+it as it is.`,
+		Example: `  anteroom policy pull 3 -o three.tar.gz && tar -xzf three.tar.gz -C policies`,
+		RunE: func(cmd *cobra.Command, arg []string) error {
+			if out == "" {
+				return usagef("--output is missing: the bundle's file")
+			}
+			return a.with(cmd, func(ctx context.Context, api *admin.API) error {
+				rev, err := api.PolicyRevision(ctx, strings.Join(arg, ""))
+				if err != nil {
+					return err
+				}
+				if err := replaceFile(out, rev.Bundle); err != nil {
+					return fmt.Errorf("write %s: %w", out, err)
+				}
+				return a.print(map[string]any{"file": out, "entry": rev.Entry}, func(w io.Writer) {
+					fmt.Fprintf(w, "Wrote %s: revision %s by %s, signed with %s\n", out, rev.Entry.Short(), rev.Entry.Author, rev.Entry.Fingerprint)
+				})
+			})
+		},
+	}
+	c.Flags().StringVarP(&out, "output", "o", "", "the file to write")
+	return c
+}
+
 func (a *app) policyRollBackCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "rollback [REVISION]", Short: "Put an earlier revision in force, or end a trial", Args: optional,

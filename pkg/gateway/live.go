@@ -132,6 +132,21 @@ func (g *Gateway) gauges() {
 		}
 		return out
 	})
+	g.metrics.Gauge("anteroom_policy_trial", "1 while a policy revision is on trial with some devices.", func() float64 {
+		if _, ok := g.engine.OnTrial(); ok {
+			return 1
+		}
+		return 0
+	})
+	g.metrics.Gauge("anteroom_policy_trial_denials", "Denials of the revision on trial that the set in force would have allowed.", func() float64 {
+		rep, _ := g.engine.OnTrial()
+		return float64(rep.New)
+	})
+	if g.remote != nil {
+		g.metrics.Gauge("anteroom_policy_bundle_failures", "Questions to the bundle server in a row that changed nothing because they failed.", func() float64 {
+			return float64(g.remote.Status().Failures)
+		})
+	}
 	g.metrics.Gauges("anteroom_devices", "Registered devices.", "status", func() map[string]float64 {
 		out := map[string]float64{}
 		for _, s := range []device.Status{device.Pending, device.Active, device.Quarantined, device.Revoked, device.Retired} {

@@ -20,6 +20,12 @@
 // force and replaces it, in one atomic step, when the directory changes to
 // another good one; a bad one is reported and changes nothing.
 //
+// A [Source] is a set that was read and is not compiled yet, from a directory or
+// from a bundle in OPA's format (package bundle below this one); sets are
+// compared by it ([Diff]). An Engine can be given one in place of its directory
+// (Put), and can try one with some devices first (Try): then [Engine.For] says
+// who is decided on by which.
+//
 // # Where it fails
 //
 // [Load] returns a [*LoadError] that lists every problem with file and line.

@@ -92,7 +92,8 @@ type History struct {
 	cur history
 }
 
-// OpenHistory opens the history in a directory, which need not exist.
+// OpenHistory opens the history in a directory, which need not exist. It only
+// reads; whoever does not own the directory may look, and sees what was true.
 func OpenHistory(dir string, now func() time.Time) (*History, error) {
 	h := &History{dir: dir, now: now, cur: history{Version: 1, Next: 1}}
 	body, err := readLimited(filepath.Join(dir, historyFile), maxHistory)
@@ -108,7 +109,6 @@ func OpenHistory(dir string, now func() time.Time) (*History, error) {
 	if h.cur.Version != 1 {
 		return nil, fmt.Errorf("policy history: %s has version %d, and only 1 is known: it was written by a later anteroom", filepath.Join(dir, historyFile), h.cur.Version)
 	}
-	h.sweep()
 	return h, nil
 }
 

@@ -192,10 +192,10 @@ func TestKilledBeforeItIsInTheHistory(t *testing.T) {
 	if got := state(h); got != "1*" {
 		t.Errorf("history %q", got)
 	}
-	if files, _ := os.ReadDir(dir); len(files) != 2 {
-		t.Errorf("%d files are left, want 2", len(files))
-	}
 	push(t, h, 9, nil)
+	if files, _ := os.ReadDir(dir); len(files) != 3 {
+		t.Errorf("%d files are left, want 3", len(files))
+	}
 	if a, err := h.Archive(2); err != nil || string(a) != "archive 2" {
 		t.Errorf("archive %q, %v", a, err)
 	}
