@@ -1,9 +1,13 @@
 package integration
 
 import (
+	"fmt"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
+
+	"github.com/coder/websocket"
 
 	"github.com/anteroom-iomt/anteroom/integration/rig"
 )
@@ -100,4 +104,53 @@ func TestRevisionsOutliveTheGateway(t *testing.T) {
 	check("promoted", http.StatusForbidden, http.StatusForbidden)
 	h.Must("policy", "rollback")
 	check("rolled back", http.StatusCreated, http.StatusCreated)
+}
+
+// What a session holds is asked again when a trial of its device begins, when it
+// is ended and when it ends by itself.
+func TestAWebSocketEndsWithTheTrial(t *testing.T) {
+	e := startEcho(t)
+	h := socketHospital(t, e)
+	h.Kill()
+	config, err := os.ReadFile(h.Path("anteroom.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.Write("anteroom.yaml", strings.Replace(string(config), "{enforce: policies}", "{enforce: policies, source: pushed}", 1))
+	h.Must("operator", "add", "jane", "--role", "policy-author", "--out", "jane")
+	d := h.Enroll("monitor-1", "patient-monitor", "--life-critical")
+	other := h.Enroll("monitor-2", "patient-monitor")
+	h.Start()
+	push := func(denied, more string, flags ...string) {
+		t.Helper()
+		h.Write("policies/authz/live.rego", fmt.Sprintf(socketRule, denied)+more)
+		h.Must(append([]string{"policy", "push", "policies", "-m", "sockets", "--cert", "jane/jane.crt", "--key", "jane/jane.key"}, flags...)...)
+	}
+	ends := func(when string, c *websocket.Conn) {
+		t.Helper()
+		if err := end(t, c); websocket.CloseStatus(err) != websocket.StatusPolicyViolation {
+			t.Errorf("%s: the WebSocket ended with %v, not with 1008", when, err)
+		}
+		e.gone(t)
+	}
+	push(`"nobody"`, "")
+	mine, theirs := open(t, h, d), open(t, h, other)
+	push(`input.device.id`, "", "--canary", "monitor-1", "--max-denials", "9")
+	ends("a trial that denies", mine)
+	say(t, theirs, "not on trial")
+
+	h.Must("policy", "rollback")
+	push(`"monitor-1"`, "")
+	push(`"nobody"`, "", "--canary", "monitor-1")
+	mine = open(t, h, d)
+	h.Must("policy", "rollback")
+	ends("a trial that allowed is ended", mine)
+
+	push(`"nobody"`, "\ndeny contains \"no FHIR\" if input.route.name == \"ehr\"\n", "--canary", "monitor-1")
+	mine = open(t, h, d)
+	if got := post(h.Client(d), h.URL("/fhir/Observation")); got != http.StatusForbidden {
+		t.Errorf("status %d for what the trial denies", got)
+	}
+	ends("a trial that allowed ends by itself", mine)
+	say(t, theirs, "still not on trial")
 }

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"context"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -129,21 +130,26 @@ func TestATrialThatDeniesTooMuchEndsByItself(t *testing.T) {
 // However many transactions are denied at the same time, the trial fails once.
 func TestATrialFailsOnce(t *testing.T) {
 	e, src := trialEngine(t)
-	var failed atomic.Int32
-	if err := e.Try(t.Context(), src, Trial{Classes: []string{"pump"}, MaxDenials: 5, Window: time.Minute, Failed: func() { failed.Add(1) }}); err != nil {
-		t.Fatal(err)
-	}
-	var wg sync.WaitGroup
-	for range 8 {
-		wg.Go(func() {
-			for range 50 {
-				decideFor(t, e, &device.Record{ID: "pump-1", Class: "pump", LifeCritical: true}, time.Unix(1000, 0))
-			}
-		})
-	}
-	wg.Wait()
-	if failed.Load() != 1 {
-		t.Errorf("failed %d times", failed.Load())
+	rec := &device.Record{ID: "pump-1", Class: "pump", LifeCritical: true}
+	for range 200 {
+		var failed atomic.Int32
+		if err := e.Try(t.Context(), src, Trial{Classes: []string{"pump"}, Window: time.Minute, Failed: func() { failed.Add(1) }}); err != nil {
+			t.Fatal(err)
+		}
+		set, start := e.For(rec), make(chan struct{})
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() {
+				q := &Question{Device: rec, Now: time.Unix(1000, 0)}
+				<-start
+				e.Decided(context.Background(), set, q, &Decision{})
+			})
+		}
+		close(start)
+		wg.Wait()
+		if failed.Load() != 1 {
+			t.Fatalf("failed %d times", failed.Load())
+		}
 	}
 }
 
@@ -175,6 +181,9 @@ func TestAGivenSetStandsInPlaceOfTheDirectory(t *testing.T) {
 	}
 	if _, refused := e.Refused(); refused {
 		t.Error("a set that was not put is shown as the directory's")
+	}
+	if err := e.Reload(t.Context()); err != nil || e.Current().Revision() != src.Revision() {
+		t.Errorf("what could not be put is tried again: %v", err)
 	}
 	if err := e.Put(t.Context(), Nothing("no bundle came yet")); err != nil {
 		t.Fatal(err)
