@@ -52,7 +52,8 @@ type Set struct {
 	known   map[string]bool // the obligations the gateway can meet
 	said    map[string]bool // the sentences that stand in its rules
 	modules int
-	files   []string // names of the files that decide
+	files   []string          // names of the files that decide
+	tables  map[string]*datum // the data's members, and where they were written
 }
 
 // Load reads, compiles and analyses the policy set in dir, which may also be a
@@ -93,6 +94,7 @@ func compile(ctx context.Context, t *tree, opt Options) (_ *Set, err error) {
 	b := build(t, func(f *file) bool { return !f.isTest() }, &ps)
 	t.checkRoots(b, &ps)
 	if len(ps) == 0 {
+		checkData(t.files, b.data, &ps)
 		b.compiler.Compile(b.modules)
 		if b.compiler.Failed() {
 			ps.addRego("", b.compiler.Errors)
@@ -112,7 +114,11 @@ func compile(ctx context.Context, t *tree, opt Options) (_ *Set, err error) {
 		store:    inmem.NewFromASTObject(doc),
 		data:     data{doc},
 		known:    map[string]bool{},
+		tables:   map[string]*datum{},
 		modules:  len(b.modules),
+	}
+	for name, d := range b.data.obj {
+		s.tables[name] = &datum{file: d.file, line: d.line}
 	}
 	for _, k := range opt.Obligations {
 		s.known[k] = true

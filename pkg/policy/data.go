@@ -231,6 +231,7 @@ func (r *dataReader) yamlNode(n *yaml.Node, depth int) (*datum, error) {
 			if err != nil {
 				return nil, err
 			}
+			v.line = k.Line // where a reader looks for it
 			d.obj[k.Value] = v
 		}
 		return d, nil

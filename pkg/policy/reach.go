@@ -14,6 +14,8 @@ type reach struct {
 	clock []Problem
 	// rules counts the rules the entry point can evaluate.
 	rules int
+	// used holds them; of a chain of else branches the first.
+	used map[*ast.Rule]bool
 }
 
 // Limits of the analysis. Past them everything counts as read, which is
@@ -33,18 +35,35 @@ const (
 // compared, passed to a built-in, put into a value, returned) stands for all
 // below what it names; so does input itself.
 func reachOf(c *ast.Compiler, entry ast.Ref) *reach {
-	a := &analysis{
+	a := newAnalysis(c)
+	a.follow(entry)
+	return a.run()
+}
+
+// reachOfRule is reachOf for one rule of several that make up a document.
+func reachOfRule(c *ast.Compiler, r *ast.Rule) *reach {
+	a := newAnalysis(c)
+	a.seen[r] = true
+	a.queue = append(a.queue, r)
+	return a.run()
+}
+
+func newAnalysis(c *ast.Compiler) *analysis {
+	return &analysis{
 		compiler: c,
 		seen:     map[*ast.Rule]bool{},
 		vars:     map[local]*variable{},
 		out:      &reach{input: &paths{}},
 	}
-	a.follow(entry)
+}
+
+func (a *analysis) run() *reach {
 	for len(a.queue) > 0 {
 		r := a.queue[0]
 		a.queue = a.queue[1:]
 		a.rule(r)
 	}
+	a.out.used = a.seen
 	a.solve()
 	a.out.input.seal(0)
 	return a.out
@@ -270,7 +289,7 @@ func (a *analysis) builtin(ref ast.Ref, loc *ast.Location) {
 	if b == nil || !b.Nondeterministic {
 		return
 	}
-	p := Problem{Message: fmt.Sprintf("%s makes its decisions depend on more than the input", name)}
+	p := Problem{Message: fmt.Sprintf("rule %s: %s makes its decisions depend on more than the input", a.current.Head.Ref(), name)}
 	if loc != nil {
 		p.File, p.Line, p.Column = loc.File, loc.Row, loc.Col
 	}

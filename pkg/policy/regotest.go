@@ -82,8 +82,18 @@ func Test(ctx context.Context, dir string, opt TestOptions) (*TestReport, error)
 	if err != nil {
 		return nil, err
 	}
+	r, err := test(ctx, t, opt)
+	if err != nil {
+		return nil, err
+	}
+	r.Elapsed = o.Clock().Sub(start)
+	return r, nil
+}
+
+// test is Test of what was read.
+func test(ctx context.Context, t *tree, opt TestOptions) (*TestReport, error) {
 	covered := cover.New()
-	r := &TestReport{Dir: dir}
+	r := &TestReport{Dir: t.dir}
 	modules, err := runTests(ctx, t, &opt, opt.Run, func(run *tester.Runner) {
 		run.SetCoverageQueryTracer(covered).SetCoverageRuns(nil)
 	}, r.add)
@@ -97,7 +107,6 @@ func Test(ctx context.Context, dir string, opt TestOptions) (*TestReport, error)
 		return cmp.Or(strings.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), strings.Compare(a.Name, b.Name))
 	})
 	r.cover(covered.Report(modules), t.files)
-	r.Elapsed = o.Clock().Sub(start)
 	return r, nil
 }
 

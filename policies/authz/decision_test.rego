@@ -32,11 +32,11 @@ test_nothing_known_is_denied if {
 test_silence_says_who_wanted_what if {
 	d := authz.decision with input as object.union(example.monitor, {"request": {
 		"action": "read",
-		"resource": "Patient",
-		"fhir": {"interaction": "read", "type": "Patient"},
+		"resource": "Encounter",
+		"fhir": {"interaction": "read", "type": "Encounter"},
 	}})
 	d.allow == false
-	d.denials == {`nothing allows a device of class "patient-monitor" to do this: read Patient`}
+	d.denials == {`nothing allows a device of class "patient-monitor" to do this: read Encounter`}
 }
 
 test_other_protocols_are_denied if {

@@ -27,7 +27,7 @@ test_boundless_is_boundless if {
 
 test_no_bulk_operations if {
 	every name in data.fhir.never_operations {
-		every type in ["Patient", ""] {
+		every type in ["Encounter", ""] {
 			guarded({"interaction": "operation", "operation": name, "type": type}) == {"whole records, exports and server maintenance are not for devices"}
 		}
 	}

@@ -5,7 +5,7 @@
 package anteroom.authz
 
 # METADATA
-# title: A device that is not in service does nothing
+# title: A device that is quarantined does nothing
 # custom:
 #   controls:
 #     - HIPAA 164.308(a)(6)(ii) Response and reporting
@@ -13,8 +13,22 @@ package anteroom.authz
 #     - NIST 800-53 AC-2(3) Disable accounts
 deny contains "the device is quarantined" if input.device.status == "quarantined"
 
+# METADATA
+# title: A device that is not in service yet does nothing
+# custom:
+#   controls:
+#     - HIPAA 164.308(a)(6)(ii) Response and reporting
+#     - NIST 800-53 IR-4 Incident handling
+#     - NIST 800-53 AC-2(3) Disable accounts
 deny contains "the device is not yet in service" if input.device.status == "pending"
 
+# METADATA
+# title: A device that was taken out of service does nothing
+# custom:
+#   controls:
+#     - HIPAA 164.308(a)(6)(ii) Response and reporting
+#     - NIST 800-53 IR-4 Incident handling
+#     - NIST 800-53 AC-2(3) Disable accounts
 deny contains "the device is out of service for good" if input.device.status in {"revoked", "retired"}
 
 # METADATA

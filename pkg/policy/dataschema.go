@@ -1,0 +1,147 @@
+package policy
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/santhosh-tekuri/jsonschema/v6"
+	"github.com/santhosh-tekuri/jsonschema/v6/kind"
+	"golang.org/x/text/language"
+	"golang.org/x/text/message"
+
+	"github.com/anteroom-iomt/anteroom/pkg/config"
+)
+
+// dataSchema is the schema of the set's whole data document. Without one data is
+// free; with it a misspelt key is an error at load, where it would otherwise be
+// a permission that silently is not there.
+const dataSchema = schemaDir + "/data/schema.json"
+
+// checkData compares the data files with the set's schema of them.
+func checkData(files []file, data *datum, ps *problems) {
+	var body []byte
+	for i := range files {
+		if files[i].name == dataSchema {
+			body = files[i].body
+		}
+	}
+	if body == nil {
+		return
+	}
+	schema, err := dataSchemaOf(body)
+	if err != nil {
+		ps.add(dataSchema, 0, "%s", err)
+		return
+	}
+	doc, err := ast.JSON(data.ast())
+	if err != nil {
+		ps.add(dataSchema, 0, "read the data: %s", err)
+		return
+	}
+	err = schema.Validate(doc)
+	if ve, ok := errors.AsType[*jsonschema.ValidationError](err); ok {
+		data.blame(schema, ve, ps)
+	} else if err != nil {
+		ps.add(dataSchema, 0, "%s", err)
+	}
+}
+
+func dataSchemaOf(body []byte) (*jsonschema.Schema, error) {
+	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	c := jsonschema.NewCompiler()
+	c.UseLoader(noLoader{})
+	if err := c.AddResource(dataSchema, doc); err != nil {
+		return nil, err
+	}
+	s, err := c.Compile(dataSchema)
+	if err != nil {
+		return nil, fmt.Errorf("is no JSON schema: %w", err)
+	}
+	return s, nil
+}
+
+// noLoader keeps a schema from naming another: nothing is fetched.
+type noLoader struct{}
+
+func (noLoader) Load(url string) (any, error) {
+	return nil, fmt.Errorf("%s: a schema of a policy set refers to nothing outside itself", url)
+}
+
+// blame adds what the leaves of a validation error say, each with its place.
+func (d *datum) blame(schema *jsonschema.Schema, ve *jsonschema.ValidationError, ps *problems) {
+	if len(ve.Causes) > 0 {
+		for _, c := range ve.Causes {
+			d.blame(schema, c, ps)
+		}
+		return
+	}
+	at := d.place(ve.InstanceLocation)
+	name := strings.Join(append([]string{"data"}, ve.InstanceLocation...), ".")
+	switch k := ve.ErrorKind.(type) {
+	case *kind.AdditionalProperties:
+		for _, p := range k.Properties {
+			bad := at.obj[p]
+			if bad == nil {
+				bad = at
+			}
+			ps.add(bad.file, bad.line, "%s: %q is nothing that is known there%s", name, p, hint(schema, ve.InstanceLocation, p))
+		}
+	default:
+		p := message.NewPrinter(language.English)
+		ps.add(at.file, at.line, "%s: %s", name, ve.ErrorKind.LocalizedString(p))
+	}
+}
+
+// hint says what a misspelt key was probably meant to be.
+func hint(s *jsonschema.Schema, path []string, bad string) string {
+	for _, name := range path {
+		if s = below(s, name); s == nil {
+			return ""
+		}
+	}
+	for s.Ref != nil {
+		s = s.Ref
+	}
+	names := slices.Sorted(maps.Keys(s.Properties))
+	if near := config.Nearest(bad, names); near != "" {
+		return fmt.Sprintf(", did you mean %q?", near)
+	}
+	return ", only " + strings.Join(names, ", ")
+}
+
+// below returns the schema of a member, or nil.
+func below(s *jsonschema.Schema, name string) *jsonschema.Schema {
+	for s.Ref != nil {
+		s = s.Ref
+	}
+	if p := s.Properties[name]; p != nil {
+		return p
+	}
+	if p, ok := s.AdditionalProperties.(*jsonschema.Schema); ok {
+		return p
+	}
+	if p, ok := s.Items.(*jsonschema.Schema); ok {
+		return p
+	}
+	return nil
+}
+
+// place returns the datum at a path, or the last one on the way that is known.
+func (d *datum) place(path []string) *datum {
+	for _, p := range path {
+		next := d.obj[p]
+		if next == nil {
+			break
+		}
+		d = next
+	}
+	return d
+}
