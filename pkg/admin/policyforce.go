@@ -57,7 +57,7 @@ func (s *Service) Enforce(ctx context.Context) error {
 }
 
 // RollBackPolicy puts an earlier revision in force: the one that is named by
-// number or content hash, or the last one that was in force before. With a trial
+// number or content hash, or the one that was in force before. With a trial
 // under way and nothing named it only ends the trial.
 func (s *Service) RollBackPolicy(ctx context.Context, a Actor, req *Name) (*Pushed, error) {
 	s.policies.Lock()

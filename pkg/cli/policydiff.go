@@ -84,7 +84,8 @@ func printDiff(w io.Writer, older, newer *policy.Source, d *policy.Difference) {
 		fmt.Fprintf(w, "%s and %s are the same\n", older.Name(), newer.Name())
 		return
 	}
-	fmt.Fprintf(w, "From %s to %s: %d files, %d rules, %d values differ\n", older.Name(), newer.Name(), len(d.Files), len(d.Rules), len(d.Data))
+	fmt.Fprintf(w, "From %s to %s: %s, %s, %s differ\n", older.Name(), newer.Name(),
+		several(len(d.Files), "file"), several(len(d.Rules), "rule"), several(len(d.Data), "value"))
 	marks := map[string]string{policy.Added: "+", policy.Removed: "-", policy.Changed: "~"}
 	for _, part := range []struct {
 		title   string
@@ -112,4 +113,12 @@ func printDiff(w io.Writer, older, newer *policy.Source, d *policy.Difference) {
 			}
 		}
 	}
+}
+
+// several counts things.
+func several(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
 }

@@ -245,7 +245,7 @@ func (a *app) policyRollBackCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "rollback [REVISION]", Short: "Put an earlier revision in force, or end a trial", Args: optional,
 		Long: `Put an earlier revision in force: the one that is named by its number or its
-content hash, or the last one that was in force before. If a revision is on
+content hash, or the one that was in force before. If a revision is on
 trial and none is named, the trial is ended and nothing else is changed.`,
 		RunE: func(cmd *cobra.Command, arg []string) error {
 			ref := strings.Join(arg, "")

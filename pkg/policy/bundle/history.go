@@ -51,6 +51,9 @@ type Entry struct {
 	// Forced is when it came into force for all devices last; zero if it never
 	// did.
 	Forced time.Time `json:"forced,omitzero"`
+	// Previous is what was in force when it first came into force: 0 for the
+	// directory.
+	Previous int `json:"previous,omitempty"`
 	// Ended is why a trial of it ended without promotion.
 	Ended string `json:"ended,omitempty"`
 }
@@ -209,17 +212,18 @@ func (h *History) Find(ref string) (Entry, error) {
 // minRef is the least of a content hash that names a revision.
 const minRef = 4
 
-// Before returns the last revision before the one in force that was in force
-// itself. The error wraps ErrNoRevision.
+// Before returns the revision that was in force before the one that is now came
+// into force. What was rolled back in between is passed over. The error wraps
+// ErrNoRevision.
 func (h *History) Before() (Entry, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for _, e := range slices.Backward(h.cur.Entries) {
-		if e.Number < h.cur.InForce && !e.Forced.IsZero() {
-			return e, nil
+	if e := h.find(h.cur.InForce); e != nil {
+		if p := h.find(e.Previous); p != nil {
+			return *p, nil
 		}
 	}
-	return Entry{}, fmt.Errorf("%w: nothing was in force before", ErrNoRevision)
+	return Entry{}, fmt.Errorf("%w: nothing that is kept was in force before", ErrNoRevision)
 }
 
 // Archive returns the archive of a revision, as it was pushed. What is not what
@@ -248,7 +252,7 @@ func (h *History) path(number int) string {
 
 // Add keeps a pushed revision and puts it in force, or with canary on trial, in
 // one step. Of the older ones all but keep are forgotten, never one in force or
-// on trial. e's Number, Pushed, Digest, Bytes and Forced are filled in; after is
+// on trial. e's Number, Pushed, Digest, Bytes, Forced and Previous are filled in; after is
 // the last number the author knew of, and the error is a Conflict if it is
 // not the last.
 func (h *History) Add(e Entry, archive []byte, after, keep int, canary *Canary) (Entry, error) {
@@ -263,6 +267,7 @@ func (h *History) Add(e Entry, archive []byte, after, keep int, canary *Canary) 
 	now := h.now().UTC()
 	sum := sha256.Sum256(archive)
 	e.Number, e.Pushed, e.Digest, e.Bytes, e.Forced, e.Ended = h.cur.Next, now, hex.EncodeToString(sum[:]), len(archive), time.Time{}, ""
+	e.Previous = 0
 	next := h.cur
 	next.Next++
 	if canary != nil {
@@ -270,7 +275,7 @@ func (h *History) Add(e Entry, archive []byte, after, keep int, canary *Canary) 
 		c.Number, c.Since = e.Number, now
 		next.Canary = &c
 	} else {
-		next.InForce, e.Forced = e.Number, now
+		next.InForce, e.Forced, e.Previous = e.Number, now, next.InForce
 	}
 	next.Entries = trim(append(slices.Clone(next.Entries), e), keep, &next)
 	// The archive first: the history must not name what is not there.
@@ -310,6 +315,9 @@ func (h *History) Enforce(number int, why string) error {
 	}
 	if c := next.Canary; c != nil && c.Number != number {
 		next.entry(c.Number).Ended = why
+	}
+	if e.Forced.IsZero() {
+		e.Previous = next.InForce
 	}
 	next.Canary, next.InForce, e.Forced, e.Ended = nil, number, h.now().UTC(), ""
 	return h.save(next)

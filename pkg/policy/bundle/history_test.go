@@ -106,6 +106,18 @@ func TestAHistoryIsTheSameAfterARestart(t *testing.T) {
 		t.Errorf("before is %+v, %v: 1 was never in force", b, err)
 	}
 	check("1! 2* 3 4")
+	// What was rolled back is not what was in force before.
+	push(t, h, 9, nil)
+	if b, err := h.Before(); err != nil || b.Number != 2 {
+		t.Errorf("before is %+v, %v", b, err)
+	}
+	// A revision that never was in force is, and knows what was before.
+	if err := h.Enforce(1, ""); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := h.Before(); err != nil || b.Number != 5 {
+		t.Errorf("before is %+v, %v", b, err)
+	}
 	if a, err := h.Archive(3); err != nil || string(a) != "archive 3" {
 		t.Errorf("archive %q, %v", a, err)
 	}
