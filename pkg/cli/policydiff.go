@@ -85,7 +85,7 @@ func printDiff(w io.Writer, older, newer *policy.Source, d *policy.Difference) {
 		return
 	}
 	fmt.Fprintf(w, "From %s to %s: %s, %s, %s differ\n", older.Name(), newer.Name(),
-		several(len(d.Files), "file"), several(len(d.Rules), "rule"), several(len(d.Data), "value"))
+		plural(len(d.Files), "file"), plural(len(d.Rules), "rule"), plural(len(d.Data), "value"))
 	marks := map[string]string{policy.Added: "+", policy.Removed: "-", policy.Changed: "~"}
 	for _, part := range []struct {
 		title   string
@@ -113,12 +113,4 @@ func printDiff(w io.Writer, older, newer *policy.Source, d *policy.Difference) {
 			}
 		}
 	}
-}
-
-// several counts things.
-func several(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return fmt.Sprintf("%d %ss", n, what)
 }
