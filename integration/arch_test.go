@@ -43,6 +43,7 @@ var floors = map[string]int{
 	"pkg/upstream":  6,
 	"pkg/behaviour": 6,
 	"pkg/telemetry": 7,
+	"pkg/workbench": 8, // looks back at what was decided
 
 	"pkg/edge":    9,
 	"pkg/admin":   10,

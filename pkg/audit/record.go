@@ -64,8 +64,12 @@ type Record struct {
 	Class        string // the device's class
 	Fingerprint  string // of the certificate shown
 	DeviceStatus string // the device's status at that moment
+	// DeviceRevision is that of the registry record that was decided on: while
+	// the registry has the same, its facts are those of that moment.
+	DeviceRevision uint64
 
 	Session  string
+	Age      time.Duration // of the session, in whole seconds; less is left out
 	Listener string
 	Remote   netip.AddrPort // a zero port is left out
 	TLS      *protocol.TLS
@@ -73,6 +77,7 @@ type Record struct {
 	Route       string
 	Backend     string
 	Environment string
+	RouteClass  string
 	Operator    string
 
 	Transaction *protocol.Transaction

@@ -78,6 +78,9 @@ const (
 	nError
 	nOmitted
 	nWouldDeny
+	nDeviceRevision
+	nAge
+	nRouteClass
 )
 
 // names are written as they stand here; docs/audit.md lists them.
@@ -90,7 +93,8 @@ var names = [...]string{
 	nTLS: "tls", nVersion: "version", nCipher: "cipher", nGroup: "group", nSNI: "sni", nALPN: "alpn", nResumed: "resumed",
 	nRoute: "route", nBackend: "backend", nEnvironment: "environment", nOperator: "operator",
 	nRequest: "request", nProtocol: "protocol", nAction: "action", nResource: "resource", nBytes: "bytes", nOf: "of", nPart: "part",
-	nDetail: "detail", nError: "error", nOmitted: "omitted", nWouldDeny: "would_deny",
+	nDetail: "detail", nError: "error", nOmitted: "omitted", nWouldDeny: "would_deny", nDeviceRevision: "device_revision", nAge: "age_s",
+	nRouteClass: "route_class",
 }
 
 // appendRecord appends r's tokens. Without facts it leaves out what only an
@@ -107,7 +111,13 @@ func appendRecord(b []byte, r *Record, now time.Time, facts bool) []byte {
 	b = appendField(b, nClass, r.Class)
 	b = appendField(b, nFingerprint, r.Fingerprint)
 	b = appendField(b, nDeviceStatus, r.DeviceStatus)
+	if r.DeviceRevision > 0 {
+		b = appendNumber(b, nDeviceRevision, int64(r.DeviceRevision))
+	}
 	b = appendField(b, nSession, r.Session)
+	if age := int64(r.Age / time.Second); age > 0 {
+		b = appendNumber(b, nAge, age)
+	}
 	b = appendField(b, nListener, r.Listener)
 	if r.Remote.IsValid() {
 		b = append(b, byte(opKey), byte(nRemote), byte(opAddr))
@@ -126,6 +136,7 @@ func appendRecord(b []byte, r *Record, now time.Time, facts bool) []byte {
 	b = appendField(b, nRoute, r.Route)
 	b = appendField(b, nBackend, r.Backend)
 	b = appendField(b, nEnvironment, r.Environment)
+	b = appendField(b, nRouteClass, r.RouteClass)
 	b = appendField(b, nOperator, r.Operator)
 	if tx := r.Transaction; tx != nil {
 		b = append(b, byte(opKey), byte(nRequest), byte(opOpen))

@@ -190,8 +190,9 @@ func (j *Judge) record(s *protocol.Session, r *protocol.Route, tx *protocol.Tran
 		Session: s.ID, Listener: s.Listener, Remote: s.Remote, TLS: &s.TLS, Transaction: tx,
 		Decision: &audit.Decision{ID: v.ID, Allow: v.Allow, Cause: causeNames[v.Cause]},
 	}
+	out.DeviceRevision, out.Age = rec.Revision, j.cfg.Clock().Sub(s.Started)
 	if r != nil {
-		out.Route, out.Backend, out.Environment = r.Name, r.Backend, r.Environment
+		out.Route, out.Backend, out.Environment, out.RouteClass = r.Name, r.Backend, r.Environment, string(r.Class)
 	}
 	return out
 }

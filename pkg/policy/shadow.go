@@ -240,13 +240,13 @@ func (s *Shadow) Run(ctx context.Context) {
 			if w.gen != s.gen.Load() {
 				continue // nobody asks any more
 			}
-			start := time.Now()
+			start := s.opt.Clock()
 			there := w.gen.set.Decide(ctx, &w.question)
 			if ctx.Err() != nil {
 				return
 			}
 			w.gen.count(w.id, &w.question, &w.decision, &there, s.opt.Clock)
-			owed += time.Duration(float64(time.Since(start)) * (1/s.opt.Share - 1))
+			owed += time.Duration(float64(s.opt.Clock().Sub(start)) * (1/s.opt.Share - 1))
 			if owed < shadowNap {
 				continue
 			}
@@ -264,7 +264,7 @@ func (s *Shadow) Run(ctx context.Context) {
 // count compares two answers to one question.
 func (g *comparison) count(id string, q *Question, here, there *Decision, clock func() time.Time) {
 	g.compared.Add(1)
-	change, rules := compare(here, there)
+	change, rules := Diverge(here, there)
 	if change == "" {
 		return
 	}
@@ -295,8 +295,9 @@ func (g *comparison) count(id string, q *Question, here, there *Decision, clock 
 	}
 }
 
-// compare says how there differs from here, and by which sentences.
-func compare(here, there *Decision) (change string, rules []string) {
+// Diverge says how there differs from here (WouldDeny, WouldAllow, …, or "" if
+// it does not), and by which sentences.
+func Diverge(here, there *Decision) (change string, rules []string) {
 	switch {
 	case there.Fault != "":
 		if here.Fault == there.Fault {

@@ -217,7 +217,7 @@ func TestAShadowToldApartFaultsAndReasons(t *testing.T) {
 		{allow("a"), broken, WouldFail, "[a.rego:3: broke]"},
 		{broken, broken, "", "[]"},
 	} {
-		change, rules := compare(c.here, c.there)
+		change, rules := Diverge(c.here, c.there)
 		if change != c.change || fmt.Sprint(rules) != c.rules {
 			t.Errorf("%+v, %+v: %q %v", c.here, c.there, change, rules)
 		}
