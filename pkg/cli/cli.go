@@ -26,6 +26,7 @@ import (
 const (
 	exitFailed = 1
 	exitUsage  = 2
+	exitDenied = 3 // of policy eval
 )
 
 // usageError is an error in how a command was called.
@@ -63,6 +64,9 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	if errors.As(err, &silent) {
 		return exitFailed
 	}
+	if errors.As(err, new(deniedError)) {
+		return exitDenied
+	}
 	fmt.Fprintln(stderr, "anteroom: "+err.Error())
 	if u := (usageError{}); errors.As(err, &u) {
 		fmt.Fprintln(stderr, "See anteroom help.")
@@ -75,6 +79,11 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 type silentError struct{}
 
 func (silentError) Error() string { return "failed" }
+
+// deniedError says by its exit status that a policy denies what it was asked.
+type deniedError struct{}
+
+func (deniedError) Error() string { return "denied" }
 
 func (a *app) root() *cobra.Command {
 	c := &cobra.Command{

@@ -7,7 +7,8 @@ import (
 func (a *app) policyCommand() *cobra.Command {
 	return group("policy", "Write, try and roll out policy sets",
 		a.policyCheckCommand(), a.policyTestCommand(), a.policyDocsCommand(),
-		a.policyReplayCommand(), a.policyBuildCommand(), a.policyPushCommand(), a.policyPullCommand(), a.policyHistoryCommand(),
+		a.policyEvalCommand(), a.policyExplainCommand(), a.policyReplayCommand(),
+		a.policyBuildCommand(), a.policyPushCommand(), a.policyPullCommand(), a.policyHistoryCommand(),
 		a.policyRollBackCommand(), a.policyPromoteCommand(), a.policyDiffCommand(), a.policyStatusCommand())
 }
 

@@ -209,11 +209,11 @@ func (p *Past) Caveats(set *policy.Set) (out []string) {
 			}
 		}
 		if len(old) > 0 {
-			where := "is taken from the registry of now, whose record has changed since"
+			where := "taken from the registry of now, whose record has changed since"
 			if p.Registry == Absent {
-				where = "is not known: the registry has no such device"
+				where = "not known, because the registry has no such device any more"
 			}
-			out = append(out, strings.Join(old, ", ")+" "+where)
+			out = append(out, strings.Join(old, ", ")+": "+where)
 		}
 	}
 	var hidden []string
@@ -221,7 +221,7 @@ func (p *Past) Caveats(set *policy.Set) (out []string) {
 		hidden = pseudonyms(hidden, f.Value, set, []string{"request", f.Name})
 	}
 	if len(hidden) > 0 {
-		out = append(out, strings.Join(slices.Compact(hidden), ", ")+" is recorded as a pseudonym: it can be told whether it is the same, not what it was")
+		out = append(out, strings.Join(slices.Compact(hidden), ", ")+": recorded as a pseudonym, so that it can be told whether it is the same and not what it was")
 	}
 	for _, part := range []string{"behaviour", "break_glass"} {
 		if set.Reaches(part) {

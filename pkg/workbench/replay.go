@@ -266,13 +266,17 @@ func (t *tally) add(p *Past, now, then *policy.Decision, revision string) {
 		return
 	}
 	t.changed++
-	what := strings.TrimSpace(e.Request.Protocol + " " + e.Request.Action + " " + e.Request.Resource)
 	for _, rule := range rules {
-		t.row(key{change, rule, e.Class, what}).add(1, []string{e.Decision.ID}, e.Device)
+		t.row(key{change, rule, e.Class, what(e)}).add(1, []string{e.Decision.ID}, e.Device)
 	}
 	d := t.device(e.Device, e.Class)
 	d.Changes[change]++
 	d.Total++
+}
+
+// what names the kind of a transaction.
+func what(e *audit.Entry) string {
+	return strings.TrimSpace(e.Request.Protocol + " " + e.Request.Action + " " + e.Request.Resource)
 }
 
 // row returns the row of a key, or that of everything past the limit.

@@ -1,0 +1,135 @@
+package workbench
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/anteroom-iomt/anteroom/pkg/audit"
+	"github.com/anteroom-iomt/anteroom/pkg/config"
+	"github.com/anteroom-iomt/anteroom/pkg/device"
+	"github.com/anteroom-iomt/anteroom/pkg/policy"
+	"github.com/anteroom-iomt/anteroom/pkg/protocol"
+)
+
+// MaxRequest bounds a request that is written by hand.
+const MaxRequest = 1 << 20
+
+// A request as an author writes it: the parts of the input that are not the
+// device's, by the names a policy sees.
+type written struct {
+	Request json.RawMessage `json:"request"`
+	Session struct {
+		Listener string       `json:"listener"`
+		RemoteIP string       `json:"remote_ip"`
+		Age      int64        `json:"age_s"`
+		TLS      protocol.TLS `json:"tls"`
+	} `json:"session"`
+	Route struct {
+		Name        string `json:"name"`
+		Backend     string `json:"backend"`
+		Environment string `json:"environment"`
+		Class       string `json:"class"`
+	} `json:"route"`
+	// Time is when, in RFC 3339; now if it is left out.
+	Time time.Time `json:"time"`
+}
+
+// ParseRequest reads a request to try a policy with: an object with request,
+// session, route and time, each as a policy sees it, or a line of the audit log.
+// Session, route and time may be left out. The device is rec.
+func ParseRequest(body []byte, rec *device.Record, now time.Time) (*policy.Question, error) {
+	if len(body) > MaxRequest {
+		return nil, fmt.Errorf("the request is larger than %d bytes", MaxRequest)
+	}
+	var names map[string]json.RawMessage
+	if err := json.Unmarshal(body, &names); err != nil {
+		return nil, at(body, err)
+	}
+	if names["seq"] != nil && names["decision"] != nil {
+		e, err := audit.Decode(body)
+		if err != nil {
+			return nil, err
+		}
+		p, err := Reconstruct(e, DeviceList{e.Device: rec})
+		if err != nil {
+			return nil, err
+		}
+		p.Question.Device = rec
+		return &p.Question, nil
+	}
+	known := []string{"request", "session", "route", "time"}
+	for name := range names {
+		if !slices.Contains(known, name) {
+			err := fmt.Errorf("%q is none of %s", name, strings.Join(known, ", "))
+			if near := config.Nearest(name, known); near != "" {
+				err = fmt.Errorf("%w; did you mean %q?", err, near)
+			}
+			return nil, err
+		}
+	}
+	w := written{}
+	w.Route.Environment, w.Route.Class, w.Time = "production", string(protocol.Clinical), now
+	d := json.NewDecoder(bytes.NewReader(body))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&w); err != nil {
+		return nil, at(body, err)
+	}
+	if w.Request == nil {
+		return nil, errors.New(`"request" is missing: what the device asks for, such as {"protocol": "fhir", "action": "read", …}`)
+	}
+	v, err := Value(w.Request)
+	if err != nil || v.Kind() != protocol.KindObject {
+		return nil, fmt.Errorf(`"request" is not an object of texts, whole numbers, lists and objects: %w`, err)
+	}
+	tx := &protocol.Transaction{Bytes: -1}
+	for _, f := range v.Fields() {
+		switch f.Name {
+		case "protocol":
+			tx.Protocol = f.Value.Text()
+		case "action":
+			tx.Action = f.Value.Text()
+		case "resource":
+			tx.Resource = f.Value.Text()
+		case "bytes":
+			tx.Bytes = f.Value.Number()
+		default:
+			tx.Facts = append(tx.Facts, f)
+		}
+	}
+	s := protocol.NewSession(context.Background(), rec)
+	s.Listener, s.TLS, s.Started = w.Session.Listener, w.Session.TLS, w.Time.Add(-time.Duration(w.Session.Age)*time.Second)
+	if w.Session.RemoteIP != "" {
+		a, err := netip.ParseAddr(w.Session.RemoteIP)
+		if err != nil {
+			return nil, fmt.Errorf("session.remote_ip: %w", err)
+		}
+		s.Remote = netip.AddrPortFrom(a, 0)
+	}
+	if len(rec.Certificates) > 0 {
+		s.Fingerprint = rec.Certificates[len(rec.Certificates)-1].Fingerprint
+	}
+	return &policy.Question{Device: rec, Session: s, Transaction: tx, Now: w.Time, Route: &protocol.Route{
+		Name: w.Route.Name, Backend: w.Route.Backend, Environment: w.Route.Environment, Class: protocol.Class(w.Route.Class)}}, nil
+}
+
+// at says in which line a mistake is.
+func at(body []byte, err error) error {
+	offset := int64(-1)
+	if se, ok := errors.AsType[*json.SyntaxError](err); ok {
+		offset = se.Offset
+	}
+	if te, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		offset = te.Offset
+	}
+	if offset < 0 {
+		return err
+	}
+	return fmt.Errorf("line %d: %w", 1+bytes.Count(body[:min(int(offset), len(body))], []byte{'\n'}), err)
+}
