@@ -97,6 +97,13 @@ allow contains "monitors may read patients" if {
 	if _, errs, code := h.Run("policy", "explain", "nothing"); code != 1 || !strings.Contains(errs, "holds no such decision") {
 		t.Errorf("%d: %s", code, errs)
 	}
+	// What is the least a pump needs, going by what it did?
+	out = h.Must("policy", "suggest", "--class", "infusion-pump")
+	for _, want := range []string{"# granted, and not used: Device: read\n", "--- a/classes/infusion-pump.yaml\n", "+++ b/authz/seen_infusion_pump_test.rego\n"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("suggest does not say %q:\n%s", want, out)
+		}
+	}
 	// And with the gateway stopped, on what it left.
 	if err := h.Stop(); err != nil {
 		t.Fatal(err)

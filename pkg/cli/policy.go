@@ -7,7 +7,7 @@ import (
 func (a *app) policyCommand() *cobra.Command {
 	return group("policy", "Write, try and roll out policy sets",
 		a.policyCheckCommand(), a.policyTestCommand(), a.policyDocsCommand(),
-		a.policyEvalCommand(), a.policyExplainCommand(), a.policyReplayCommand(),
+		a.policyEvalCommand(), a.policyExplainCommand(), a.policyReplayCommand(), a.policySuggestCommand(),
 		a.policyBuildCommand(), a.policyPushCommand(), a.policyPullCommand(), a.policyHistoryCommand(),
 		a.policyRollBackCommand(), a.policyPromoteCommand(), a.policyDiffCommand(), a.policyStatusCommand())
 }
