@@ -121,7 +121,7 @@ func printReplay(w io.Writer, r *workbench.ReplayReport, took time.Duration) {
 		fmt.Fprintln(w)
 	} else {
 		fmt.Fprintf(w, "%d decisions from %s to %s made again in %v: %d would change\n", r.Decisions,
-			r.First.Local().Format(time.DateTime), r.Last.Local().Format(time.DateTime), took.Round(10*time.Millisecond), r.Changed)
+			r.First.Local().Format(time.DateTime), r.Last.Local().Format(time.DateTime), took.Round(time.Millisecond), r.Changed)
 	}
 	fmt.Fprintf(w, "candidate %s (%.12s), in force %s (%.12s)\n", r.Candidate.Dir, r.Candidate.Revision, r.Current.Dir, r.Current.Revision)
 	if len(r.Changes) > 0 {
@@ -135,14 +135,15 @@ func printReplay(w io.Writer, r *workbench.ReplayReport, took time.Duration) {
 			}
 			fmt.Fprintf(tw, "%s\t%d\t%d\t%s\t%s\t%s\t%s\n", c.Change, c.Count, c.Devices, c.Class, c.What, c.Rule, first(c.Examples))
 		}
-		fmt.Fprintln(tw, "\t\t\t\t\t\t")
-		fmt.Fprintln(tw, "DEVICE\tCHANGES\t\tCLASS\t\t\t")
+		tw.Flush()
+		fmt.Fprintln(w)
+		fmt.Fprintln(tw, "DEVICE\tCHANGES\tCLASS")
 		for i, d := range r.Devices {
 			if i == shownDevices {
-				fmt.Fprintf(tw, "and %d more\t\t\tin --json\t\t\t\n", len(r.Devices)-i)
+				fmt.Fprintf(tw, "and %d more\t\tin --json\n", len(r.Devices)-i)
 				break
 			}
-			fmt.Fprintf(tw, "%s\t%d\t\t%s\t\t\t\n", d.Device, d.Total, d.Class)
+			fmt.Fprintf(tw, "%s\t%d\t%s\n", d.Device, d.Total, d.Class)
 		}
 		tw.Flush()
 		fmt.Fprintln(w)

@@ -74,6 +74,9 @@ func printSuggestion(w io.Writer, s *workbench.Suggestion) {
 	for _, u := range s.Unused {
 		fmt.Fprintf(w, "# granted, and not used: %s\n", u)
 	}
+	for _, k := range s.Kept {
+		fmt.Fprintf(w, "# not used, and kept, because it is for alarms: %s\n", k)
+	}
 	for _, n := range s.New {
 		fmt.Fprintf(w, "# used, and not granted: %s\n", n)
 	}

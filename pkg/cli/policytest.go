@@ -33,7 +33,7 @@ or another one. The stock "opa test" runs the same tests.`,
 			var write func(io.Writer, *policy.TestReport) error
 			switch format {
 			case "text":
-				write = func(w io.Writer, rep *policy.TestReport) error { printTests(w, rep); return nil }
+				write = func(w io.Writer, rep *policy.TestReport) error { printTests(w, rep, run == ""); return nil }
 			case "json":
 				write = func(w io.Writer, rep *policy.TestReport) error {
 					e := json.NewEncoder(w)
@@ -79,7 +79,7 @@ or another one. The stock "opa test" runs the same tests.`,
 	return c
 }
 
-func printTests(w io.Writer, rep *policy.TestReport) {
+func printTests(w io.Writer, rep *policy.TestReport, all bool) {
 	for _, r := range rep.Results {
 		if r.Pass || r.Skip {
 			continue
@@ -90,6 +90,10 @@ func printTests(w io.Writer, rep *policy.TestReport) {
 				fmt.Fprintf(w, "     %s\n", text)
 			}
 		}
+	}
+	if !all { // what some of the tests cover says nothing
+		fmt.Fprintf(w, "%d passed, %d failed, %d skipped\n", rep.Passed, rep.Failed, rep.Skipped)
+		return
 	}
 	for _, f := range rep.Files {
 		if len(f.Missing) > 0 {

@@ -30,6 +30,8 @@ type Suggestion struct {
 	// read"; New are uses that the class was not granted.
 	Unused []string `json:"unused,omitempty"`
 	New    []string `json:"new,omitempty"`
+	// Kept are grants that nobody used and that stay: they are for alarms.
+	Kept []string `json:"kept,omitempty"`
 	// TestFile and Test are a Rego test that pins what was seen.
 	TestFile string `json:"test_file"`
 	Test     string `json:"test"`
@@ -167,12 +169,21 @@ func (s *Suggestion) table(n *yaml.Node, key string, seen map[string]map[string]
 	}
 }
 
+// alarms are the types of resources that devices raise alarms with. That none
+// was raised does not say that none will be; taking the grant away would
+// silence it.
+var alarms = []string{"Communication", "DetectedIssue", "Flag"}
+
 // words writes one list of words, and notes what it takes away and adds.
 func (s *Suggestion) words(n *yaml.Node, key, what string, seen map[string]bool) {
 	list := member(n, key, yaml.SequenceNode)
 	granted := map[string]bool{}
 	list.Content = slices.DeleteFunc(list.Content, func(w *yaml.Node) bool {
 		granted[w.Value] = true
+		if !seen[w.Value] && w.Value == "create" && slices.Contains(alarms, key) {
+			s.Kept = append(s.Kept, what+": "+w.Value)
+			return false
+		}
 		if !seen[w.Value] {
 			s.Unused = append(s.Unused, what+": "+w.Value)
 			return true
