@@ -120,8 +120,12 @@ func printReplay(w io.Writer, r *workbench.ReplayReport, took time.Duration) {
 		}
 		fmt.Fprintln(w)
 	} else {
-		fmt.Fprintf(w, "%d decisions from %s to %s made again in %v: %d would change\n", r.Decisions,
+		fmt.Fprintf(w, "%d decisions from %s to %s made again in %v: %d would change", r.Decisions,
 			r.First.Local().Format(time.DateTime), r.Last.Local().Format(time.DateTime), took.Round(time.Millisecond), r.Changed)
+		if r.Reworded > 0 {
+			fmt.Fprintf(w, ", %d only their reasons", r.Reworded)
+		}
+		fmt.Fprintln(w)
 	}
 	fmt.Fprintf(w, "candidate %s (%.12s), in force %s (%.12s)\n", r.Candidate.Dir, r.Candidate.Revision, r.Current.Dir, r.Current.Revision)
 	if len(r.Changes) > 0 {

@@ -43,10 +43,12 @@ type ReplayReport struct {
 	Decisions int       `json:"decisions"`
 	First     time.Time `json:"first,omitzero"`
 	Last      time.Time `json:"last,omitzero"`
-	// Changed of them differ between the sets.
-	Changed int             `json:"changed"`
-	Changes []Change        `json:"changes"` // by outcome, then the most frequent first
-	Devices []DeviceChanges `json:"devices"` // the most changed first
+	// Changed of them differ between the sets; Reworded are decided alike, for
+	// other reasons.
+	Changed  int             `json:"changed"`
+	Reworded int             `json:"reworded"`
+	Changes  []Change        `json:"changes"` // by outcome, then the most frequent first
+	Devices  []DeviceChanges `json:"devices"` // the most changed first
 	// LeftOut counts records of transactions that no policy was asked about.
 	LeftOut LeftOut `json:"left_out"`
 	// Drift counts decisions that the current set makes otherwise now than the
@@ -216,7 +218,7 @@ func (w *worker) line(ctx context.Context, line []byte) {
 
 // A tally is what one worker counted.
 type tally struct {
-	decisions, changed            int
+	decisions, changed, reworded  int
 	first, last                   time.Time
 	left                          LeftOut
 	drift, others, otherwise      int
@@ -265,7 +267,11 @@ func (t *tally) add(p *Past, now, then *policy.Decision, revision string) {
 	if change == "" {
 		return
 	}
-	t.changed++
+	if change == policy.WouldSay {
+		t.reworded++
+	} else {
+		t.changed++
+	}
 	for _, rule := range rules {
 		t.row(key{change, rule, e.Class, what(e)}).add(1, []string{e.Decision.ID}, e.Device)
 	}
@@ -324,6 +330,7 @@ func (c *counted) add(n int, examples []string, devices ...string) {
 func (t *tally) merge(o *tally) {
 	t.decisions += o.decisions
 	t.changed += o.changed
+	t.reworded += o.reworded
 	if !o.first.IsZero() && (t.first.IsZero() || o.first.Before(t.first)) {
 		t.first = o.first
 	}
@@ -361,7 +368,7 @@ var outcomes = []string{policy.WouldDeny, policy.WouldFail, policy.WouldAllow, p
 
 func (t *tally) report() *ReplayReport {
 	r := &ReplayReport{
-		Decisions: t.decisions, First: t.first, Last: t.last, Changed: t.changed, LeftOut: t.left,
+		Decisions: t.decisions, First: t.first, Last: t.last, Changed: t.changed, Reworded: t.reworded, LeftOut: t.left,
 		Drift: t.drift, OtherRevisions: t.others, Otherwise: t.otherwise,
 		RegistryChanged: t.changedRecords, RegistryAbsent: t.absentRecords,
 		Changes: []Change{}, Devices: []DeviceChanges{},

@@ -40,7 +40,7 @@ table{border-collapse:collapse;width:100%;margin:1rem 0}th,td{text-align:left;pa
 td.n,th.n{text-align:right}code{font-size:.9em;word-break:break-all}.would-deny,.fault{color:#a11}.would-allow{color:#8a5a00}
 </style>
 <h1>Policy replay</h1>
-<p><b>{{.Decisions}}</b> decisions made again{{if .Decisions}}, recorded from {{.First.Format "2006-01-02 15:04:05 MST"}} to {{.Last.Format "2006-01-02 15:04:05 MST"}}{{end}}: <b>{{.Changed}}</b> would change.</p>
+<p><b>{{.Decisions}}</b> decisions made again{{if .Decisions}}, recorded from {{.First.Format "2006-01-02 15:04:05 MST"}} to {{.Last.Format "2006-01-02 15:04:05 MST"}}{{end}}: <b>{{.Changed}}</b> would change{{if .Reworded}}, {{.Reworded}} only their reasons{{end}}.</p>
 <p>Candidate {{.Candidate.Dir}} <code>{{.Candidate.Revision}}</code><br>In force {{.Current.Dir}} <code>{{.Current.Revision}}</code></p>
 {{if .Changes}}<h2>What would change</h2>
 <table><tr><th>change<th class="n">count<th class="n">devices<th>class<th>what<th>rule<th>such as
