@@ -202,6 +202,8 @@ type PolicyStatus struct {
 	Canary *CanaryStatus `json:"canary,omitempty"`
 	// Remote says how it goes with the bundle server.
 	Remote *bundle.RemoteStatus `json:"remote,omitempty"`
+	// Cache counts remembered decisions of the set in force.
+	Cache policy.CacheStats `json:"cache"`
 	// Shadow describes the set that is only tried; nil if there is none.
 	Shadow *ShadowStatus `json:"shadow,omitempty"`
 }

@@ -320,6 +320,12 @@ func printPolicy(row func(name, format string, args ...any), st *admin.PolicySta
 	default:
 		row("policy", "%s from %s, loaded %s", st.Revision, st.Dir, st.Loaded.Format(time.RFC3339))
 	}
+	switch c := st.Cache; {
+	case c.Hits+c.Misses > 0:
+		row("", "%d of %d decisions remembered (%.1f %%), %d of %d places taken", c.Hits, c.Hits+c.Misses, 100*float64(c.Hits)/float64(c.Hits+c.Misses), c.Entries, c.Limit)
+	case c.Limit == 0 && !st.Loaded.IsZero():
+		row("", "no decision is remembered: policy.cache is off, or a rule reads the clock (anteroom policy check)")
+	}
 	if len(st.Observing) > 0 {
 		row("ENFORCES NOTHING", "on routes %s (mode: observe)", strings.Join(st.Observing, ", "))
 	}

@@ -52,6 +52,7 @@ type Policy struct {
 	Enforce     string       `yaml:"enforce" default:"policies" doc:"Directory of Rego and YAML/JSON data files. Watched: a good change takes effect at once, a bad one changes nothing and is logged with file and line."`
 	Shadow      string       `yaml:"shadow" doc:"Directory of a second policy set that decides nothing: it is evaluated beside the enforced one on live traffic, and where the two differ is counted (anteroom policy status). Watched like the enforced one; a bad set is reported and compared with nothing."`
 	ShadowShare int          `yaml:"shadow_share" default:"10" doc:"How much of one processor core, in percent, the shadow set's evaluation may take. What does not fit in is not compared, and counted."`
+	Cache       string       `yaml:"cache" default:"on" enum:"on,off" doc:"Remember decisions: an equal question under the same set and the same facts about the device has the same answer. It is exact; off is for measuring, and for who would rather not trust it."`
 	Timeout     Duration     `yaml:"timeout" default:"100ms" doc:"The longest one evaluation may take; past it the answer is deny."`
 	Source      string       `yaml:"source" default:"directory" enum:"directory,pushed,bundle" doc:"Where the set in force comes from. directory: enforce. pushed: the last revision that 'anteroom policy push' made; until there is one, enforce. bundle: a bundle server; until its first bundle came, nothing is allowed. Changing it needs a restart."`
 	Bundle      PolicyBundle `yaml:"bundle" doc:"source bundle: the bundle server."`

@@ -9,6 +9,7 @@ import (
 
 	"github.com/anteroom-iomt/anteroom/pkg/admin"
 	"github.com/anteroom-iomt/anteroom/pkg/device"
+	"github.com/anteroom-iomt/anteroom/pkg/policy"
 )
 
 // live is what operators see of a running gateway.
@@ -83,6 +84,7 @@ func (l live) Describe(st *admin.Status) {
 			st.Warnings = append(st.Warnings, "the policy bundle in force stays: "+r.Error)
 		}
 	}
+	st.Policy.Cache = set.CacheStats()
 	if st.Policy.Shadow = g.shadow.status(); st.Policy.Shadow != nil && st.Policy.Shadow.Refused != "" {
 		st.Warnings = append(st.Warnings, "what the shadow policy directory holds now is not compared: "+st.Policy.Shadow.Refused)
 	}
@@ -113,6 +115,14 @@ func (g *Gateway) ready() error {
 func (g *Gateway) gauges() {
 	log := g.state.Audit
 	g.shadow.counters()
+	remembered := func(name, help string, value func(policy.CacheStats) float64) {
+		g.metrics.Gauge(name, help, func() float64 { return value(g.engine.Current().CacheStats()) })
+	}
+	remembered("anteroom_policy_cache_hits", "Decisions that were remembered, since the set in force was loaded.", func(c policy.CacheStats) float64 { return float64(c.Hits) })
+	remembered("anteroom_policy_cache_misses", "Decisions that had to be evaluated, since then.", func(c policy.CacheStats) float64 { return float64(c.Misses) })
+	remembered("anteroom_policy_cache_evictions", "Remembered decisions that made room for others, since then.", func(c policy.CacheStats) float64 { return float64(c.Evictions) })
+	remembered("anteroom_policy_cache_entries", "Decisions that are remembered.", func(c policy.CacheStats) float64 { return float64(c.Entries) })
+	remembered("anteroom_policy_cache_bytes", "About what they take.", func(c policy.CacheStats) float64 { return float64(c.Bytes) })
 	g.metrics.Gauge("anteroom_audit_records", "Records accepted by the audit log.", func() float64 { return float64(log.Status().Seq) })
 	g.metrics.Gauge("anteroom_audit_flushed", "Last record on stable storage.", func() float64 { return float64(log.Status().Flushed) })
 	g.metrics.Gauge("anteroom_audit_sealed", "Last record in a sealed block.", func() float64 { return float64(log.Status().Sealed) })

@@ -157,10 +157,12 @@ func (c *cache) victim(b []atomic.Pointer[entry]) int {
 
 // CacheStats counts what became of questions since the set was loaded.
 type CacheStats struct {
-	Hits, Misses, Evictions uint64
-	Entries                 int   // now
-	Bytes                   int64 // now, about
-	Limit                   int   // entries there is room for; 0 if nothing is remembered
+	Hits      uint64 `json:"hits"`
+	Misses    uint64 `json:"misses"`
+	Evictions uint64 `json:"evictions"`
+	Entries   int    `json:"entries"` // now
+	Bytes     int64  `json:"bytes"`   // now, about
+	Limit     int    `json:"limit"`   // entries there is room for; 0 if nothing is remembered
 }
 
 // CacheStats returns the counts of the set's cache of decisions. It looks at

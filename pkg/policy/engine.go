@@ -83,6 +83,9 @@ func (e *Engine) options(cfg config.Policy) Options {
 	if cfg.MaxSize > 0 {
 		opt.MaxBytes = int64(cfg.MaxSize)
 	}
+	if cfg.Cache == "off" {
+		opt.CacheEntries = -1
+	}
 	return opt
 }
 
@@ -169,7 +172,7 @@ func (e *Engine) load(ctx context.Context, cfg config.Policy, again bool) error 
 	var next *Set
 	if err == nil {
 		if now != nil && now.revision == t.revision && now.dir == t.dir &&
-			now.opt.Timeout == opt.Timeout && now.opt.MaxBytes == opt.MaxBytes {
+			now.opt.Timeout == opt.Timeout && now.opt.MaxBytes == opt.MaxBytes && now.opt.CacheEntries == opt.CacheEntries {
 			if e.tried.event.Err != nil {
 				e.opt.Logger.Info("the policy directory holds the set in force again", "dir", t.dir, "revision", t.revision)
 			}
