@@ -217,6 +217,7 @@ func randomQuestion(rnd *rand.Rand) *Question {
 			with = append(with,
 				field("conditional", protocol.Bool(maybe())),
 				field("id", protocol.String(pick("", "a"))),
+				field("operation", protocol.String(pick("", "$everything", "$lastn"))),
 				field("compartment", protocol.Object(field("id", protocol.String(word())), field("type", protocol.String("Patient")))),
 				field("entries", protocol.List(protocol.Object(field("type", protocol.String(word()))), protocol.Null())))
 		}
@@ -225,9 +226,14 @@ func randomQuestion(rnd *rand.Rand) *Question {
 			tx.Facts = tx.Facts[:rnd.IntN(2)]
 		}
 	} else {
-		tx = httpAsks(pick("POST", "GET", "b"), nil, pick("dicom-web", "a"), "studies")
+		var query []protocol.Field
+		if maybe() {
+			query = append(query, field(pick("StudyInstanceUID", "limit"), protocol.Strings(pick("1.2.3", "*", ""))))
+		}
+		tx = httpAsks(pick("POST", "GET", "b"), query, pick("dicom-web", "a"), "studies")
 	}
-	q := &Question{Device: d, Session: sessionOf(d), Route: routeTo(pick("a", "ehr")), Transaction: tx, Now: noon}
+	q := &Question{Device: d, Session: sessionOf(d), Route: routeTo(pick("a", "ehr", "device")), Transaction: tx, Now: noon}
+	q.Route.Environment = pick("production", "test", "maintenance")
 	switch rnd.IntN(12) {
 	case 0:
 		q.Device = nil
