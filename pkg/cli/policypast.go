@@ -10,7 +10,6 @@ import (
 
 	"github.com/anteroom-iomt/anteroom/pkg/admin"
 	"github.com/anteroom-iomt/anteroom/pkg/config"
-	"github.com/anteroom-iomt/anteroom/pkg/device"
 	"github.com/anteroom-iomt/anteroom/pkg/policy"
 	opabundle "github.com/anteroom-iomt/anteroom/pkg/policy/bundle"
 	"github.com/anteroom-iomt/anteroom/pkg/workbench"
@@ -66,11 +65,6 @@ func (a *app) registry(cmd *cobra.Command) (workbench.DeviceList, error) {
 		return nil
 	})
 	return out, err
-}
-
-// imaginary is a registry of one device that nobody enrolled.
-func imaginary(class string) workbench.DeviceList {
-	return workbench.DeviceList{"imaginary": &device.Record{ID: "imaginary", Class: class, Status: device.Active}}
 }
 
 // progressBar shows how far a long work is, on a terminal.

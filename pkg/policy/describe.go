@@ -102,7 +102,7 @@ func (d *Description) add(s *Set, r *ast.Rule, notes *ast.AnnotationSet) {
 		}
 	}
 	as := notes.GetRuleScope(r)
-	if doc := notes.GetDocumentScope(r.Path()); doc != nil {
+	if doc := notes.GetDocumentScope(r.Ref().GroundPrefix()); doc != nil {
 		as = append(as, doc)
 	}
 	for _, a := range as {
@@ -144,7 +144,7 @@ func (s *Set) readBy(r *ast.Rule) (input, data []string) {
 	}
 	for used := range re.used {
 		ast.WalkRefs(used, func(ref ast.Ref) bool {
-			if !ref[0].Equal(ast.DefaultRootDocument) || len(s.compiler.GetRulesDynamic(ref)) > 0 {
+			if !ref[0].Equal(ast.DefaultRootDocument) || len(s.compiler.GetRulesDynamicWithOpts(ref, ast.RulesOptions{})) > 0 {
 				return false
 			}
 			if path, _ := constant(ref); len(path) > 0 {
