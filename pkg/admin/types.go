@@ -124,6 +124,7 @@ type SessionInfo struct {
 	TLS      string    `json:"tls"`
 	ALPN     string    `json:"alpn,omitempty"`
 	Resumed  bool      `json:"resumed,omitempty"`
+	Lane     bool      `json:"quarantine_lane,omitempty"` // the device is quarantined, and has only its lane
 	Ongoing  int64     `json:"ongoing"`
 }
 

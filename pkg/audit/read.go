@@ -39,6 +39,7 @@ type Entry struct {
 	Backend     string `json:"backend"`
 	Environment string `json:"environment"`
 	RouteClass  string `json:"route_class"`
+	Lane        bool   `json:"quarantine_lane"`
 	Operator    string `json:"operator"`
 
 	Request *EntryRequest   `json:"request"`

@@ -78,6 +78,7 @@ type Record struct {
 	Backend     string
 	Environment string
 	RouteClass  string
+	Lane        bool // the route is open to devices in quarantine
 	Operator    string
 
 	Transaction *protocol.Transaction

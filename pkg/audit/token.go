@@ -81,6 +81,7 @@ const (
 	nDeviceRevision
 	nAge
 	nRouteClass
+	nLane
 )
 
 // names are written as they stand here; docs/audit.md lists them.
@@ -94,7 +95,7 @@ var names = [...]string{
 	nRoute: "route", nBackend: "backend", nEnvironment: "environment", nOperator: "operator",
 	nRequest: "request", nProtocol: "protocol", nAction: "action", nResource: "resource", nBytes: "bytes", nOf: "of", nPart: "part",
 	nDetail: "detail", nError: "error", nOmitted: "omitted", nWouldDeny: "would_deny", nDeviceRevision: "device_revision", nAge: "age_s",
-	nRouteClass: "route_class",
+	nRouteClass: "route_class", nLane: "quarantine_lane",
 }
 
 // appendRecord appends r's tokens. Without facts it leaves out what only an
@@ -137,6 +138,9 @@ func appendRecord(b []byte, r *Record, now time.Time, facts bool) []byte {
 	b = appendField(b, nBackend, r.Backend)
 	b = appendField(b, nEnvironment, r.Environment)
 	b = appendField(b, nRouteClass, r.RouteClass)
+	if r.Lane {
+		b = append(b, byte(opKey), byte(nLane), byte(opTrue))
+	}
 	b = appendField(b, nOperator, r.Operator)
 	if tx := r.Transaction; tx != nil {
 		b = append(b, byte(opKey), byte(nRequest), byte(opOpen))

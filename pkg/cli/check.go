@@ -118,6 +118,11 @@ func check(ctx context.Context, cfg *config.File) []finding {
 		}
 		add("backend "+b.Name, "", err)
 	}
+	for _, r := range cfg.Routes {
+		if r.Lane {
+			add("route "+r.Name, "WARNING: a quarantine lane, so quarantined devices may connect, for this route only", nil)
+		}
+	}
 	return out
 }
 

@@ -242,6 +242,9 @@ func (d *decoder) checkRoutes(rs []Route, listeners map[string]*Listener, backen
 			d.bad(at+".path", "another route has the same listener, host and path", "")
 		}
 		places[place] = true
+		if r.Lane && r.Mode == "observe" {
+			d.bad(at+".quarantine_lane", "a lane for quarantined devices can not be a route that only observes", "remove mode: observe, or quarantine_lane")
+		}
 	}
 }
 

@@ -154,6 +154,7 @@ type Route struct {
 	Environment string `yaml:"environment" default:"production" doc:"Free text for policies, in input.route.environment."`
 	Class       string `yaml:"class" default:"clinical" enum:"life-safety,clinical,administrative" doc:"How much harm a wrong deny does."`
 	Mode        string `yaml:"mode" default:"enforce" enum:"enforce,observe" doc:"enforce: what the policy denies is refused. observe: it is forwarded and recorded as would-deny, for a first roll-out; shown as a warning everywhere. A request that can be read in two ways, a device that is not active and a full audit log are refused in either mode."`
+	Lane        bool   `yaml:"quarantine_lane" default:"false" doc:"A lane to the update server: quarantined devices may connect to the route's listeners, and the policies decide what they may do on this route. Every other route is refused to them, whatever the policies say. Revoked, retired and expired devices are refused at the handshake as ever. Shown as a warning everywhere."`
 	WebSocket   bool   `yaml:"websocket" default:"false" doc:"Allow upgrades to WebSocket, each decided as one transaction."`
 }
 

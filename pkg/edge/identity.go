@@ -52,8 +52,9 @@ type identity struct {
 // identify says who is behind a TLS connection. It is asked in every handshake,
 // full or resumed, and relies on nothing an earlier handshake found out: the
 // chain was verified by crypto/tls (against the pool of now, on resumption
-// too), everything else is looked up here (invariants 2 and 3).
-func identify(state *tls.ConnectionState, trustDomain string, reg Registry, now time.Time) (*identity, error) {
+// too), everything else is looked up here (invariants 2 and 3). lane says whether
+// a device in quarantine may come in.
+func identify(state *tls.ConnectionState, trustDomain string, reg Registry, now time.Time, lane bool) (*identity, error) {
 	if len(state.PeerCertificates) == 0 || len(state.VerifiedChains) == 0 {
 		return nil, &Refusal{Code: "no-certificate", Why: "the device showed no certificate that was verified"}
 	}
@@ -69,7 +70,7 @@ func identify(state *tls.ConnectionState, trustDomain string, reg Registry, now 
 		return nil, &Refusal{Code: refusedUnknown, Device: id, Why: "no device " + id + " is in the registry"}
 	}
 	who.record = rec
-	if err := admissible(rec, who.fingerprint, leaf.NotAfter, now); err != nil {
+	if err := admissible(rec, who.fingerprint, leaf.NotAfter, now, lane); err != nil {
 		return nil, err
 	}
 	if now.Before(leaf.NotBefore) {
@@ -80,9 +81,11 @@ func identify(state *tls.ConnectionState, trustDomain string, reg Registry, now 
 
 // admissible reports whether a device with this record and this certificate may
 // have a session now. It is the one place that knows, asked by handshakes, by
-// the session table when the registry changes, and before every decision.
-func admissible(rec *device.Record, fingerprint string, notAfter, now time.Time) error {
-	if rec.Status != device.Active {
+// the session table when the registry changes, and before every decision. lane
+// says whether this is about a session that a device began in quarantine, or is
+// about to; it makes up for the quarantine and for nothing else.
+func admissible(rec *device.Record, fingerprint string, notAfter, now time.Time, lane bool) error {
+	if rec.Status != device.Active && !(lane && rec.Status == device.Quarantined) {
 		return &Refusal{
 			Code: refusedStatus + string(rec.Status), Device: rec.ID,
 			Why: fmt.Sprintf("device %s is %s", rec.ID, rec.Status),

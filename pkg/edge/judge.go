@@ -6,6 +6,7 @@ import (
 	"encoding/base32"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"sync/atomic"
 	"time"
 
@@ -100,9 +101,10 @@ func (j *Judge) Judge(ctx context.Context, s *protocol.Session, r *protocol.Rout
 	var set *policy.Set
 	var d policy.Decision
 	for {
+		lane := s.InLane()
 		rec := s.Device()
 		set = j.cfg.Policy.For(rec)
-		d = j.decide(ctx, set, s, rec, r, tx, &v)
+		d = j.decide(ctx, set, s, rec, lane, r, tx, &v)
 		// A change of the record during the evaluation must not be decided
 		// under the old one: its session may be gone, or its posture another.
 		if s.Device() == rec {
@@ -142,7 +144,7 @@ func observing(s *protocol.Session, r *protocol.Route) bool {
 
 // decide asks everything that can say no and sets v's cause.
 func (j *Judge) decide(ctx context.Context, set *policy.Set, s *protocol.Session, rec *device.Record,
-	r *protocol.Route, tx *protocol.Transaction, v *protocol.Verdict) policy.Decision {
+	lane bool, r *protocol.Route, tx *protocol.Transaction, v *protocol.Verdict) policy.Decision {
 	now := j.cfg.Clock()
 	v.Cause = protocol.CauseNone
 	refuse := func(cause protocol.Cause, fault, denial string) policy.Decision {
@@ -153,9 +155,12 @@ func (j *Judge) decide(ctx context.Context, set *policy.Set, s *protocol.Session
 		}
 		return d
 	}
-	if err := admissible(rec, s.Fingerprint, s.Certificate.NotAfter, now); err != nil {
+	if err := admissible(rec, s.Fingerprint, s.Certificate.NotAfter, now, lane); err != nil {
 		s.End(err)
 		return refuse(protocol.CauseDevice, "", err.Error())
+	}
+	if rec.Status != device.Active && (r == nil || !r.Lane) {
+		return refuse(protocol.CauseDevice, "", fmt.Sprintf("device %s is %s, and this route is no lane for it", rec.ID, rec.Status))
 	}
 	if s.Context().Err() != nil {
 		return refuse(protocol.CauseDevice, "", "the session has ended: "+context.Cause(s.Context()).Error())
@@ -193,6 +198,7 @@ func (j *Judge) record(s *protocol.Session, r *protocol.Route, tx *protocol.Tran
 	out.DeviceRevision, out.Age = rec.Revision, j.cfg.Clock().Sub(s.Started)
 	if r != nil {
 		out.Route, out.Backend, out.Environment, out.RouteClass = r.Name, r.Backend, r.Environment, string(r.Class)
+		out.Lane = r.Lane
 	}
 	return out
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/mholt/acmez/v3"
 
 	"github.com/anteroom-iomt/anteroom/pkg/config"
+	"github.com/anteroom-iomt/anteroom/pkg/device"
 	"github.com/anteroom-iomt/anteroom/pkg/protocol"
 )
 
@@ -67,7 +68,7 @@ func (srv *Server) newSetup(ctx context.Context, cfg config.Listener) (*setup, e
 	if err != nil {
 		return nil, err
 	}
-	s.tls = tlsConfig(&cfg, srv.anchors, s.cert, s.adapter.ALPN(), srv.verify, srv.cfg.Clock)
+	s.tls = tlsConfig(&cfg, srv.anchors, s.cert, s.adapter.ALPN(), srv.verify(cfg.Name), srv.cfg.Clock)
 	if cfg.TLS.Profile == "legacy" {
 		log.Warn("legacy TLS profile: CBC suites and RSA key exchange are accepted here; keep such devices on a network of their own")
 	}
@@ -139,7 +140,7 @@ func (l *listener) serve(ctx context.Context, conn net.Conn, set *setup) {
 	if st.NegotiatedProtocol == acmez.ACMETLS1Protocol {
 		return // RFC 8737 section 3: the handshake was the whole purpose
 	}
-	who, err := identify(&st, l.srv.cfg.TrustDomain, l.srv.cfg.Registry, l.srv.cfg.Clock())
+	who, err := identify(&st, l.srv.cfg.TrustDomain, l.srv.cfg.Registry, l.srv.cfg.Clock(), l.srv.Sessions.laneOn(set.cfg.Name))
 	if err != nil {
 		l.srv.refused(set, remote, refusalOf(err), &st)
 		return
@@ -152,6 +153,7 @@ func (l *listener) serve(ctx context.Context, conn net.Conn, set *setup) {
 	s.TLS = facts(&st)
 	s.Certificate = who.leaf
 	s.Fingerprint = who.fingerprint
+	s.SetLane(who.record.Status == device.Quarantined)
 	if err := l.srv.Sessions.add(s, set.cfg.Limits.PerDevice); err != nil {
 		s.End(err)
 		l.srv.refused(set, remote, refusalOf(err), &st)

@@ -73,10 +73,12 @@ func New(cfg Config) *Server {
 	return srv
 }
 
-// verify is tls.Config.VerifyConnection of every listener.
-func (srv *Server) verify(st tls.ConnectionState) error {
-	_, err := identify(&st, srv.cfg.TrustDomain, srv.cfg.Registry, srv.cfg.Clock())
-	return err
+// verify returns tls.Config.VerifyConnection of a listener.
+func (srv *Server) verify(listener string) func(tls.ConnectionState) error {
+	return func(st tls.ConnectionState) error {
+		_, err := identify(&st, srv.cfg.TrustDomain, srv.cfg.Registry, srv.cfg.Clock(), srv.Sessions.laneOn(listener))
+		return err
+	}
 }
 
 // Apply makes the listeners what the configuration says, or changes nothing and

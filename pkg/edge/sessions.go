@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/anteroom-iomt/anteroom/pkg/device"
@@ -26,7 +27,8 @@ type Sessions struct {
 	reg    Registry
 	now    func() time.Time
 	cancel func()
-	wg     sync.WaitGroup // judging held transactions anew
+	wg     sync.WaitGroup                  // judging held transactions anew
+	lanes  atomic.Pointer[map[string]bool] // listeners that let quarantined devices in
 
 	mu       sync.RWMutex
 	byID     map[string]*entry
@@ -37,6 +39,25 @@ type Sessions struct {
 type entry struct {
 	*protocol.Session
 	expiry *time.Timer
+}
+
+// laneOn reports whether a listener lets devices in quarantine in.
+func (t *Sessions) laneOn(listener string) bool {
+	m := t.lanes.Load()
+	return m != nil && (*m)[listener]
+}
+
+// SetLanes names the listeners that let devices in quarantine in, because there
+// is a lane for them behind it. Sessions of such devices on others are ended. The
+// caller does not change the map any more.
+func (t *Sessions) SetLanes(listeners map[string]bool) {
+	t.lanes.Store(&listeners)
+	for _, s := range t.List() {
+		if s.InLane() && !listeners[s.Listener] {
+			s.End(&Refusal{Code: refusedStatus + string(device.Quarantined), Device: s.Device().ID,
+				Why: fmt.Sprintf("device %s is quarantined, and there is no lane any more", s.Device().ID)})
+		}
+	}
 }
 
 // NewSessions returns an empty table that follows reg until Close.
@@ -98,13 +119,18 @@ func (t *Sessions) refresh(e *entry, rec *device.Record, known bool) error {
 	if !known {
 		err = &Refusal{Code: refusedUnknown, Device: rec.ID, Why: "device " + rec.ID + " was removed from the registry"}
 	} else {
-		err = admissible(rec, e.Fingerprint, e.Certificate.NotAfter, t.now())
+		err = admissible(rec, e.Fingerprint, e.Certificate.NotAfter, t.now(), e.InLane() && t.laneOn(e.Listener))
 	}
 	// A record that came later must not be overwritten by one that was read
 	// earlier: add and a change may overlap.
 	t.mu.Lock()
 	if rec.Revision >= e.Device().Revision {
 		e.SetDevice(rec)
+		// What was let in for the lane goes on as any other session once the
+		// device is released; should it be quarantined again, it ends as any other.
+		if known && rec.Status != device.Quarantined {
+			e.SetLane(false)
+		}
 	}
 	t.mu.Unlock()
 	if err != nil {

@@ -266,6 +266,11 @@ func (g *Gateway) apply(ctx context.Context, cfg *config.File) error {
 		}
 	}
 	g.backends, g.cfg = bs, cfg
+	inLane, open := lanes(cfg)
+	g.edge.Sessions.SetLanes(open)
+	for _, name := range inLane {
+		g.log.Warn("quarantined devices may connect, for this route only", "route", name)
+	}
 	for _, name := range observing(cfg) {
 		g.log.Warn("the route only observes: what the policy denies there is forwarded", "route", name)
 	}

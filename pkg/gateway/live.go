@@ -24,7 +24,7 @@ func (l live) Sessions() []admin.SessionInfo {
 		rec := s.Device()
 		out = append(out, admin.SessionInfo{
 			ID: s.ID, Device: rec.ID, Class: rec.Class, Listener: s.Listener, Remote: s.Remote.String(), Started: s.Started,
-			TLS: s.TLS.Version + " " + s.TLS.Cipher + " " + s.TLS.Group, ALPN: s.TLS.ALPN, Resumed: s.TLS.Resumed, Ongoing: s.Ongoing(),
+			TLS: s.TLS.Version + " " + s.TLS.Cipher + " " + s.TLS.Group, ALPN: s.TLS.ALPN, Resumed: s.TLS.Resumed, Lane: s.InLane(), Ongoing: s.Ongoing(),
 		})
 	}
 	return out
@@ -71,6 +71,10 @@ func (l live) Describe(st *admin.Status) {
 	st.Policy.Observing = observing(g.cfg)
 	for _, name := range st.Policy.Observing {
 		st.Warnings = append(st.Warnings, "route "+name+" ONLY OBSERVES: what the policy denies there is forwarded")
+	}
+	inLane, _ := lanes(g.cfg)
+	for _, name := range inLane {
+		st.Warnings = append(st.Warnings, "route "+name+" is a quarantine lane: quarantined devices may connect, for this route only")
 	}
 	set := g.engine.Current()
 	st.Policy.Dir, st.Policy.Revision, st.Policy.Loaded = set.Dir(), set.Revision(), set.Loaded()
@@ -138,6 +142,16 @@ func (g *Gateway) gauges() {
 		defer g.mu.Unlock()
 		out := map[string]float64{}
 		for _, name := range observing(g.cfg) {
+			out[name] = 1
+		}
+		return out
+	})
+	g.metrics.Gauges("anteroom_route_quarantine_lane", "1 for each route that devices in quarantine may use.", "route", func() map[string]float64 {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		out := map[string]float64{}
+		inLane, _ := lanes(g.cfg)
+		for _, name := range inLane {
 			out[name] = 1
 		}
 		return out

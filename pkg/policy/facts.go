@@ -202,11 +202,12 @@ func (f facts) route(r *protocol.Route, want *paths) {
 	if class == "" {
 		class = protocol.Clinical
 	}
-	f.out.open("route", want, 4)
+	f.out.open("route", want, 5)
 	f.text(want, "name", r.Name)
 	f.text(want, "backend", r.Backend)
 	f.text(want, "environment", r.Environment)
 	f.text(want, "class", string(class))
+	f.truth(want, "quarantine_lane", r.Lane)
 	f.out.close()
 }
 

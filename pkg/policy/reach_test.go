@@ -234,6 +234,7 @@ func randomQuestion(rnd *rand.Rand) *Question {
 	}
 	q := &Question{Device: d, Session: sessionOf(d), Route: routeTo(pick("a", "ehr", "device")), Transaction: tx, Now: noon}
 	q.Route.Environment = pick("production", "test", "maintenance")
+	q.Route.Lane = maybe()
 	switch rnd.IntN(12) {
 	case 0:
 		q.Device = nil

@@ -70,6 +70,9 @@ type Route struct {
 	// as what it would have been. An operator asks for it by route, for a first
 	// roll-out.
 	Observe bool
+	// Lane: devices that are quarantined may ask for what is here, such as an
+	// update, and for nothing elsewhere.
+	Lane bool
 }
 
 // A Cause says why a transaction was not allowed.

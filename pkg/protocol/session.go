@@ -36,6 +36,7 @@ type Session struct {
 	Fingerprint string // SHA-256 of Certificate.Raw, lower-case hex
 
 	device   atomic.Pointer[device.Record]
+	lane     atomic.Bool
 	ctx      context.Context
 	end      context.CancelCauseFunc
 	drain    chan struct{}
@@ -69,6 +70,14 @@ func (s *Session) Device() *device.Record { return s.device.Load() }
 // SetDevice replaces the record. Only the session table calls it, when the
 // registry changed.
 func (s *Session) SetDevice(rec *device.Record) { s.device.Store(rec) }
+
+// InLane reports whether the session was begun by a device in quarantine, for
+// the routes that are a lane and no others, and the quarantine has not ended.
+// Who reads both asks this first: once it is false the record is a later one.
+func (s *Session) InLane() bool { return s.lane.Load() }
+
+// SetLane says what [Session.InLane] reports. Only the edge calls it.
+func (s *Session) SetLane(in bool) { s.lane.Store(in) }
 
 // Context ends when the session does; its cause says why.
 func (s *Session) Context() context.Context { return s.ctx }

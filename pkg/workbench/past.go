@@ -105,7 +105,7 @@ func Reconstruct(e *audit.Entry, devices Devices) (*Past, error) {
 	}
 	p.Question = policy.Question{Device: rec, Session: s, Transaction: tx, Now: e.Time}
 	if e.Route != "" {
-		p.Question.Route = &protocol.Route{Name: e.Route, Backend: e.Backend, Environment: e.Environment, Class: protocol.Class(e.RouteClass)}
+		p.Question.Route = &protocol.Route{Name: e.Route, Backend: e.Backend, Environment: e.Environment, Class: protocol.Class(e.RouteClass), Lane: e.Lane}
 	}
 	return p, nil
 }

@@ -36,6 +36,7 @@ type written struct {
 		Backend     string `json:"backend"`
 		Environment string `json:"environment"`
 		Class       string `json:"class"`
+		Lane        bool   `json:"quarantine_lane"`
 	} `json:"route"`
 	// Time is when, in RFC 3339; now if it is left out.
 	Time time.Time `json:"time"`
@@ -116,7 +117,7 @@ func ParseRequest(body []byte, rec *device.Record, now time.Time) (*policy.Quest
 		s.Fingerprint = rec.Certificates[len(rec.Certificates)-1].Fingerprint
 	}
 	return &policy.Question{Device: rec, Session: s, Transaction: tx, Now: w.Time, Route: &protocol.Route{
-		Name: w.Route.Name, Backend: w.Route.Backend, Environment: w.Route.Environment, Class: protocol.Class(w.Route.Class)}}, nil
+		Name: w.Route.Name, Backend: w.Route.Backend, Environment: w.Route.Environment, Class: protocol.Class(w.Route.Class), Lane: w.Route.Lane}}, nil
 }
 
 // at says in which line a mistake is.

@@ -2,7 +2,8 @@
 #
 # How healthy a device must be. data.posture holds the limits. Devices that a
 # patient's life depends on are never cut off here: a wrong deny would harm
-# more than the weakness it is about.
+# more than the weakness it is about. Nor does any of this bar the quarantine lane,
+# where the cure is.
 package anteroom.authz
 
 # METADATA
@@ -15,6 +16,7 @@ package anteroom.authz
 deny contains "the device has a known critical vulnerability" if {
 	input.device.life_critical == false
 	input.device.posture.max_cvss >= data.posture.critical_cvss
+	not in_lane
 }
 
 # METADATA
@@ -27,6 +29,7 @@ deny contains "the device has a known critical vulnerability" if {
 deny contains "the device's last security assessment is too long ago" if {
 	input.device.life_critical == false
 	input.device.posture.age_days > data.posture.max_age_days
+	not in_lane
 }
 
 # METADATA
@@ -40,4 +43,5 @@ deny contains "the device's security was never assessed" if {
 	input.device.life_critical == false
 	input.device.posture.assessed == false
 	data.posture.require_assessment == true
+	not in_lane
 }

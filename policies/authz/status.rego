@@ -1,17 +1,21 @@
 # Status.
 #
-# Only a device in service may do anything. The gateway ends the sessions of
-# others by itself; this says why in the record, and holds where it could not.
+# Only a device in service may do anything, but for the quarantine lane. The
+# gateway ends the sessions of others by itself; this says why in the record, and
+# holds where it could not.
 package anteroom.authz
 
 # METADATA
-# title: A device that is quarantined does nothing
+# title: A device that is quarantined does nothing outside its lane
 # custom:
 #   controls:
 #     - HIPAA 164.308(a)(6)(ii) Response and reporting
 #     - NIST 800-53 IR-4 Incident handling
 #     - NIST 800-53 AC-2(3) Disable accounts
-deny contains "the device is quarantined" if input.device.status == "quarantined"
+deny contains "the device is quarantined" if {
+	input.device.status == "quarantined"
+	not in_lane
+}
 
 # METADATA
 # title: A device that is not in service yet does nothing

@@ -13,7 +13,7 @@ methods := {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
 test_keys_are_known if {
 	every class in data.classes {
-		object.keys(class) - {"title", "fhir", "http"} == set()
+		object.keys(class) - {"title", "fhir", "http", "lane"} == set()
 		object.keys(object.get(class, "fhir", {})) - {"system", "types", "operations", "includes", "chains"} == set()
 	}
 }
@@ -42,6 +42,18 @@ test_addresses_are_lists_of_segments if {
 			}
 			every method in rule.methods {
 				method in methods
+			}
+		}
+	}
+}
+
+test_lanes_are_for_fetching if {
+	every class in data.classes {
+		every rule in object.get(class, "lane", []) {
+			object.keys(rule) == {"methods", "path"}
+			count(rule.path) > 0
+			every method in rule.methods {
+				method in {"GET", "HEAD"}
 			}
 		}
 	}

@@ -56,7 +56,7 @@ monitor := {
 		},
 		"fhir": fhir,
 	},
-	"route": {"name": "ehr", "backend": "ehr", "environment": "clinical", "class": "clinical"},
+	"route": {"name": "ehr", "backend": "ehr", "environment": "clinical", "class": "clinical", "quarantine_lane": false},
 	"time": {"weekday": "monday", "hour": 9, "minute": 30, "date": "2026-02-16"},
 	"behaviour": {"level": "none", "signals": []},
 	"break_glass": {"active": false},
