@@ -80,7 +80,7 @@ type asked struct {
 func (c *cache) ask(s *Set, q *Question) (a asked, ok bool) {
 	w := c.keys.Get().(*keyWriter)
 	w.b = w.b[:0]
-	facts{w, s.opt.Location}.write(q, s.reach.input)
+	facts{out: w, loc: s.opt.Location}.write(q, s.reach.input)
 	if len(w.b) > maxKey {
 		// A buffer that has grown is not kept.
 		return asked{}, false

@@ -22,7 +22,7 @@ func withCache(s *Set, entries int) *Set {
 
 func keyOf(s *Set, q *Question) []byte {
 	var w keyWriter
-	facts{&w, s.opt.Location}.write(q, s.reach.input)
+	facts{out: &w, loc: s.opt.Location}.write(q, s.reach.input)
 	return w.b
 }
 

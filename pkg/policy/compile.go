@@ -42,18 +42,18 @@ type Set struct {
 	store    storage.Store
 	// txn is one read transaction that lives as long as the set. Nothing ever
 	// writes to the store, so that any number of evaluations can share it.
-	txn     storage.Transaction
-	data    data
-	query   ast.Body
-	querier ast.QueryCompiler
-	reach   *reach
-	builder *builder
-	cache   *cache          // nil if nothing is remembered
-	known   map[string]bool // the obligations the gateway can meet
-	said    map[string]bool // the sentences that stand in its rules
-	modules int
-	files   []string          // names of the files that decide
-	tables  map[string]*datum // the data's members, and where they were written
+	txn      storage.Transaction
+	data     data
+	decision *query // of the rules as they were written, for who asks why
+	plan     *plan
+	reach    *reach
+	builder  *builder
+	cache    *cache          // nil if nothing is remembered
+	known    map[string]bool // the obligations the gateway can meet
+	said     map[string]bool // the sentences that stand in its rules
+	modules  int
+	files    []string          // names of the files that decide
+	tables   map[string]*datum // the data's members, and where they were written
 }
 
 // Load reads, compiles and analyses the policy set in dir, which may also be a
@@ -132,13 +132,14 @@ func compile(ctx context.Context, t *tree, opt Options) (_ *Set, err error) {
 		ps.add("", 0, "open the data: %s", err)
 		return nil, refuse()
 	}
-	s.querier = s.compiler.QueryCompiler()
-	s.query, err = s.querier.Compile(ast.NewBody(ast.Equality.Expr(ast.NewTerm(entryRef), ast.VarTerm(string(resultVar)))))
+	s.reach = reachOf(s.compiler, entryRef)
+	if s.decision, err = queryOf(s.compiler, decisionQuery()); err == nil {
+		s.plan, err = planOf(s.compiler, b.modules, doc, s.reach.input)
+	}
 	if err != nil {
 		ps.addRego("", err)
 		return nil, refuse()
 	}
-	s.reach = reachOf(s.compiler, entryRef)
 	s.said = saidIn(b.modules)
 	s.builder = newBuilder(opt.Location, s.reach.input, b.data, b.modules)
 	if len(s.reach.clock) == 0 {
@@ -226,15 +227,17 @@ func build(t *tree, want func(*file) bool, ps *problems) *built {
 		return want(f) && (f.role == roleData || f.role == roleDataTest)
 	}, ps)
 
-	b.compiler = ast.NewCompiler().
+	b.compiler = newCompiler(caps).
 		WithStrict(true).
-		WithCapabilities(caps).
-		WithDefaultRegoVersion(ast.RegoV1).
 		WithUseTypeCheckAnnotations(true).
 		WithPathConflictsCheck(func(path []string) (bool, error) { return b.data.has(path), nil }).
 		WithSchemas(readSchemas(t.files, ps)).
 		SetErrorLimit(maxErrors)
 	return b
+}
+
+func newCompiler(caps *ast.Capabilities) *ast.Compiler {
+	return ast.NewCompiler().WithCapabilities(caps).WithDefaultRegoVersion(ast.RegoV1)
 }
 
 // inputSchema is the schema of the whole input.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -72,53 +73,89 @@ func (s *Set) decide(ctx context.Context, q *Question, start time.Time) Decision
 
 // answer asks OPA.
 func (s *Set) answer(ctx context.Context, q *Question, start time.Time) Decision {
-	v, f := s.evaluate(ctx, s.builder.input(q), q.Now, start)
+	a, f := s.evaluate(ctx, s.builder.told(q, s.plan.filled, s.plan.terms), q.Now, start)
 	if f != "" {
 		return fault("%s", f)
 	}
-	if v == nil {
-		return Decision{Denials: []string{deniedByNothing}}
-	}
-	return s.read(v)
+	return s.settle(&a)
 }
 
 func fault(format string, args ...any) Decision {
 	return Decision{Denials: []string{deniedByFault}, Fault: fmt.Sprintf(format, args...)}
 }
 
-// evaluate asks OPA and returns the value of the decision, nil if it has none,
-// or what went wrong.
-func (s *Set) evaluate(ctx context.Context, in *ast.Term, now, start time.Time) (v ast.Value, f string) {
+// evaluate asks OPA and returns what the rules say, or what went wrong.
+func (s *Set) evaluate(ctx context.Context, in *ast.Term, now, start time.Time) (a answered, f string) {
 	// A panic here would end the whole gateway. It denies this one transaction
 	// instead. Its value may quote the input and is not kept.
 	defer func() {
 		if recover() != nil {
-			v, f = nil, "the evaluation panicked"
+			a, f = answered{}, "the evaluation panicked"
 		}
 	}()
-	limit := deadline{ctx: ctx, clock: s.opt.Clock, start: start, limit: s.opt.Timeout}
-	err := topdown.NewQuery(s.query).
-		WithCompiler(s.compiler).
-		WithQueryCompiler(s.querier).
-		WithStore(s.store).
-		WithTransaction(s.txn).
-		WithBaseCache(s.data).
-		WithInput(in).
-		WithTime(now).
-		WithCancel(&limit).
+	e := evaluation{
+		set: s, ctx: ctx, input: in, now: now,
+		limit: deadline{ctx: ctx, clock: s.opt.Clock, start: start, limit: s.opt.Timeout},
+	}
+	e.documents, _ = s.plan.documents.Get().(*documents)
+	a, f, err := e.decision(s.plan)
+	e.documents.reset()
+	s.plan.documents.Put(e.documents)
+	if err != nil {
+		if e.limit.why != "" {
+			return answered{}, e.limit.why
+		}
+		return answered{}, explain(err)
+	}
+	return a, f
+}
+
+// An evaluation asks the queries of one decision.
+type evaluation struct {
+	set       *Set
+	ctx       context.Context
+	input     *ast.Term
+	now       time.Time
+	limit     deadline
+	documents *documents
+}
+
+// ask evaluates a query and hands its last result to f; there is at most one.
+func (e *evaluation) ask(q *query, f func(topdown.QueryResult)) error {
+	return topdown.NewQuery(q.body).
+		WithCompiler(q.compiler).
+		WithQueryCompiler(q.querier).
+		WithStore(e.set.store).
+		WithTransaction(e.set.txn).
+		WithBaseCache(e.set.data).
+		WithVirtualCache(e.documents).
+		WithInput(e.input).
+		WithTime(e.now).
+		WithCancel(&e.limit).
 		WithMetrics(metrics.NoOp()).
 		WithStrictBuiltinErrors(true).
-		Iter(ctx, func(r topdown.QueryResult) error {
-			v = r[resultVar].Value
+		Iter(e.ctx, func(r topdown.QueryResult) error {
+			f(r)
 			return nil
 		})
-	if err != nil {
-		if limit.why != "" {
-			return nil, limit.why
-		}
-		return nil, explain(err)
+}
+
+// decision asks for the decision.
+func (e *evaluation) decision(p *plan) (a answered, fault string, err error) {
+	if p.direct != nil {
+		return e.direct(p)
 	}
-	return v, ""
+	return e.whole(p)
+}
+
+// whole asks for the decision rule itself.
+func (e *evaluation) whole(p *plan) (a answered, fault string, err error) {
+	var v ast.Value
+	if err := e.ask(p.whole, func(r topdown.QueryResult) { v = r[resultVar].Value }); err != nil {
+		return answered{}, "", err
+	}
+	a, fault = read(v)
+	return a, fault, nil
 }
 
 // A deadline ends an evaluation that takes too long or is no longer wanted.
@@ -191,37 +228,74 @@ func explain(err error) string {
 	return what
 }
 
-// read takes the decision out of the value of the decision rule. It allows only
-// if everything in there agrees that it may.
-func (s *Set) read(v ast.Value) Decision {
+// An answered is what the rules say, before it is known whether it makes sense.
+// Members are nil where nothing is said.
+type answered struct {
+	defined     bool // anything is said at all
+	allow       ast.Value
+	reasons     ast.Value
+	denials     ast.Value
+	obligations ast.Value
+	wrong       []string // names of members that a decision does not have
+}
+
+// read takes an answer out of the value of the decision rule.
+func read(v ast.Value) (a answered, fault string) {
+	if v == nil {
+		return a, ""
+	}
 	obj, ok := v.(ast.Object)
 	if !ok {
-		return fault("%s is not an object", entryRef)
+		return a, fmt.Sprintf("%s is not an object", entryRef)
 	}
-	var d Decision
-	var wrong []string
-	var asked, has bool
+	a.defined = true
 	obj.Foreach(func(k, v *ast.Term) {
 		name, _ := k.Value.(ast.String)
-		ok := true
 		switch name {
 		case "allow":
-			var b ast.Boolean
-			b, ok = v.Value.(ast.Boolean)
-			asked, has = bool(b), true
+			a.allow = v.Value
 		case "reasons":
-			d.Reasons, ok = sentences(v.Value)
+			a.reasons = v.Value
 		case "denials":
-			d.Denials, ok = sentences(v.Value)
+			a.denials = v.Value
 		case "obligations":
-			d.Obligations, ok = obligations(v.Value)
+			a.obligations = v.Value
 		default:
-			ok = false
-		}
-		if !ok {
-			wrong = append(wrong, fmt.Sprintf("%q", string(name)))
+			a.wrong = append(a.wrong, fmt.Sprintf("%q", string(name)))
 		}
 	})
+	return a, ""
+}
+
+// settle makes a decision of an answer. It allows only if everything in there
+// agrees that it may.
+func (s *Set) settle(a *answered) Decision {
+	if !a.defined {
+		return Decision{Denials: []string{deniedByNothing}}
+	}
+	var d Decision
+	wrong := a.wrong
+	check := func(name string, ok bool) {
+		if !ok {
+			wrong = append(wrong, strconv.Quote(name))
+		}
+	}
+	var ok bool
+	if a.reasons != nil {
+		d.Reasons, ok = sentences(a.reasons)
+		check("reasons", ok)
+	}
+	if a.denials != nil {
+		d.Denials, ok = sentences(a.denials)
+		check("denials", ok)
+	}
+	if a.obligations != nil {
+		d.Obligations, ok = obligations(a.obligations)
+		check("obligations", ok)
+	}
+	b, has := a.allow.(ast.Boolean)
+	check("allow", has || a.allow == nil)
+	asked := bool(b)
 	slices.Sort(wrong)
 	switch {
 	case len(wrong) > 0:

@@ -91,17 +91,21 @@ deny contains "z" if not input.route.name`,
 obligations contains {"limit_bytes": input.request.bytes} if input.request.bytes > 0`,
 }
 
-// exactSets are all sets of the proof, each as it is and as plain OPA: without a
-// cache, on the whole input.
+// plainOf returns a set as plain OPA: without a cache, on the whole input, by the
+// decision rule itself, on the rules as they were written.
+func plainOf(s *Set) *Set {
+	plain := *s
+	whole := *s.builder
+	whole.want, whole.parts = everything, nil
+	plain.cache = nil
+	plain.builder, plain.plan = &whole, &plan{whole: s.decision, documents: newDocumentsPool()}
+	return &plain
+}
+
+// exactSets are all sets of the proof, each as it is and as plain OPA.
 func exactSets(tb testing.TB) map[string][2]*Set {
 	out := map[string][2]*Set{}
-	add := func(name string, s *Set) {
-		plain := *s
-		whole := *s.builder
-		whole.want = everything
-		plain.builder = &whole
-		out[name] = [2]*Set{s, &plain}
-	}
+	add := func(name string, s *Set) { out[name] = [2]*Set{s, plainOf(s)} }
 	known := Options{CacheEntries: -1, Obligations: []string{"limit_rps", "limit_bytes", "tag"}}
 	add("shipped", load(tb, shipped, known))
 	for name, body := range exactCases {

@@ -60,8 +60,8 @@ func (s *Set) Explain(ctx context.Context, q *Question) *Explanation {
 	limit := deadline{ctx: ctx, clock: s.opt.Clock, start: s.opt.Clock(), limit: stalled * s.opt.Timeout}
 	// Without indexing OPA visits rules it can tell will not hold; they are what
 	// somebody who asks why wants to hear of. The outcome is Decide's.
-	_ = topdown.NewQuery(s.query).
-		WithCompiler(s.compiler).WithQueryCompiler(s.querier).WithStore(s.store).WithTransaction(s.txn).WithBaseCache(s.data).
+	_ = topdown.NewQuery(s.decision.body).
+		WithCompiler(s.compiler).WithQueryCompiler(s.decision.querier).WithStore(s.store).WithTransaction(s.txn).WithBaseCache(s.data).
 		WithInput(in).WithTime(q.Now).WithCancel(&limit).WithMetrics(metrics.NoOp()).
 		WithIndexing(false).WithEarlyExit(false).WithQueryTracer(t).
 		Iter(ctx, func(topdown.QueryResult) error { return nil })

@@ -31,12 +31,17 @@ type writer interface {
 type facts struct {
 	out writer
 	loc *time.Location
+	// input is out where that builds an input, which takes whole parts that were
+	// built before.
+	input *inputWriter
 }
 
 // write writes the members of the input.
 func (f facts) write(q *Question, want *paths) {
 	if w := want.at("device"); w != nil && q.Device != nil {
-		f.device(q, w)
+		if d := deviceFactsOf(q); f.input == nil || !f.input.deviceAgain(&d, w) {
+			f.device(&d, w)
+		}
 	}
 	if w := want.at("session"); w != nil && q.Session != nil {
 		f.session(q, w)
@@ -45,7 +50,9 @@ func (f facts) write(q *Question, want *paths) {
 		f.request(q.Transaction, w)
 	}
 	if w := want.at("route"); w != nil && q.Route != nil {
-		f.route(q.Route, w)
+		if f.input == nil || !f.input.routeAgain(q.Route, w) {
+			f.route(q.Route, w)
+		}
 	}
 	if w := want.at("time"); w != nil {
 		f.time(q.Now.In(f.loc), w)
@@ -82,8 +89,28 @@ func (f facts) moment(want *paths, name string, t time.Time) {
 	}
 }
 
-func (f facts) device(q *Question, want *paths) {
-	d := q.Device
+// A deviceFacts is all that the facts of a device come from. What changes by
+// itself as time goes by is here as it is at the moment of the question; nothing
+// of a device is taken from the clock itself.
+type deviceFacts struct {
+	record      *device.Record
+	fingerprint string // of the session's certificate
+	days        int64  // the age of the device's assessment
+}
+
+func deviceFactsOf(q *Question) deviceFacts {
+	d := deviceFacts{record: q.Device}
+	if q.Session != nil {
+		d.fingerprint = q.Session.Fingerprint
+	}
+	if at := q.Device.Posture.AssessedAt; !at.IsZero() {
+		d.days = max(0, int64(q.Now.Sub(at)/(24*time.Hour)))
+	}
+	return d
+}
+
+func (f facts) device(facts *deviceFacts, want *paths) {
+	d := facts.record
 	f.out.open("device", want, 13)
 	f.text(want, "id", d.ID)
 	f.text(want, "class", d.Class)
@@ -99,10 +126,10 @@ func (f facts) device(q *Question, want *paths) {
 		f.tags(d.Tags, w)
 	}
 	if w := want.at("posture"); w != nil {
-		f.posture(&d.Posture, q.Now, w)
+		f.posture(&d.Posture, facts.days, w)
 	}
-	if w := want.at("cert"); w != nil && q.Session != nil {
-		if c := d.Certificate(q.Session.Fingerprint); c != nil {
+	if w := want.at("cert"); w != nil && facts.fingerprint != "" {
+		if c := d.Certificate(facts.fingerprint); c != nil {
 			f.cert(c, w)
 		}
 	}
@@ -133,7 +160,7 @@ func (f facts) tags(tags map[string]string, want *paths) {
 	f.out.close()
 }
 
-func (f facts) posture(p *device.Posture, now time.Time, want *paths) {
+func (f facts) posture(p *device.Posture, days int64, want *paths) {
 	f.out.open("posture", want, 5)
 	f.text(want, "firmware", p.Firmware)
 	if w := want.at("max_cvss"); w != nil {
@@ -142,7 +169,7 @@ func (f facts) posture(p *device.Posture, now time.Time, want *paths) {
 	f.truth(want, "assessed", !p.AssessedAt.IsZero())
 	f.moment(want, "assessed_at", p.AssessedAt)
 	if !p.AssessedAt.IsZero() {
-		f.number(want, "age_days", max(0, int64(now.Sub(p.AssessedAt)/(24*time.Hour))))
+		f.number(want, "age_days", days)
 	}
 	f.out.close()
 }

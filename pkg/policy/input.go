@@ -14,8 +14,9 @@ import (
 // A builder makes inputs for one set, straight in OPA's form. It holds nothing
 // of any question and is safe for concurrent use.
 type builder struct {
-	loc  *time.Location
-	want *paths
+	loc   *time.Location
+	want  *paths
+	parts *parts // nil if nothing is kept
 	// words are the texts that the set's own rules and data use, ready made:
 	// most of what is compared with them is one of them.
 	words map[string]*ast.Term
@@ -28,7 +29,7 @@ const (
 )
 
 func newBuilder(loc *time.Location, want *paths, data *datum, modules map[string]*ast.Module) *builder {
-	b := &builder{loc: loc, want: want, words: map[string]*ast.Term{}}
+	b := &builder{loc: loc, want: want, parts: newParts(), words: map[string]*ast.Term{}}
 	ast.WalkTerms(ast.NewTerm(data.ast()), b.learn)
 	for _, m := range modules {
 		ast.WalkTerms(m, b.learn)
@@ -54,13 +55,53 @@ func (b *builder) word(s string) *ast.Term {
 }
 
 // input builds the input of a question, and of it only what the set reads.
-func (b *builder) input(q *Question) *ast.Term {
+func (b *builder) input(q *Question) *ast.Term { return b.told(q, nil, nil) }
+
+// told builds the input too, and adds which of the lists have something in them:
+// terms has what to add for each combination.
+func (b *builder) told(q *Question, lists []filledPath, terms []*ast.Term) *ast.Term {
 	var w inputWriter
 	w.builder = b
 	w.stack = w.room[:0]
-	w.open("", b.want, 7)
-	facts{&w, b.loc}.write(q, b.want)
+	w.open("", b.want, 8)
+	facts{out: &w, loc: b.loc, input: &w}.write(q, b.want)
+	if len(lists) > 0 {
+		bits := 0
+		for i, path := range lists {
+			if w.filled(path) {
+				bits |= 1 << i
+			}
+		}
+		o := &w.stack[0]
+		o.pairs = append(o.pairs, [2]*ast.Term{filledKey, terms[bits]})
+	}
 	return w.done()
+}
+
+// filledKey is the name of what told adds.
+var filledKey = ast.StringTerm(filledName)
+
+// filled reports whether the list at path has something in it.
+func (w *inputWriter) filled(path filledPath) bool {
+	for _, pair := range w.stack[0].pairs {
+		if !pair[0].Equal(path[0]) {
+			continue
+		}
+		v := pair[1].Value
+		for _, name := range path[1:] {
+			o, ok := v.(ast.Object)
+			if !ok {
+				return false
+			}
+			t := o.Get(name)
+			if t == nil {
+				return false
+			}
+			v = t.Value
+		}
+		return hasElements(v)
+	}
+	return false
 }
 
 // An inputWriter is a writer of one input. It keeps the objects that are begun
@@ -69,6 +110,9 @@ type inputWriter struct {
 	*builder
 	stack []object
 	room  [6]object // as deep as the input of version 1 nests
+	// keep is handed the part of the input that is being written, when it is
+	// whole.
+	keep func(*ast.Term)
 }
 
 // An object is one being built, to become the member name of the one around it.
@@ -88,6 +132,10 @@ func (w *inputWriter) open(name string, want *paths, n int) {
 func (w *inputWriter) close() {
 	o := w.stack[len(w.stack)-1]
 	t := w.done()
+	if len(w.stack) == 1 && w.keep != nil {
+		w.keep(t)
+		w.keep = nil
+	}
 	w.add(o.name, o.want, t)
 }
 

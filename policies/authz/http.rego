@@ -15,6 +15,11 @@ import data.anteroom.lib.path
 allow contains "its class may use this web service this way" if {
 	input.request.protocol == "http"
 	input.device.status == "active"
+	granted
+}
+
+# One rule of the class is enough; OPA looks no further than the first that fits.
+granted if {
 	some rule in data.classes[input.device.class].http
 	input.request.http.method in rule.methods
 	path.matches(rule.path, input.request.http.path)
@@ -22,7 +27,9 @@ allow contains "its class may use this web service this way" if {
 }
 
 # A rule without query_any holds for any query.
-narrow(rule) if object.get(rule, "query_any", []) == []
+narrow(rule) if not rule.query_any
+
+narrow(rule) if rule.query_any == []
 
 # With it, one of the listed parameters must be given, with values that name
 # something: not empty, and without the wildcards of DICOMweb.

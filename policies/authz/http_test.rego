@@ -55,3 +55,11 @@ test_web_services_are_not_fhir if {
 	not by_http in authz.allow with input as example.store with input.request.protocol as "fhir"
 	not authz.permitted with input as example.store with input.device.status as "pending"
 }
+
+test_a_rule_that_names_no_parameter_holds_for_any_query if {
+	open := {"ct-scanner": {"http": [{"methods": ["GET"], "path": ["reports"], "query_any": []}]}}
+	every query in [{}, {"name": ["*"]}] {
+		authz.permitted with input as requests("GET", ["reports"], query) with data.classes as open
+		not authz.permitted with input as requests("GET", ["others"], query) with data.classes as open
+	}
+}

@@ -8,7 +8,10 @@ package anteroom.lib.path
 # METADATA
 # title: Whether a path fits a pattern
 # description: matches(["studies", "*"], ["studies", "1.2.3"]) holds.
+matches(pattern, path) if pattern == path
+
 matches(pattern, path) if {
+	"*" in pattern
 	count(pattern) == count(path)
 	every i, segment in pattern {
 		fits(segment, path[i])

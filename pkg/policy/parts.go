@@ -1,0 +1,73 @@
+package policy
+
+import (
+	"hash/maphash"
+	"sync/atomic"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+
+	"github.com/anteroom-iomt/anteroom/pkg/protocol"
+)
+
+// A parts keeps the parts of inputs that stay as they are from one question to
+// the next, so that they are built once: what is known of a device, and of a
+// route. Records and routes never change; one that replaces another is another.
+//
+// It is safe for concurrent use.
+type parts struct {
+	seed    maphash.Seed
+	devices [maxDeviceParts]atomic.Pointer[devicePart]
+	routes  [maxRouteParts]atomic.Pointer[routePart]
+}
+
+// How many parts are kept. A device's takes about two kilobytes, with the record
+// that it keeps from being collected; a part that falls out is built anew.
+const (
+	maxDeviceParts = 4096
+	maxRouteParts  = 256
+)
+
+type devicePart struct {
+	facts deviceFacts
+	term  *ast.Term
+}
+
+type routePart struct {
+	route *protocol.Route
+	term  *ast.Term
+}
+
+func newParts() *parts { return &parts{seed: maphash.MakeSeed()} }
+
+// deviceAgain adds what is known of a device, if it was built before. If not, it
+// has it kept when it is.
+func (w *inputWriter) deviceAgain(d *deviceFacts, want *paths) bool {
+	if w.parts == nil {
+		return false
+	}
+	at := &w.parts.devices[maphash.Comparable(w.parts.seed, d.record)%maxDeviceParts]
+	if have := at.Load(); have != nil && have.facts == *d {
+		w.add("device", want, have.term)
+		return true
+	}
+	part := &devicePart{facts: *d}
+	w.keep = func(t *ast.Term) {
+		part.term = t
+		at.Store(part)
+	}
+	return false
+}
+
+// routeAgain does the same for a route.
+func (w *inputWriter) routeAgain(r *protocol.Route, want *paths) bool {
+	if w.parts == nil {
+		return false
+	}
+	at := &w.parts.routes[maphash.Comparable(w.parts.seed, r)%maxRouteParts]
+	if have := at.Load(); have != nil && have.route == r {
+		w.add("route", want, have.term)
+		return true
+	}
+	w.keep = func(t *ast.Term) { at.Store(&routePart{r, t}) }
+	return false
+}
