@@ -6,10 +6,19 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 )
+
+// TestMain lets the test's program be the parts of the rig too.
+func TestMain(m *testing.M) {
+	if code, ok := part(os.Args); ok {
+		os.Exit(code)
+	}
+	os.Exit(m.Run())
+}
 
 func TestParseStat(t *testing.T) {
 	const line = "4242 (a (strange) name) S 17 4242 4242 0 -1 4194560 1 2 3 4 100 20 3 4 20 0 1 0 5 6 7\n"
@@ -82,7 +91,7 @@ func TestParseLoad(t *testing.T) {
 	if l.requests != 1000 || l.duration != time.Second || l.p50 != 250*time.Microsecond || l.p99 != 900*time.Microsecond {
 		t.Errorf("got %+v", l)
 	}
-	if len(l.errors) != 2 || l.errors["read"] != 2 || l.errors["status"] != 3 {
+	if len(l.errors) != 2 || l.errors["read error"] != 2 || l.errors["status error"] != 3 {
 		t.Errorf("errors are %v", l.errors)
 	}
 	for _, bad := range []string{"", "result requests x", "result requests 0 duration_us 1"} {
@@ -131,7 +140,7 @@ func TestReport(t *testing.T) {
 		{"caddy", "invalid", "–", "–", "round 1: 7 × status error"},
 		{"anteroom", "30.0", "1.50", "15.0 45.0 30.0", ""},
 	}
-	got := r.lines(s.name)
+	got := r.lines(s)
 	if len(got) != len(want) {
 		t.Fatalf("got %d lines, want %d", len(got), len(want))
 	}
@@ -194,5 +203,38 @@ func TestPeersDoTheJob(t *testing.T) {
 			t.Errorf("%s: %v", tgt.name(), err)
 		}
 		run.stop()
+	}
+}
+
+func TestBudgetsAreJudgedByMedians(t *testing.T) {
+	r := &results{options: options{targets: "nginx,anteroom"}}
+	for _, s := range scenarios() {
+		switch s.name {
+		case "keepalive":
+			r.add(s, "nginx", sample{figure: 20})
+			r.add(s, gateway, sample{figure: 40})
+		case "handshake":
+			r.add(s, "nginx", sample{faults: []string{"broken"}})
+			r.add(s, gateway, sample{figure: 100})
+		case "resumption":
+			r.add(s, gateway, sample{figure: 50})
+		}
+	}
+	want := []verdict{
+		{"keep-alive request, to nginx", "≤ 1.15 ×", "2.00 ×", "**no**"},
+		{"resumption, to its own full handshake", "≤ 0.5 ×", "0.50 ×", "yes"},
+	}
+	if got := r.verdicts(); !slices.Equal(got, want) {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
+
+func TestEveryBudgetIsOfAScenarioThatExists(t *testing.T) {
+	for _, b := range budgets() {
+		for _, name := range []string{b.scenario, b.toScenario} {
+			if _, err := selectScenarios(name); name != "" && err != nil {
+				t.Errorf("%s: %v", b.what, err)
+			}
+		}
 	}
 }

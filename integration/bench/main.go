@@ -59,6 +59,9 @@ type options struct {
 }
 
 func main() {
+	if code, ok := part(os.Args); ok {
+		os.Exit(code)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()
@@ -171,11 +174,14 @@ func measureAll(ctx context.Context, opt options, progress io.Writer) (*results,
 			// target always follows the same neighbour.
 			first := round % max(len(ready), 1)
 			for _, t := range slices.Concat(ready[first:], ready[:first]) {
+				if !s.takes(t.name()) {
+					continue
+				}
 				smp := rig.measure(ctx, s, t)
 				if ctx.Err() != nil {
 					return nil, context.Cause(ctx)
 				}
-				rig.progress("round %d/%d  %-10s %-9s %s", round+1, opt.rounds, s.name, t.name(), smp)
+				rig.progress("round %d/%d  %-16s %-9s %s", round+1, opt.rounds, s.name, t.name(), smp)
 				res.add(s, t.name(), smp)
 			}
 		}

@@ -39,12 +39,12 @@ type row struct {
 
 // add files a sample.
 func (r *results) add(s scenario, target string, smp sample) {
-	i := slices.IndexFunc(r.rows, func(w *row) bool { return w.scenario.name == s.name && w.target == target })
-	if i < 0 {
-		r.rows = append(r.rows, &row{scenario: s, target: target})
-		i = len(r.rows) - 1
+	w := r.row(s.name, target)
+	if w == nil {
+		w = &row{scenario: s, target: target}
+		r.rows = append(r.rows, w)
 	}
-	r.rows[i].samples = append(r.rows[i].samples, smp)
+	w.samples = append(w.samples, smp)
 }
 
 // valid reports whether every measurement that was made counts.
@@ -62,12 +62,39 @@ func (w *row) faults() []string {
 	return fs
 }
 
-func (w *row) figures() []float64 {
-	fs := make([]float64, len(w.samples))
-	for i, s := range w.samples {
-		fs[i] = s.figure
+// figures returns the figure of each round, or the further one of that name.
+func (w *row) figures(name string) []float64 {
+	var fs []float64
+	for _, s := range w.samples {
+		switch v, ok := s.more[name]; {
+		case s.skip != "":
+		case name == "":
+			fs = append(fs, s.figure)
+		case ok:
+			fs = append(fs, v)
+		}
 	}
 	return fs
+}
+
+// row returns the row of a target in a scenario, or nil.
+func (r *results) row(scenario, target string) *row {
+	i := slices.IndexFunc(r.rows, func(w *row) bool { return w.scenario.name == scenario && w.target == target })
+	if i < 0 {
+		return nil
+	}
+	return r.rows[i]
+}
+
+// median returns the median over the rounds of a target's figure in a scenario,
+// or of the further figure of that name. There is none of what was not measured,
+// or not rightly.
+func (r *results) median(scenario, target, name string) (float64, bool) {
+	w := r.row(scenario, target)
+	if w == nil || len(w.faults()) > 0 || len(w.figures(name)) == 0 {
+		return 0, false
+	}
+	return median(w.figures(name)), true
 }
 
 // median returns the middle of v, or the mean of the two middle ones; 0 of
@@ -88,37 +115,41 @@ func median(v []float64) float64 {
 type line struct{ target, median, ratio, rounds, note string }
 
 // lines returns the table of one scenario: measured targets, then absent ones.
-func (r *results) lines(scenarioName string) []line {
-	var base float64
-	for _, w := range r.rows {
-		if w.scenario.name == scenarioName && w.target == "nginx" && len(w.faults()) == 0 {
-			base = median(w.figures())
-		}
-	}
+func (r *results) lines(s scenario) []line {
+	base, _ := r.median(s.name, s.baseline(), "")
 	var ls []line
 	for _, name := range r.order() {
+		if !s.takes(name) {
+			continue
+		}
+		none := line{target: name, median: "–", ratio: "–", rounds: "–"}
 		if i := slices.IndexFunc(r.absent, func(a absence) bool { return a.target == name }); i >= 0 {
-			ls = append(ls, line{target: name, median: "–", ratio: "–", rounds: "–", note: r.absent[i].why})
+			none.note = r.absent[i].why
+			ls = append(ls, none)
 			continue
 		}
-		i := slices.IndexFunc(r.rows, func(w *row) bool { return w.scenario.name == scenarioName && w.target == name })
-		if i < 0 {
+		w := r.row(s.name, name)
+		if w == nil {
 			continue
 		}
-		w := r.rows[i]
-		l := line{target: name, note: w.samples[len(w.samples)-1].note}
+		last := w.samples[len(w.samples)-1]
 		if fs := w.faults(); len(fs) > 0 {
-			l.median, l.ratio, l.rounds, l.note = "invalid", "–", "–", strings.Join(fs, "; ")
-			ls = append(ls, l)
+			none.median, none.note = "invalid", strings.Join(fs, "; ")
+			ls = append(ls, none)
 			continue
 		}
-		m := median(w.figures())
-		l.median, l.ratio = fmt.Sprintf("%.1f", m), "–"
+		m, ok := r.median(s.name, name, "")
+		if !ok {
+			none.note = last.skip
+			ls = append(ls, none)
+			continue
+		}
+		l := line{target: name, median: fmt.Sprintf("%.1f", m), ratio: "–", note: last.note}
 		if base > 0 {
 			l.ratio = fmt.Sprintf("%.2f", m/base)
 		}
 		var rounds []string
-		for _, f := range w.figures() {
+		for _, f := range w.figures("") {
 			rounds = append(rounds, fmt.Sprintf("%.1f", f))
 		}
 		l.rounds = strings.Join(rounds, " ")
@@ -152,11 +183,20 @@ func (r *results) writeText(w io.Writer) {
 	for _, s := range r.measured() {
 		fmt.Fprintf(w, "\n%s\n", s.title)
 		tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-		fmt.Fprintf(tw, "target\tmedian %s\t× nginx\trounds\tlast round\n", s.unit)
-		for _, l := range r.lines(s.name) {
+		fmt.Fprintf(tw, "target\tmedian %s\t× %s\trounds\tlast round\n", s.unit, s.baseline())
+		for _, l := range r.lines(s) {
 			fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\n", l.target, l.median, l.ratio, l.rounds, l.note)
 		}
 		_ = tw.Flush() // the terminal's matter
+	}
+	if vs := r.verdicts(); len(vs) > 0 {
+		fmt.Fprint(w, "\nBudgets\n")
+		tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+		fmt.Fprint(tw, "what\tbudget\tmeasured\tkept\n")
+		for _, v := range vs {
+			fmt.Fprintf(tw, "%s\t%s\t%s\t%s\n", v.what, v.limit, v.measured, v.kept)
+		}
+		_ = tw.Flush()
 	}
 	fmt.Fprintln(w)
 }
@@ -165,12 +205,18 @@ func (r *results) writeText(w io.Writer) {
 func (r *results) writeFile(path string) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# What a request costs\n\nWritten by `%s` on %s; do not edit.\n\n", r.command, time.Now().UTC().Format("2 January 2006"))
-	fmt.Fprintf(&b, "Each target is pinned to one core and takes its turn in %d rounds of %s over %d connections; load and backend share another core. "+
-		"The figure is the target's own user and system time divided by the requests that were answered. "+
+	fmt.Fprintf(&b, "Each target is pinned to one core and takes its turn in %d rounds of %s, with %d connections where nothing else is said; load and backend share another core. "+
+		"A figure is the median of the rounds, less is better, and CPU time is the target's own, user and system, of all its processes. "+
 		"Anteroom decides every request by the shipped policies and records it; the others do neither.\n", r.options.rounds, r.options.duration, r.options.connections)
+	if vs := r.verdicts(); len(vs) > 0 {
+		b.WriteString("\n## Budgets\n\n| what | budget | measured | kept |\n|---|---:|---:|---|\n")
+		for _, v := range vs {
+			fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", v.what, v.limit, v.measured, v.kept)
+		}
+	}
 	for _, s := range r.measured() {
-		fmt.Fprintf(&b, "\n## %s\n\n| target | median %s | × nginx | rounds | last round |\n|---|---:|---:|---|---|\n", s.title, s.unit)
-		for _, l := range r.lines(s.name) {
+		fmt.Fprintf(&b, "\n## %s\n\n%s\n\n| target | median %s | × %s | rounds | last round |\n|---|---:|---:|---|---|\n", s.title, s.how, s.unit, s.baseline())
+		for _, l := range r.lines(s) {
 			fmt.Fprintf(&b, "| %s | %s | %s | %s | %s |\n", l.target, l.median, l.ratio, l.rounds, cell(l.note))
 		}
 	}

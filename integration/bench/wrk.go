@@ -96,7 +96,7 @@ func parseLoad(out string) (load, error) {
 		}
 		for _, kind := range []string{"connect", "read", "write", "status", "timeout"} {
 			if v := n[kind]; v != 0 {
-				l.errors[kind] = v
+				l.errors[kind+" error"] = v
 			}
 		}
 		if l.requests == 0 {

@@ -1,0 +1,56 @@
+package main
+
+import "fmt"
+
+// A budget is a promise of the design about a figure of Anteroom's: that it is
+// at most a number, or at most so many times another figure of the same run.
+type budget struct {
+	what     string
+	scenario string
+	figure   string // a further one of the scenario; empty for its own
+	limit    float64
+	unit     string // of an absolute budget
+	// The figure that a relative budget is a multiple of.
+	toScenario, toTarget string
+}
+
+// budgets lists them in the order of the report.
+func budgets() []budget {
+	return []budget{
+		{what: "keep-alive request, to nginx", scenario: "keepalive", limit: 1.15, toScenario: "keepalive", toTarget: "nginx"},
+		{what: "full handshake, to nginx", scenario: "handshake", limit: 0.75, toScenario: "handshake", toTarget: "nginx"},
+		{what: "resumption, to its own full handshake", scenario: "resumption", limit: 0.5, toScenario: "handshake", toTarget: gateway},
+	}
+}
+
+// gateway is the target that the budgets are for.
+const gateway = "anteroom"
+
+// A verdict is what a run says about a budget.
+type verdict struct{ what, limit, measured, kept string }
+
+// verdicts returns one for each budget that was measured.
+func (r *results) verdicts() []verdict {
+	var vs []verdict
+	for _, b := range budgets() {
+		got, ok := r.median(b.scenario, gateway, b.figure)
+		if !ok {
+			continue
+		}
+		v := verdict{what: b.what, limit: fmt.Sprintf("≤ %v %s", b.limit, b.unit), measured: fmt.Sprintf("%.1f %s", got, b.unit)}
+		if b.toScenario != "" {
+			base, ok := r.median(b.toScenario, b.toTarget, "")
+			if !ok || base == 0 {
+				continue
+			}
+			got /= base
+			v.limit, v.measured = fmt.Sprintf("≤ %v ×", b.limit), fmt.Sprintf("%.2f ×", got)
+		}
+		v.kept = "yes"
+		if got > b.limit {
+			v.kept = "**no**"
+		}
+		vs = append(vs, v)
+	}
+	return vs
+}

@@ -1,0 +1,139 @@
+package fleet
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+)
+
+// A Mode is a way to behave.
+type Mode string
+
+// The modes.
+const (
+	// Churn connects, sends one request and disconnects, again and again.
+	Churn Mode = "churn"
+	// Idle connects, sends one request on each connection, and stays.
+	Idle Mode = "idle"
+)
+
+// A Plan says what a fleet does. Fields that a mode does not name are not used.
+type Plan struct {
+	Mode       Mode
+	Addr       string // of the gateway
+	ServerName string
+	Roots      string // PEM file the gateway's certificate is checked against
+	Cert, Key  string // PEM files of the device; empty for none
+	Group      string // of the key exchange, as crypto/tls names it
+
+	Method, Path, ContentType string
+	Body                      string // file; empty for none
+
+	Connections int // at a time
+	Duration    time.Duration
+	Resume      bool // Churn: with the ticket of the connection before
+}
+
+// A Report is what a fleet saw.
+type Report struct {
+	Requests int64            // answered with success
+	Failed   map[string]int64 // by reason; a reason is one line without numbers that vary
+	Elapsed  time.Duration
+	Resumed  int64  // connections that resumed a session
+	TLS      string // version, group and cipher suite, as negotiated
+}
+
+// An Event is a line of a fleet's standard output.
+type Event struct {
+	Event  string  // "ready", "done" or "error"
+	Error  string  `json:",omitempty"`
+	Report *Report `json:",omitempty"`
+}
+
+// Go is the word on standard input that starts what is measured.
+const Go = "go"
+
+// a run is a plan being carried out.
+type run struct {
+	Plan
+	in  *bufio.Scanner
+	out *json.Encoder
+	tls *client
+	req []byte
+
+	mu     sync.Mutex
+	report Report
+}
+
+// Main carries out the plan that plan holds in JSON, and returns an exit code.
+func Main(ctx context.Context, plan string, stdin io.Reader, stdout io.Writer) int {
+	r := &run{in: bufio.NewScanner(stdin), out: json.NewEncoder(stdout), report: Report{Failed: map[string]int64{}}}
+	err := json.Unmarshal([]byte(plan), &r.Plan)
+	if err == nil {
+		err = r.carryOut(ctx)
+	}
+	if err != nil {
+		_ = r.out.Encode(Event{Event: "error", Error: err.Error()}) // nobody left to tell
+		return 1
+	}
+	return 0
+}
+
+func (r *run) carryOut(ctx context.Context) (err error) {
+	if r.tls, err = newClient(&r.Plan); err != nil {
+		return err
+	}
+	if r.req, err = request(&r.Plan); err != nil {
+		return err
+	}
+	modes := map[Mode]func(context.Context) error{Churn: r.churn, Idle: r.idle}
+	f := modes[r.Mode]
+	if f == nil {
+		return fmt.Errorf("no mode %q; there are %v", r.Mode, slices.Sorted(maps.Keys(modes)))
+	}
+	return f(ctx)
+}
+
+// ready says that what is measured may begin, and waits for the word. It
+// returns false when there is nobody any more to give it.
+func (r *run) ready() (bool, error) {
+	if err := r.out.Encode(Event{Event: "ready"}); err != nil {
+		return false, err
+	}
+	for r.in.Scan() {
+		if r.in.Text() == Go {
+			return true, nil
+		}
+	}
+	return false, r.in.Err()
+}
+
+// done says what was seen since began.
+func (r *run) done(began time.Time) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.report.Elapsed = time.Since(began)
+	r.report.TLS = r.tls.negotiated()
+	return r.out.Encode(Event{Event: "done", Report: &r.report})
+}
+
+// failed counts a failure.
+func (r *run) failed(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.report.Failed[reason(err)]++
+}
+
+// answered counts requests, and how many of their connections resumed a session.
+func (r *run) answered(requests, resumed int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.report.Requests += requests
+	r.report.Resumed += resumed
+}
