@@ -109,26 +109,29 @@ func decode[Req any](arg []byte) (*Req, error) {
 func operations() map[string]operation {
 	all := AllRoles
 	return map[string]operation{
-		"device.enroll":   change((*Service).Enroll, Enroller),
-		"device.renew":    change((*Service).Renew, Enroller),
-		"device.status":   change((*Service).SetStatus, Enroller, SecurityOfficer),
-		"device.posture":  change((*Service).SetPosture, Enroller, SecurityOfficer),
-		"device.list":     look((*Service).List, all...),
-		"device.show":     look((*Service).Show, all...),
-		"session.list":    look((*Service).Sessions, all...),
-		"session.kill":    change((*Service).KillSession, SecurityOfficer),
-		"operator.add":    change((*Service).AddOperator, SecurityOfficer),
-		"operator.list":   look((*Service).Operators, all...),
-		"operator.revoke": change((*Service).RevokeOperator, SecurityOfficer),
-		"reload":          change((*Service).Reload, PolicyAuthor, SecurityOfficer),
-		"policy.push":     change((*Service).PushPolicy, PolicyAuthor),
-		"policy.rollback": change((*Service).RollBackPolicy, PolicyAuthor),
-		"policy.promote":  change((*Service).PromotePolicy, PolicyAuthor),
-		"policy.history":  look((*Service).PolicyHistory, all...),
-		"policy.revision": look((*Service).PolicyRevision, all...),
-		"policy.status":   look((*Service).PolicyState, all...),
-		"ca.show":         look((*Service).Authority, all...),
-		"status":          look((*Service).Status, all...),
+		"device.enroll":     change((*Service).Enroll, Enroller),
+		"device.renew":      change((*Service).Renew, Enroller),
+		"device.status":     change((*Service).SetStatus, Enroller, SecurityOfficer),
+		"device.posture":    change((*Service).SetPosture, Enroller, SecurityOfficer),
+		"device.associate":  change((*Service).Associate, atBedside...),
+		"device.dissociate": change((*Service).Dissociate, atBedside...),
+		"device.patients":   look((*Service).Patients, all...),
+		"device.list":       look((*Service).List, all...),
+		"device.show":       look((*Service).Show, all...),
+		"session.list":      look((*Service).Sessions, all...),
+		"session.kill":      change((*Service).KillSession, SecurityOfficer),
+		"operator.add":      change((*Service).AddOperator, SecurityOfficer),
+		"operator.list":     look((*Service).Operators, all...),
+		"operator.revoke":   change((*Service).RevokeOperator, SecurityOfficer),
+		"reload":            change((*Service).Reload, PolicyAuthor, SecurityOfficer),
+		"policy.push":       change((*Service).PushPolicy, PolicyAuthor),
+		"policy.rollback":   change((*Service).RollBackPolicy, PolicyAuthor),
+		"policy.promote":    change((*Service).PromotePolicy, PolicyAuthor),
+		"policy.history":    look((*Service).PolicyHistory, all...),
+		"policy.revision":   look((*Service).PolicyRevision, all...),
+		"policy.status":     look((*Service).PolicyState, all...),
+		"ca.show":           look((*Service).Authority, all...),
+		"status":            look((*Service).Status, all...),
 	}
 }
 
@@ -214,6 +217,21 @@ func (c *API) List(ctx context.Context, r ListRequest) ([]*device.Record, error)
 // Show is [Service.Show].
 func (c *API) Show(ctx context.Context, id string) (*device.Record, error) {
 	return do[*device.Record](ctx, c, "device.show", Name{id})
+}
+
+// Associate is [Service.Associate].
+func (c *API) Associate(ctx context.Context, r AssociateRequest) ([]*Bedside, error) {
+	return do[[]*Bedside](ctx, c, "device.associate", r)
+}
+
+// Dissociate is [Service.Dissociate].
+func (c *API) Dissociate(ctx context.Context, r DissociateRequest) ([]*Bedside, error) {
+	return do[[]*Bedside](ctx, c, "device.dissociate", r)
+}
+
+// Patients is [Service.Patients].
+func (c *API) Patients(ctx context.Context, id string) (*Bedside, error) {
+	return do[*Bedside](ctx, c, "device.patients", BedsideRequest{id})
 }
 
 // Sessions is [Service.Sessions].

@@ -61,19 +61,22 @@ func newHouse(t *testing.T) *house {
 }
 
 // openHouse opens what is in a directory, as the next command does.
-func openHouse(t *testing.T, dir string) *house {
+func openHouse(t *testing.T, dir string) *house { return openHouseAt(t, dir, time.Now) }
+
+// openHouseAt does it with a clock.
+func openHouseAt(t *testing.T, dir string, clock func() time.Time) *house {
 	t.Helper()
 	cfg, err := config.Load(filepath.Join(dir, "anteroom.yaml"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	log := slog.New(slog.DiscardHandler)
-	st, err := OpenState(t.Context(), cfg, log, time.Now)
+	st, err := OpenState(t.Context(), cfg, log, clock)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { st.Close() })
-	return &house{NewService(Config{State: st, Clock: time.Now, Logger: log}), t, dir, st}
+	return &house{NewService(Config{State: st, Clock: clock, Logger: log}), t, dir, st}
 }
 
 // copyTree copies files as they are on disk: what a process leaves that is

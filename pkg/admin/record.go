@@ -32,7 +32,7 @@ func (r *Name) about() string            { return r.ID }
 // stolen device on the network.
 func withdraws(name string, req any) bool {
 	switch name {
-	case "operator.revoke", "session.kill":
+	case "operator.revoke", "session.kill", "device.dissociate":
 		return true
 	case "device.status":
 		r, ok := req.(*StatusRequest)

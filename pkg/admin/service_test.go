@@ -20,19 +20,21 @@ func TestRoles(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t)
 	allowed := map[string][]Role{
-		"device.enroll":   {Enroller},
-		"device.renew":    {Enroller},
-		"device.status":   {Enroller, SecurityOfficer},
-		"device.posture":  {Enroller, SecurityOfficer},
-		"session.kill":    {SecurityOfficer},
-		"operator.add":    {SecurityOfficer},
-		"operator.revoke": {SecurityOfficer},
-		"reload":          {PolicyAuthor, SecurityOfficer},
-		"policy.push":     {PolicyAuthor},
-		"policy.rollback": {PolicyAuthor},
-		"policy.promote":  {PolicyAuthor},
+		"device.enroll":     {Enroller},
+		"device.renew":      {Enroller},
+		"device.status":     {Enroller, SecurityOfficer},
+		"device.posture":    {Enroller, SecurityOfficer},
+		"device.associate":  {Enroller, SecurityOfficer},
+		"device.dissociate": {Enroller, SecurityOfficer},
+		"session.kill":      {SecurityOfficer},
+		"operator.add":      {SecurityOfficer},
+		"operator.revoke":   {SecurityOfficer},
+		"reload":            {PolicyAuthor, SecurityOfficer},
+		"policy.push":       {PolicyAuthor},
+		"policy.rollback":   {PolicyAuthor},
+		"policy.promote":    {PolicyAuthor},
 	}
-	looks := []string{"ca.show", "device.list", "device.show", "operator.list", "policy.history", "policy.revision", "policy.status", "session.list", "status"}
+	looks := []string{"ca.show", "device.list", "device.patients", "device.show", "operator.list", "policy.history", "policy.revision", "policy.status", "session.list", "status"}
 	for name := range operations() {
 		roles, changes := allowed[name]
 		if !changes {

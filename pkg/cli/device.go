@@ -26,6 +26,7 @@ import (
 func (a *app) deviceCommand() *cobra.Command {
 	return group("device", "Enrol, list and withdraw devices",
 		a.enrollCommand(), a.renewCommand(), a.listCommand(), a.showCommand(), a.postureCommand(),
+		a.associateCommand(), a.dissociateCommand(),
 		a.moveCommand("quarantine", "Cut a device off until it is released", device.Quarantined, false),
 		a.moveCommand("release", "Let a quarantined device work again", device.Active, false),
 		a.moveCommand("revoke", "Withdraw a device's certificates for ever", device.Revoked, true),
@@ -400,13 +401,17 @@ func (a *app) showCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return a.print(r, func(w io.Writer) { describe(w, r) })
+				b, err := api.Patients(ctx, arg[0])
+				if err != nil {
+					return err
+				}
+				return a.print(shownDevice{r, b.Patients, b.Withheld}, func(w io.Writer) { describe(w, r, b) })
 			})
 		},
 	}
 }
 
-func describe(w io.Writer, r *device.Record) {
+func describe(w io.Writer, r *device.Record, b *admin.Bedside) {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	row := func(name, value string) {
 		if value != "" {
@@ -429,6 +434,7 @@ func describe(w io.Writer, r *device.Record) {
 	row("udi", r.UDI)
 	row("location", r.Location)
 	row("owner", r.Owner)
+	describeBedside(row, b)
 	var tags []string
 	for k, v := range r.Tags {
 		tags = append(tags, k+"="+v)

@@ -76,6 +76,7 @@ What the record does not hold is said.`,
 
 func (a *app) policyEvalCommand() *cobra.Command {
 	var id, class, file string
+	var patients []string
 	var explain, trace bool
 	c := &cobra.Command{
 		Use: "eval [DIR] --device ID --request FILE", Short: "Try a policy set on one request", Args: optional,
@@ -115,11 +116,31 @@ The exit status is 0 if it is allowed and 3 if it is denied.`,
 			rec := &device.Record{ID: "imaginary", Class: class, Status: device.Active}
 			if id != "" {
 				if err := a.with(cmd, func(ctx context.Context, api *admin.API) error {
-					rec, err = api.Show(ctx, id)
-					return err
+					if rec, err = api.Show(ctx, id); err != nil {
+						return err
+					}
+					b, err := api.Patients(ctx, id)
+					if err != nil {
+						return err
+					}
+					if b.Withheld > 0 {
+						fmt.Fprintf(a.err, "anteroom: warning: the device's patients are not shown to you, and it is tried as if it had none\n")
+					}
+					rec.Patients = b.Patients
+					return nil
 				}); err != nil {
 					return err
 				}
+			}
+			for _, name := range patients {
+				p, err := device.ParsePatient(name)
+				if err != nil {
+					return usageError{fmt.Errorf("--patient: %w", err)}
+				}
+				rec.Patients = append(rec.Patients, device.Association{Patient: p})
+			}
+			if len(rec.Patients) > device.MaxPatients {
+				return usagef("--patient: a device has at most %d patients", device.MaxPatients)
 			}
 			q, err := workbench.ParseRequest(body, rec, time.Now())
 			if err != nil {
@@ -147,6 +168,7 @@ The exit status is 0 if it is allowed and 3 if it is denied.`,
 	}
 	c.Flags().StringVar(&id, "device", "", "device ID")
 	c.Flags().StringVar(&class, "class", "", "an imaginary active device of this class")
+	c.Flags().StringArrayVar(&patients, "patient", nil, "a patient it is associated with, beside those it has; may be repeated")
 	c.Flags().StringVar(&file, "request", "", "file with the request; - is standard input")
 	c.Flags().BoolVar(&explain, "explain", false, "say which rules fired and which nearly did")
 	c.Flags().BoolVar(&trace, "trace", false, "print every step of the evaluation too")

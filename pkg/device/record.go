@@ -35,8 +35,12 @@ type Record struct {
 	StatusAt     time.Time         `json:"status_at"`
 	Posture      Posture           `json:"posture"`
 	Certificates []Certificate     `json:"certificates,omitempty"`
-	CreatedAt    time.Time         `json:"created_at"`
-	UpdatedAt    time.Time         `json:"updated_at"`
+	// Patients are with whom the device is associated, in order; some may have
+	// ended, see PatientsAt. They are not part of the record's JSON: whoever shows
+	// or keeps a record shows and keeps no patient.
+	Patients  []Association `json:"-"`
+	CreatedAt time.Time     `json:"created_at"`
+	UpdatedAt time.Time     `json:"updated_at"`
 	// Revision counts the registry's changes; the record's is that of the
 	// change that made it.
 	Revision uint64 `json:"revision"`

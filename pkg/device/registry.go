@@ -70,6 +70,9 @@ func Open(ctx context.Context, st store.Store, opt Options) (*Registry, error) {
 			if rec.ID != id {
 				return fmt.Errorf("record of %s names %s", id, rec.ID)
 			}
+			if err := readPatients(r, rec); err != nil {
+				return err
+			}
 			g.revision = max(g.revision, rec.Revision)
 			return txn.Insert(table, rec)
 		}); err != nil {
@@ -316,6 +319,9 @@ func (g *Registry) commit(ctx context.Context, old, r *Record) (*Record, error) 
 		if err := w.Put(table, r.ID, value); err != nil {
 			return err
 		}
+		if err := putPatients(w, old, r); err != nil {
+			return err
+		}
 		return w.Put(metaTable, revisionKey, rev)
 	})
 	if err != nil {
@@ -354,5 +360,6 @@ func (r *Record) clone() *Record {
 	c := *r
 	c.Tags = maps.Clone(r.Tags)
 	c.Certificates = slices.Clone(r.Certificates)
+	c.Patients = slices.Clone(r.Patients)
 	return &c
 }

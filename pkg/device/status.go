@@ -30,7 +30,7 @@ var next = map[Status][]Status{
 func (s Status) Known() bool { _, ok := next[s]; return ok }
 
 // move changes the record's status if it may follow. Revoking withdraws every
-// certificate the device has.
+// certificate the device has, and it is at nobody's bedside any more.
 func (r *Record) move(to Status, reason string, reg *Registry) error {
 	if !to.Known() {
 		return fmt.Errorf("%w status %q", ErrInvalid, to)
@@ -44,6 +44,7 @@ func (r *Record) move(to Status, reason string, reg *Registry) error {
 	now := reg.now().UTC()
 	r.Status, r.StatusReason, r.StatusAt = to, reason, now
 	if to == Revoked || to == Retired {
+		r.Patients = nil
 		for i := range r.Certificates {
 			if r.Certificates[i].RevokedAt.IsZero() {
 				r.Certificates[i].RevokedAt = now

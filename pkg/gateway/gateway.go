@@ -386,6 +386,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	group.Go(func() error { return ended(gctx, g.engine.Watch(gctx)) })
 	group.Go(func() error { g.watchConfig(gctx); return nil })
 	group.Go(func() error { g.watchTrial(gctx); return nil })
+	group.Go(func() error { g.endAssociations(gctx); return nil })
 	if g.remote != nil {
 		group.Go(func() error { g.remote.Run(gctx); return nil })
 	}

@@ -135,7 +135,9 @@ func near(rnd *rand.Rand, q *Question) *Question {
 		case 4, 5:
 			if q.Device != nil && other.Device != nil {
 				d := *q.Device
-				switch rnd.IntN(8) {
+				switch rnd.IntN(9) {
+				case 8:
+					d.Patients = other.Device.Patients
 				case 0:
 					d.Owner = other.Device.Owner
 				case 1:

@@ -96,7 +96,11 @@ type deviceFacts struct {
 	record      *device.Record
 	fingerprint string // of the session's certificate
 	days        int64  // the age of the device's assessment
+	patients    uint64 // which of the record's associations hold
 }
+
+// There is a bit for each association.
+const _ = uint(64 - device.MaxPatients)
 
 func deviceFactsOf(q *Question) deviceFacts {
 	d := deviceFacts{record: q.Device}
@@ -106,12 +110,17 @@ func deviceFactsOf(q *Question) deviceFacts {
 	if at := q.Device.Posture.AssessedAt; !at.IsZero() {
 		d.days = max(0, int64(q.Now.Sub(at)/(24*time.Hour)))
 	}
+	for i := range q.Device.Patients {
+		if q.Device.Patients[i].Holds(q.Now) {
+			d.patients |= 1 << i
+		}
+	}
 	return d
 }
 
 func (f facts) device(facts *deviceFacts, want *paths) {
 	d := facts.record
-	f.out.open("device", want, 13)
+	f.out.open("device", want, 14)
 	f.text(want, "id", d.ID)
 	f.text(want, "class", d.Class)
 	f.text(want, "manufacturer", d.Manufacturer)
@@ -122,6 +131,9 @@ func (f facts) device(facts *deviceFacts, want *paths) {
 	f.text(want, "owner", d.Owner)
 	f.text(want, "status", string(d.Status))
 	f.truth(want, "life_critical", d.LifeCritical)
+	if w := want.at("patients"); w != nil {
+		f.patients(facts, w)
+	}
 	if w := want.at("tags"); w != nil {
 		f.tags(d.Tags, w)
 	}
@@ -134,6 +146,22 @@ func (f facts) device(facts *deviceFacts, want *paths) {
 		}
 	}
 	f.out.close()
+}
+
+// patients writes with whom the device is associated now, in the form in which
+// adapters name the patients of a transaction.
+func (f facts) patients(facts *deviceFacts, want *paths) {
+	if facts.patients == 0 {
+		f.out.value("patients", want, protocol.List())
+		return
+	}
+	list := make([]protocol.Value, 0, 2)
+	for i := range facts.record.Patients {
+		if facts.patients>>i&1 == 1 {
+			list = append(list, protocol.Sensitive(facts.record.Patients[i].Patient.Fact()))
+		}
+	}
+	f.out.value("patients", want, protocol.List(list...))
 }
 
 // tags writes tags in an order of their own: a map has none, and equal

@@ -45,10 +45,15 @@ func fullQuestion() *Question {
 		field("includes", protocol.Strings("Observation:subject")),
 		field("chains", protocol.Strings("subject.name")),
 		field("result_params", protocol.Strings("_count")),
+		field("count", protocol.Int(50)),
+		field("alternatives", protocol.Int(1)),
 		field("body", protocol.Object(field("type", protocol.String("Observation")), field("id", protocol.String("")), field("patient", protocol.Sensitive("p1")))),
 		field("entries", protocol.List(protocol.Object(field("interaction", protocol.String("create")), field("type", protocol.String("Observation")), field("id", protocol.String(""))))),
 	))
 	q.Device.UDI, q.Device.LifeCritical = "(01)00", true
+	q.Device.Patients = []device.Association{
+		{Patient: "HOSP|0815", Until: noon}, {Patient: "Patient/p1"}, {Patient: "http://hospital.example/mrn|7", Until: noon.Add(1)},
+	}
 	return q
 }
 

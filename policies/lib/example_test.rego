@@ -15,6 +15,7 @@ monitor := {
 		"tags": {},
 		"status": "active",
 		"life_critical": false,
+		"patients": [],
 		"posture": {
 			"firmware": "4.2.0",
 			"max_cvss": 5.3,

@@ -9,7 +9,7 @@ import (
 // about is what a resource says of itself and its patients.
 type about struct {
 	typ, id     string
-	patients    []string // ids; "" is one that could not be told
+	patients    []string // ids, or system|value; "" is one that could not be told
 	conditional []string // conditional references, "Patient?identifier"
 }
 
@@ -169,17 +169,28 @@ func (a *about) walk(d *document, root, at int, path []string, res resolver) {
 	}
 }
 
-// referAt reads the Reference at a node of the resource at root.
+// referAt reads the Reference at a node of the resource at root. One may name a
+// patient twice, by a reference and by an identifier; some servers go by the one
+// and some by the other, so that both count.
 func (a *about) referAt(d *document, root, at int, res resolver) {
-	if s := d.text(d.member(at, "reference")); s != "" {
-		a.refer(d, root, s, res)
+	known := len(a.patients)
+	literal := d.text(d.member(at, "reference"))
+	if literal != "" {
+		if a.refer(d, root, literal, res); len(a.patients) == known {
+			return // it is something else
+		}
+	}
+	id := d.member(at, "identifier")
+	if id < 0 {
 		return
 	}
 	// A reference by identifier is a search that some servers make.
-	if d.member(at, "identifier") >= 0 {
-		if t := d.text(d.member(at, "type")); t == "" || t == "Patient" || !isType(t) {
-			a.patients = append(a.patients, "")
-		}
+	typ := d.text(d.member(at, "type"))
+	switch {
+	case typ == "Patient", literal != "":
+		a.patients = append(a.patients, identifier(d.text(d.member(id, "system")), d.text(d.member(id, "value"))))
+	case typ == "" || !isType(typ):
+		a.patients = append(a.patients, "")
 	}
 }
 

@@ -31,6 +31,10 @@ func (i *Interaction) facts() protocol.Value {
 	if i.read {
 		n += 3
 	}
+	searching := strings.HasPrefix(i.code, "search-") || strings.HasPrefix(i.code, "history-")
+	if searching {
+		n += 2
+	}
 	f := make([]protocol.Field, 0, n)
 	add := func(name string, v protocol.Value) { f = append(f, protocol.Field{Name: name, Value: v}) }
 	add("interaction", protocol.String(i.code))
@@ -56,6 +60,14 @@ func (i *Interaction) facts() protocol.Value {
 	add("preconditions", names(i.preconditions))
 	add("conditional", protocol.Bool(strings.HasPrefix(i.code, "conditional-")))
 	add("entry", protocol.Bool(i.entry))
+	if searching {
+		count := int64(-1)
+		if s.counted {
+			count = int64(s.count)
+		}
+		add("count", protocol.Int(count))
+		add("alternatives", protocol.Int(int64(s.alternatives)))
+	}
 	if i.read {
 		add("conditional_references", names(i.conditional()))
 	}
@@ -81,7 +93,7 @@ func (i *Interaction) facts() protocol.Value {
 	return protocol.Object(f...)
 }
 
-// patients returns the ids of the patients that the interaction is about, so far
+// patients returns the ids, or identifiers, of the patients that the interaction is about, so far
 // as is known: from the path, the parameters and the body, and of a Bundle from
 // its entries. An id of "" stands for one that could not be told.
 func (i *Interaction) patients() []string {

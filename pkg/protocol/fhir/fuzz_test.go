@@ -27,8 +27,9 @@ func sound(t *testing.T, i *Interaction) {
 		t.Fatalf("level %s: %+v", i.level, m)
 	}
 	for _, p := range i.patients() {
-		if p != "" && !isID(p) {
-			t.Fatalf("%q is no id", p)
+		system, value, named := strings.Cut(p, "|")
+		if p != "" && !isID(p) && (!named || identifier(system, value) != p) {
+			t.Fatalf("%q is neither an id nor an identifier", p)
 		}
 	}
 	if strings.HasPrefix(i.code, "conditional-") && !i.search.narrowed {

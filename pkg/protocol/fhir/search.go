@@ -3,6 +3,7 @@ package fhir
 import (
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -18,7 +19,15 @@ type search struct {
 	patients  []string // ids; "" is one that could not be told
 	format    string
 	narrowed  bool // there is a parameter that is not of results
+
+	count        int // of results asked for at a time, if counted
+	counted      bool
+	alternatives int // the most values that one parameter takes
 }
+
+// maxCount bounds the number of results a search can ask for; it keeps what is
+// compared with it a small number.
+const maxCount = 1_000_000
 
 // maxParamName bounds a parameter's name, in bytes; chains may be long.
 const maxParamName = 256
@@ -75,6 +84,13 @@ func (i *Interaction) result(p Param) *Refusal {
 			return refuse(http.StatusBadRequest, "the request asks for two formats")
 		}
 		i.search.format = p.Value
+	}
+	if p.Name == "_count" {
+		n, err := strconv.ParseUint(p.Value, 10, 32)
+		if err != nil || n > maxCount || i.search.counted {
+			return refuse(http.StatusBadRequest, "the request does not say clearly how many results it wants")
+		}
+		i.search.count, i.search.counted = int(n), true
 	}
 	i.search.results = append(i.search.results, p.Name)
 	return nil
@@ -138,6 +154,7 @@ func (i *Interaction) criteria(ps []Param) *Refusal {
 			}
 			s.params = append(s.params, "_has")
 			s.chains = append(s.chains, p.Name)
+			s.alternatives = max(s.alternatives, countValues(p.Value))
 			s.narrowed = true
 			continue
 		}
@@ -165,6 +182,7 @@ func (i *Interaction) criteria(ps []Param) *Refusal {
 		}
 		s.narrowed = true
 		s.params = append(s.params, name)
+		s.alternatives = max(s.alternatives, countValues(p.Value))
 		if modifier != "" {
 			s.modifiers = append(s.modifiers, p.Name)
 		}
@@ -175,12 +193,17 @@ func (i *Interaction) criteria(ps []Param) *Refusal {
 			s.chains = append(s.chains, chain)
 			continue
 		}
+		pp, ok := patientParamOf(i.typ, name)
+		if modifier == "identifier" && ok && pp.only || modifier == "" && i.typ == "Patient" && name == "identifier" {
+			s.claimIdentifiers(p.Value)
+			continue
+		}
 		if modifier != "" && modifier != "Patient" {
 			continue
 		}
 		if i.typ == "Patient" && name == "_id" {
 			s.claim(p.Value, true)
-		} else if pp, ok := patientParamOf(i.typ, name); ok {
+		} else if ok {
 			s.claim(p.Value, pp.only || modifier == "Patient")
 		}
 	}
@@ -295,6 +318,37 @@ func (s *search) claim(value string, bare bool) {
 			s.patients = append(s.patients, "")
 		}
 	}
+}
+
+// claimIdentifiers takes the value of a parameter that names patients by
+// identifiers.
+func (s *search) claimIdentifiers(value string) {
+	for value != "" {
+		var v string
+		v, value = cutComma(value)
+		system, id, _ := strings.Cut(v, "|")
+		s.patients = append(s.patients, identifier(system, id))
+	}
+}
+
+// identifier returns the patient that an identifier names, as it is compared
+// with others: no id holds a "|". It is "" if the identifier can be read in more
+// than one way.
+func identifier(system, value string) string {
+	const meanSomething = "|,\\$ "
+	if system == "" || value == "" || strings.ContainsAny(value, meanSomething) || strings.ContainsAny(system, meanSomething) {
+		return ""
+	}
+	return system + "|" + value
+}
+
+// countValues counts the values that a parameter takes.
+func countValues(s string) (n int) {
+	for s != "" {
+		_, s = cutComma(s)
+		n++
+	}
+	return n
 }
 
 // cutComma cuts the first of the values that a comma separates; an escaped one
