@@ -5,18 +5,25 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
+
+	"github.com/anteroom-iomt/anteroom/integration/bench/seed"
 )
 
-// The device that sends Anteroom's load: a class that the shipped policies
-// let report vital signs.
+// The devices that send Anteroom's load, of classes that the shipped policies
+// let report vital signs, and store studies.
 const (
-	benchDevice = "bench-monitor"
-	benchClass  = "patient-monitor"
+	benchDevice  = "bench-monitor"
+	benchClass   = "patient-monitor"
+	benchScanner = "bench-scanner"
+	scannerClass = "ct-scanner"
 )
 
 // anteroom is the gateway of this tree, set up with the commands an operator
 // types: init, device enroll, run.
-type anteroom struct{ path, dir string }
+type anteroom struct {
+	path, dir string
+	seeded    seeding // what the registry was filled with
+}
 
 func (a *anteroom) name() string { return "anteroom" }
 
@@ -40,6 +47,7 @@ func (a *anteroom) prepare(ctx context.Context, r *rig) (string, error) {
 	for _, args := range [][]string{
 		{"init", "--dir", a.dir, "--trust-domain", "bench.example", "--organisation", "Bench", "--host", frontHost, "--yes"},
 		{"device", "enroll", benchDevice, "--class", benchClass, "--out", filepath.Join(a.dir, "enrolled")},
+		{"device", "enroll", benchScanner, "--class", scannerClass, "--out", filepath.Join(a.dir, "enrolled")},
 	} {
 		cmd := exec.CommandContext(ctx, a.path, args...)
 		cmd.Dir = a.dir
@@ -85,6 +93,42 @@ func (a *anteroom) start(ctx context.Context, r *rig) (*running, error) {
 		p.stop()
 		return nil, err
 	}
-	out := filepath.Join(a.dir, "enrolled", benchDevice)
-	return &running{process: p, port: f.Port, cert: out + ".crt", key: out + ".key", roots: filepath.Join(a.dir, "root-ca.crt")}, nil
+	monitor, scanner := a.enrolled(benchDevice), a.enrolled(benchScanner)
+	return &running{process: p, port: f.Port, cert: monitor.cert, key: monitor.key, scanner: scanner, devices: a.devices(), roots: filepath.Join(a.dir, "root-ca.crt")}, nil
+}
+
+// enrolled returns the files of a device that was enrolled.
+func (a *anteroom) enrolled(id string) pair {
+	out := filepath.Join(a.dir, "enrolled", id)
+	return pair{cert: out + ".crt", key: out + ".key"}
+}
+
+// devices returns the file of the devices that were seeded.
+func (a *anteroom) devices() string { return filepath.Join(a.dir, "devices.json") }
+
+// seed fills the registry up to what is wanted.
+func (a *anteroom) seed(ctx context.Context, r *rig, want seeding) error {
+	for _, s := range []struct {
+		have, want  int
+		prefix, out string
+	}{
+		{a.seeded.devices, want.devices, "fleet-", a.devices()},
+		{a.seeded.others, want.others, "other-", ""},
+	} {
+		if s.want <= s.have {
+			continue
+		}
+		r.progress("%s: seeding %d devices", a.name(), s.want-s.have)
+		argv, err := partCommand(partSeed, seed.Config{
+			Config: filepath.Join(a.dir, "anteroom.yaml"), Class: benchClass, Prefix: s.prefix, First: s.have, Count: s.want - s.have, Out: s.out,
+		})
+		if err != nil {
+			return err
+		}
+		if out, err := exec.CommandContext(ctx, argv[0], argv[1:]...).CombinedOutput(); err != nil {
+			return fmt.Errorf("seed devices: %w: %s", err, lastLine(out))
+		}
+	}
+	a.seeded.devices, a.seeded.others = max(a.seeded.devices, want.devices), max(a.seeded.others, want.others)
+	return nil
 }

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"github.com/anteroom-iomt/anteroom/integration/bench/origin"
 )
 
 // A backend is the nginx every target forwards to.
@@ -53,6 +55,29 @@ func startBackend(ctx context.Context, r *rig) (*backend, error) {
 		return nil, err
 	}
 	return b, nil
+}
+
+// startOrigin starts the backend for large bodies and WebSockets on the load's
+// CPU, and returns its port.
+func startOrigin(ctx context.Context, r *rig) (*process, int, error) {
+	port, err := freePort()
+	if err != nil {
+		return nil, 0, err
+	}
+	addr := fmt.Sprintf("127.0.0.1:%d", port)
+	argv, err := partCommand(partOrigin, origin.Config{Addr: addr, Cert: r.pki.backend.cert, Key: r.pki.backend.key})
+	if err != nil {
+		return nil, 0, err
+	}
+	p, err := startPinned(r.opt.loadCPU, partOrigin, r.dir, []string{"GOMAXPROCS=1"}, argv...)
+	if err != nil {
+		return nil, 0, err
+	}
+	if err := p.ready(ctx, addr); err != nil {
+		p.stop()
+		return nil, 0, err
+	}
+	return p, port, nil
 }
 
 // served returns how many requests the backend has answered, this one included.

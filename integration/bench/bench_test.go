@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -236,5 +237,46 @@ func TestEveryBudgetIsOfAScenarioThatExists(t *testing.T) {
 				t.Errorf("%s: %v", b.what, err)
 			}
 		}
+	}
+}
+
+func TestParsePSS(t *testing.T) {
+	n, err := parsePSS("55d0-7ffc ---p 00000000 00:00 0 [rollup]\nRss:  900 kB\nPss:  512 kB\nPss_Anon: 100 kB\n")
+	if err != nil || n != 512<<10 {
+		t.Errorf("got %d, %v", n, err)
+	}
+	if _, err := parsePSS("Rss: 900 kB\n"); err == nil {
+		t.Error("another text is taken for a memory map")
+	}
+}
+
+func TestMemoryOfAProcessIsItsTreesAndIsWatched(t *testing.T) {
+	if _, err := find("taskset"); err != nil {
+		t.Skip("taskset is not installed")
+	}
+	p, err := startPinned(0, "tree", t.TempDir(), nil, "sh", "-c", "sleep 1000 & wait")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL) // the child too
+		p.stop()
+	})
+	w := p.watchMemory()
+	alone := func() bool {
+		stats, err := readStats("/proc")
+		return err != nil || len(tree(stats, p.cmd.Process.Pid)) < 2
+	}
+	for deadline := time.Now().Add(time.Minute); alone(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the shell has no child")
+		}
+	}
+	n, err := p.memory()
+	if err != nil || n <= 0 {
+		t.Errorf("memory is %d, %v", n, err)
+	}
+	if top, err := w.top(); err != nil || top <= 0 {
+		t.Errorf("at most %d, %v", top, err)
 	}
 }

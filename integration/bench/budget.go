@@ -20,6 +20,13 @@ func budgets() []budget {
 		{what: "keep-alive request, to nginx", scenario: "keepalive", limit: 1.15, toScenario: "keepalive", toTarget: "nginx"},
 		{what: "full handshake, to nginx", scenario: "handshake", limit: 0.75, toScenario: "handshake", toTarget: "nginx"},
 		{what: "resumption, to its own full handshake", scenario: "resumption", limit: 0.5, toScenario: "handshake", toTarget: gateway},
+		{what: "idle connection", scenario: "idle", limit: 20, unit: "kB"},
+		{what: "upload, to a bare relay", scenario: "upload", limit: 1.05, toScenario: "upload", toTarget: "relay"},
+		{what: "upload, to HAProxy", scenario: "upload", limit: 1.11, toScenario: "upload", toTarget: "haproxy"},
+		{what: "memory of an upload", scenario: "upload", figure: growth, limit: 256, unit: "kB"},
+		{what: "download, to a bare relay", scenario: "download", limit: 1.05, toScenario: "download", toTarget: "relay"},
+		{what: "download, to HAProxy", scenario: "download", limit: 1.11, toScenario: "download", toTarget: "haproxy"},
+		{what: "memory of a download", scenario: "download", figure: growth, limit: 256, unit: "kB"},
 	}
 }
 

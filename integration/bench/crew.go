@@ -14,11 +14,19 @@ import (
 	"time"
 
 	"github.com/anteroom-iomt/anteroom/integration/bench/fleet"
+	"github.com/anteroom-iomt/anteroom/integration/bench/origin"
+	"github.com/anteroom-iomt/anteroom/integration/bench/relay"
+	"github.com/anteroom-iomt/anteroom/integration/bench/seed"
 )
 
 // The command starts itself again for the parts that must be processes of their
 // own, so that their CPU time is told apart and they can be pinned.
-const partFleet = "fleet"
+const (
+	partFleet  = "fleet"
+	partOrigin = "origin"
+	partRelay  = "relay"
+	partSeed   = "seed"
+)
 
 // part runs the part of the rig that the program's arguments name, if they do.
 func part(args []string) (code int, ok bool) {
@@ -29,6 +37,12 @@ func part(args []string) (code int, ok bool) {
 	switch args[1] {
 	case partFleet:
 		return fleet.Main(ctx, args[2], os.Stdin, os.Stdout), true
+	case partOrigin:
+		return origin.Main(args[2], os.Stderr), true
+	case partSeed:
+		return seed.Main(ctx, args[2], os.Stderr), true
+	case partRelay:
+		return relay.Main(args[2], os.Stderr), true
 	}
 	return 0, false
 }
@@ -127,6 +141,12 @@ func (c *crew) dismiss() {
 	for range c.events { // what it still says, until it has ended
 	}
 }
+
+// fleetTime is how long so many devices may take, one after another.
+func fleetTime(devices int) time.Duration { return time.Duration(devices) * slowDevice }
+
+// slowDevice is the longest that a device is waited for.
+const slowDevice = 20 * time.Millisecond
 
 // perform mans a plan, and returns what it reports and how much CPU time the
 // target used meanwhile.

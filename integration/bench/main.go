@@ -1,24 +1,28 @@
 // Command bench measures what Anteroom costs beside other gateways.
 //
-// Each target (nginx, HAProxy, Caddy and Anteroom) stands as a reverse proxy
-// with mutual TLS 1.3 between the same load and the same backend, on loopback.
-// The target is pinned to one core; load and backend share another. The figure
-// is the target's own CPU time, user and system, of all its processes, from
-// /proc, divided by the requests the load generator counted: it says what a
-// request costs, whatever else limits the rate. Targets take turns over several
-// rounds; the table shows medians and their ratio to nginx.
+// Each target (nginx, HAProxy, Caddy, a bare relay and Anteroom) stands as a
+// reverse proxy with mutual TLS 1.3 between the same load and the same backend,
+// on loopback. The target is pinned to one core; load and backend share another.
+// What is measured is in the list of scenarios. Most figures are the target's
+// own CPU time, user and system, of all its processes, from /proc, divided by
+// what the load generator counted: it says what a request costs, whatever else
+// limits the rate. Targets take turns over several rounds; the table shows
+// medians and their ratios. What the design promises about a figure is judged in
+// a table of its own.
 //
 // Anteroom runs as it would in a hospital: shipped policies deciding each
 // request, the audit log recording it, an enrolled device sending it. The
 // others run without policy and without logs, tuned as their manuals say; their
-// configurations are the templates in the folder peers.
+// configurations are the templates in the folder peers. The load comes from wrk
+// where wrk can make it, else from package fleet.
 //
 // A run in which a request failed, or was answered without reaching the
 // backend, is invalid; the table says so and the command exits with 1.
 //
 //	go run ./integration/bench                         # everything
 //	go run ./integration/bench -targets nginx,anteroom # some
-//	go run ./integration/bench -rounds 1 -duration 2s  # a quick look
+//	go run ./integration/bench -rounds 1 -duration 2s  # a first look
+//	go run ./integration/bench -quick                  # does it all work?
 //
 // It needs Linux with two CPUs, and nginx, wrk, gcc, taskset and OpenSSL's
 // headers (Debian: nginx wrk gcc util-linux libssl-dev); haproxy if it is to be
@@ -47,6 +51,8 @@ type options struct {
 	duration    time.Duration
 	warmup      time.Duration
 	connections int
+	idle        int
+	megabytes   int64
 	targets     string
 	scenarios   string
 	serverCPU   int
@@ -54,6 +60,7 @@ type options struct {
 	out         string
 	caddy       string
 	anteroom    string
+	quick       bool
 	keep        bool
 	verbose     bool
 }
@@ -78,6 +85,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	fs.DurationVar(&opt.duration, "duration", 10*time.Second, "length of one measurement")
 	fs.DurationVar(&opt.warmup, "warmup", 2*time.Second, "load before each measurement that is not counted")
 	fs.IntVar(&opt.connections, "connections", 32, "connections of the load generator")
+	fs.IntVar(&opt.idle, "idle", 3000, "connections of the idle scenario")
+	fs.Int64Var(&opt.megabytes, "megabytes", 2048, "size of an upload and a download, in MiB")
 	fs.StringVar(&opt.targets, "targets", strings.Join(names(allTargets(opt)), ","), "which targets, in this order")
 	fs.StringVar(&opt.scenarios, "scenarios", strings.Join(scenarioNames(), ","), "which scenarios")
 	fs.IntVar(&opt.serverCPU, "server-cpu", 0, "CPU the target is pinned to")
@@ -85,6 +94,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	fs.StringVar(&opt.out, "out", filepath.Join("integration", "bench", "RESULTS.md"), "file the table is also written to, from the module's root; empty for none")
 	fs.StringVar(&opt.caddy, "caddy", "", "a caddy binary to use instead of building "+caddyVersion)
 	fs.StringVar(&opt.anteroom, "anteroom", "", "an anteroom binary to use instead of building this tree's")
+	fs.BoolVar(&opt.quick, "quick", false, "everything once and small, to see that it works; the figures do not count and go to no file")
 	fs.BoolVar(&opt.keep, "keep", false, "keep the directory with configurations and logs")
 	fs.BoolVar(&opt.verbose, "v", false, "say more while measuring")
 	if err := fs.Parse(args); err != nil {
@@ -92,6 +102,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 			return 0
 		}
 		return 2
+	}
+	if opt.quick {
+		opt = opt.small()
 	}
 	if err := opt.check(fs.NArg()); err != nil {
 		fmt.Fprintln(stderr, "bench:", err)
@@ -118,12 +131,21 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return 0
 }
 
+// small returns the options of a run that only shows that everything works.
+func (o options) small() options {
+	o.rounds, o.duration, o.warmup, o.out = 1, time.Second, 0, ""
+	o.idle, o.megabytes = 100, 16
+	return o
+}
+
 func (o options) check(extra int) error {
 	switch {
 	case extra > 0:
 		return errors.New("no arguments are taken, only flags")
 	case o.rounds < 1, o.connections < 1:
 		return errors.New("-rounds and -connections must be at least 1")
+	case o.idle < 1, o.megabytes < 1:
+		return errors.New("-idle and -megabytes must be at least 1")
 	case o.duration < time.Second || o.duration%time.Second != 0 || o.warmup%time.Second != 0:
 		return errors.New("-duration and -warmup are whole seconds")
 	case o.serverCPU == o.loadCPU:

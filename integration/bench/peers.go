@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
+
+	"github.com/anteroom-iomt/anteroom/integration/bench/relay"
 )
 
 // caddyVersion is the Caddy that is built and measured.
@@ -94,6 +97,48 @@ func (c *caddy) start(ctx context.Context, r *rig) (*running, error) {
 	return startPeer(ctx, r, c.name(), c.dir, conf, "Caddyfile.tmpl", c.path, "run", "--adapter", "caddyfile", "--config", conf)
 }
 
+// bareRelay is package relay: the least a gateway could do in Go.
+type bareRelay struct{ dir string }
+
+func (b *bareRelay) name() string { return "relay" }
+
+func (b *bareRelay) prepare(_ context.Context, r *rig) (string, error) {
+	var err error
+	b.dir, err = r.scratch(b.name())
+	return "copies bytes between two TLS connections, " + runtime.Version(), err
+}
+
+func (b *bareRelay) start(ctx context.Context, r *rig) (*running, error) {
+	f, err := r.front(b.dir)
+	if err != nil {
+		return nil, err
+	}
+	bulk, err := freePort()
+	if err != nil {
+		return nil, err
+	}
+	at := func(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
+	argv, err := partCommand(partRelay, relay.Config{
+		Listen: []string{at(f.Port), at(bulk)}, Backends: []string{at(f.BackendPort), at(f.OriginPort)},
+		Cert: f.ServerCert, Key: f.ServerKey, DeviceCA: f.DeviceCA, BackendName: f.BackendName, BackendCA: f.BackendCA,
+	})
+	if err != nil {
+		return nil, err
+	}
+	p, err := startPinned(r.opt.serverCPU, b.name(), b.dir, []string{"GOMAXPROCS=1"}, argv...)
+	if err != nil {
+		return nil, err
+	}
+	for _, port := range []int{f.Port, bulk} {
+		if err := p.ready(ctx, at(port)); err != nil {
+			p.stop()
+			return nil, err
+		}
+	}
+	return &running{process: p, port: f.Port, cert: r.pki.device.cert, key: r.pki.device.key, scanner: r.pki.device,
+		roots: r.pki.backendCA, bulkPort: bulk}, nil
+}
+
 // startPeer renders a peer's configuration with a fresh port and starts it.
 func startPeer(ctx context.Context, r *rig, name, dir, conf, template string, argv ...string) (*running, error) {
 	f, err := r.front(dir)
@@ -114,7 +159,7 @@ func startPeer(ctx context.Context, r *rig, name, dir, conf, template string, ar
 		p.stop()
 		return nil, err
 	}
-	return &running{process: p, port: f.Port, cert: r.pki.device.cert, key: r.pki.device.key, roots: r.pki.backendCA}, nil
+	return &running{process: p, port: f.Port, cert: r.pki.device.cert, key: r.pki.device.key, scanner: r.pki.device, roots: r.pki.backendCA}, nil
 }
 
 func nginxVersion(ctx context.Context, bin string) (string, error) {

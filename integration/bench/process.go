@@ -179,14 +179,8 @@ func treeCPU(stats map[int]procStat, pid int) (time.Duration, error) {
 	if _, ok := stats[pid]; !ok {
 		return 0, fmt.Errorf("process %d is gone", pid)
 	}
-	children := make(map[int][]int)
-	for id, s := range stats {
-		children[s.parent] = append(children[s.parent], id)
-	}
 	var ticks uint64
-	for todo := []int{pid}; len(todo) > 0; {
-		id := todo[0]
-		todo = append(todo[1:], children[id]...)
+	for _, id := range tree(stats, pid) {
 		ticks += stats[id].own + stats[id].reaped
 	}
 	return time.Duration(ticks) * (time.Second / clockTicks), nil

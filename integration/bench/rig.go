@@ -21,6 +21,7 @@ const (
 	frontHost   = "localhost"
 	backendName = "fhir.bench.example"
 	fhirPath    = "/fhir/Observation"
+	dicomPath   = "/dicom-web/studies"
 )
 
 //go:embed peers/*.tmpl load/*
@@ -34,6 +35,8 @@ type rig struct {
 	root       string // the module's root
 	pki        *pki
 	backend    *backend
+	origin     *process
+	originPort int
 	wrk        string // path of the load generator
 	wrkVersion string
 	preload    string // library that gives wrk a client certificate
@@ -72,13 +75,19 @@ func newRig(ctx context.Context, opt options, out io.Writer) (_ *rig, err error)
 	if r.backend, err = startBackend(ctx, r); err != nil {
 		return nil, fmt.Errorf("start the backend: %w", err)
 	}
+	if r.origin, r.originPort, err = startOrigin(ctx, r); err != nil {
+		return nil, fmt.Errorf("start the origin: %w", err)
+	}
 	return r, nil
 }
 
-// close ends the backend and removes the scratch directory.
+// close ends the backends and removes the scratch directory.
 func (r *rig) close() {
 	if r.backend != nil {
 		r.backend.proc.stop()
+	}
+	if r.origin != nil {
+		r.origin.stop()
 	}
 	if r.opt.keep {
 		r.progress("kept %s", r.dir)
@@ -119,7 +128,7 @@ type front struct {
 	Port                             int
 	ServerCert, ServerKey, ServerPEM string
 	DeviceCA                         string
-	BackendPort                      int
+	BackendPort, OriginPort          int
 	BackendName, BackendCA           string
 }
 
@@ -129,7 +138,7 @@ func (r *rig) front(dir string) (front, error) {
 	return front{
 		Dir: dir, Host: frontHost, Port: port,
 		ServerCert: r.pki.server.cert, ServerKey: r.pki.server.key, ServerPEM: r.pki.server.both,
-		DeviceCA: r.pki.deviceCA, BackendPort: r.backend.port, BackendName: backendName, BackendCA: r.pki.backendCA,
+		DeviceCA: r.pki.deviceCA, BackendPort: r.backend.port, OriginPort: r.originPort, BackendName: backendName, BackendCA: r.pki.backendCA,
 	}, err
 }
 

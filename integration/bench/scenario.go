@@ -12,10 +12,11 @@ import (
 type scenario struct {
 	name  string
 	title string
-	unit  string   // of its figure; less is better
-	how   string   // what the figure is, for who reads the report
-	base  string   // the target that ratios are to; empty for nginx
-	only  []string // targets it is for; nil for all
+	unit  string                    // of its figure; less is better
+	how   string                    // what the figure is, for who reads the report
+	base  string                    // the target that ratios are to; empty for nginx
+	only  []string                  // targets it is for; nil for all
+	seed  func(opt options) seeding // devices it is about; nil for one
 	run   func(ctx context.Context, r *rig, t *running) (sample, error)
 }
 
@@ -36,6 +37,9 @@ func (s scenario) takes(target string) bool { return s.only == nil || slices.Con
 // scenarios lists all of them, in the order they are measured and reported.
 // Another one is another function of the same form and a line here.
 func scenarios() []scenario {
+	// The relay makes a connection to the backend for each of a device's, so it
+	// is no measure where those come and go.
+	terminating := []string{"nginx", "haproxy", "caddy", gateway}
 	return []scenario{
 		{
 			name: "keepalive", title: "CPU per HTTP/1.1 keep-alive request, 1 kB FHIR POST, mutual TLS 1.3", unit: "µs",
@@ -45,17 +49,32 @@ func scenarios() []scenario {
 		{
 			name: "handshake", title: "CPU per connection with a full TLS 1.3 handshake and one request", unit: "µs",
 			how: "Every connection is a new one with a client certificate, X25519 and no ticket; the client's side sees that none is resumed. The one request is in the figure.",
-			run: handshake,
+			run: handshake, only: terminating,
 		},
 		{
 			name: "handshake-hybrid", title: "The same with X25519MLKEM768, for those who speak it", unit: "µs",
 			how: "The group that Anteroom prefers: a recording of today's traffic stays closed to tomorrow's quantum computer.",
-			run: handshakeHybrid,
+			run: handshakeHybrid, only: terminating,
 		},
 		{
 			name: "resumption", title: "CPU per connection resumed with a TLS 1.3 ticket, and one request", unit: "µs",
 			how: "Devices come back with the ticket of the connection before; all must be resumed. Anteroom asks the registry as it does in a full handshake.",
-			run: resumption,
+			run: resumption, only: terminating,
+		},
+		{
+			name: "idle", title: "Memory of an idle connection", unit: "kB",
+			how: "Proportional set size of all the target's processes, gained per connection after each sent one request and stays open. Kernel memory is not in it. With Anteroom each connection is another device's, with a certificate and a record of its own.",
+			run: idle, only: terminating, seed: func(o options) seeding { return seeding{devices: o.idle} },
+		},
+		{
+			name: "upload", title: "CPU per MB of an upload (STOW-RS)", unit: "µs", base: "relay",
+			how: "One body over one connection, to a backend that reads it whole before it answers. Time to first byte is from the request's first byte sent to the body's first byte at the backend, new connections on both sides included.",
+			run: upload, only: []string{"nginx", "haproxy", "caddy", "relay", gateway},
+		},
+		{
+			name: "download", title: "CPU per MB of a download", unit: "µs", base: "relay",
+			how: "One body over one connection. Time to first byte is from the request to the body's first byte at the device.",
+			run: download, only: []string{"nginx", "haproxy", "caddy", "relay", gateway},
 		},
 	}
 }
@@ -115,6 +134,11 @@ func countFaults(counts map[string]int64) []string {
 // measure starts the target, proves that it works, measures, and stops it.
 // What goes wrong is in the sample.
 func (r *rig) measure(ctx context.Context, s scenario, t target) sample {
+	if seeder, ok := t.(seeder); ok && s.seed != nil {
+		if err := seeder.seed(ctx, r, s.seed(r.opt)); err != nil {
+			return sample{faults: []string{err.Error()}}
+		}
+	}
 	run, err := t.start(ctx, r)
 	if err != nil {
 		return sample{faults: []string{err.Error()}}

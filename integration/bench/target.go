@@ -24,6 +24,18 @@ type target interface {
 	start(ctx context.Context, r *rig) (*running, error)
 }
 
+// A seeder is a target that knows its devices one by one. Where a scenario is
+// about many, it wants them before it starts.
+type seeder interface {
+	seed(ctx context.Context, r *rig, s seeding) error
+}
+
+// A seeding says how many devices a target must know.
+type seeding struct {
+	devices int // with certificates of their own
+	others  int // that never come
+}
+
 // A running target and how a device reaches it.
 type running struct {
 	*process
@@ -31,13 +43,20 @@ type running struct {
 	cert  string // the device's chain and key
 	key   string
 	roots string // what the gateway's own certificate chains to
+	// scanner is a device that may store and read studies.
+	scanner pair
+	// devices is a file of as many devices as the scenario asked for
+	// (fleet.ReadDevices); empty if one device may be any number.
+	devices string
+	// bulkPort is where studies go, if that is another port.
+	bulkPort int
 }
 
 func (t *running) url() string { return fmt.Sprintf("https://%s:%d", frontHost, t.port) }
 
 // allTargets lists every target, nginx first: ratios are to it.
 func allTargets(opt options) []target {
-	return []target{&nginx{}, &haproxy{}, &caddy{path: opt.caddy}, &anteroom{path: opt.anteroom}}
+	return []target{&nginx{}, &haproxy{}, &caddy{path: opt.caddy}, &bareRelay{}, &anteroom{path: opt.anteroom}}
 }
 
 func names(ts []target) []string {

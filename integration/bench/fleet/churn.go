@@ -19,7 +19,7 @@ func (r *run) churn(ctx context.Context) error {
 	// resume has its first ticket.
 	devices := make([]*churner, r.Connections)
 	for i := range devices {
-		devices[i] = &churner{run: r, number: i, conf: r.tls.config(r.Resume), buf: bufio.NewReaderSize(nil, readBuffer)}
+		devices[i] = &churner{run: r, number: i, conf: r.tls.config(i, r.Resume), buf: bufio.NewReaderSize(nil, readBuffer)}
 		if !r.Resume && i > 0 {
 			continue
 		}

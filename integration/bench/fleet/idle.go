@@ -57,7 +57,7 @@ func (r *run) idle(ctx context.Context) error {
 // TLS: that the gateway ends it can be seen there, and a device that only waits
 // needs no more.
 func (r *run) open(ctx context.Context, i int) (net.Conn, error) {
-	conn, err := r.tls.handshake(ctx, i, r.tls.base)
+	conn, err := r.tls.handshake(ctx, i, r.tls.as(i))
 	if err != nil {
 		return nil, err
 	}

@@ -21,6 +21,8 @@ const (
 	Churn Mode = "churn"
 	// Idle connects, sends one request on each connection, and stays.
 	Idle Mode = "idle"
+	// Transfer sends one large body, or receives one, over one connection.
+	Transfer Mode = "transfer"
 )
 
 // A Plan says what a fleet does. Fields that a mode does not name are not used.
@@ -30,6 +32,8 @@ type Plan struct {
 	ServerName string
 	Roots      string // PEM file the gateway's certificate is checked against
 	Cert, Key  string // PEM files of the device; empty for none
+	Devices    string // file of devices to be instead (ReadDevices): connection i is device i of the first Count
+	Count      int
 	Group      string // of the key exchange, as crypto/tls names it
 
 	Method, Path, ContentType string
@@ -37,16 +41,19 @@ type Plan struct {
 
 	Connections int // at a time
 	Duration    time.Duration
-	Resume      bool // Churn: with the ticket of the connection before
+	Bytes       int64 // Transfer: the body's size
+	Resume      bool  // Churn: with the ticket of the connection before
 }
 
 // A Report is what a fleet saw.
 type Report struct {
-	Requests int64            // answered with success
-	Failed   map[string]int64 // by reason; a reason is one line without numbers that vary
-	Elapsed  time.Duration
-	Resumed  int64  // connections that resumed a session
-	TLS      string // version, group and cipher suite, as negotiated
+	Requests  int64            // answered with success
+	Failed    map[string]int64 // by reason; a reason is one line without numbers that vary
+	Elapsed   time.Duration
+	Resumed   int64         // connections that resumed a session
+	Bytes     int64         // Transfer: the body's
+	FirstByte time.Duration // Transfer: until the first byte of the body was at the other end
+	TLS       string        // version, group and cipher suite, as negotiated
 }
 
 // An Event is a line of a fleet's standard output.
@@ -92,7 +99,7 @@ func (r *run) carryOut(ctx context.Context) (err error) {
 	if r.req, err = request(&r.Plan); err != nil {
 		return err
 	}
-	modes := map[Mode]func(context.Context) error{Churn: r.churn, Idle: r.idle}
+	modes := map[Mode]func(context.Context) error{Churn: r.churn, Idle: r.idle, Transfer: r.transfer}
 	f := modes[r.Mode]
 	if f == nil {
 		return fmt.Errorf("no mode %q; there are %v", r.Mode, slices.Sorted(maps.Keys(modes)))

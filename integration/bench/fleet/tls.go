@@ -26,8 +26,9 @@ const (
 
 // client is how devices do TLS.
 type client struct {
-	addr string
-	base *tls.Config
+	addr    string
+	base    *tls.Config
+	devices []tls.Certificate // to be in turn; nil if there is one, which base has
 	// trusted is the gateway's leaf once its chain was checked. The same leaf is
 	// not checked again: a fleet's own work limits what it can ask for.
 	trusted atomic.Pointer[[]byte]
@@ -52,6 +53,12 @@ func newClient(p *Plan) (*client, error) {
 		ServerName: p.ServerName, MinVersion: tls.VersionTLS13, CurvePreferences: []tls.CurveID{group},
 		InsecureSkipVerify: true, // check does it, once
 		VerifyConnection:   func(st tls.ConnectionState) error { return c.check(&st, roots) },
+	}
+	if p.Devices != "" {
+		if c.devices, err = ReadDevices(p.Devices, max(p.Count, 1)); err != nil {
+			return nil, err
+		}
+		return c, nil
 	}
 	if p.Cert != "" {
 		pair, err := tls.LoadX509KeyPair(p.Cert, p.Key)
@@ -102,10 +109,20 @@ func (c *client) negotiated() string {
 	return ""
 }
 
-// config returns a configuration to change: with a memory for tickets of its
-// own if wanted.
-func (c *client) config(resume bool) *tls.Config {
+// as returns the configuration of connection i.
+func (c *client) as(i int) *tls.Config {
+	if c.devices == nil {
+		return c.base
+	}
 	conf := c.base.Clone()
+	conf.Certificates = []tls.Certificate{c.devices[i%len(c.devices)]}
+	return conf
+}
+
+// config returns the configuration of device i with a memory for tickets of its
+// own, if wanted.
+func (c *client) config(i int, resume bool) *tls.Config {
+	conf := c.as(i).Clone()
 	if resume {
 		conf.ClientSessionCache = tls.NewLRUClientSessionCache(1)
 	}
