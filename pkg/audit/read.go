@@ -9,6 +9,7 @@ import (
 	"io"
 	"iter"
 	"os"
+	"slices"
 	"time"
 )
 
@@ -59,6 +60,7 @@ type EntryDecision struct {
 	Reasons     []string        `json:"reasons"`
 	Denials     []string        `json:"denials"`
 	Obligations json.RawMessage `json:"obligations"`
+	Tags        []string        `json:"tags"`
 	Revision    string          `json:"revision"`
 	Fault       string          `json:"fault"`
 	Elapsed     time.Duration   `json:"ns"`
@@ -95,6 +97,7 @@ type Filter struct {
 	Route    string    `json:"route,omitempty"`
 	Operator string    `json:"operator,omitempty"`
 	Decision string    `json:"decision,omitempty"` // its id
+	Tag      string    `json:"tag,omitempty"`      // of the decision, given by the policy set
 	Allow    *bool     `json:"allow,omitempty"`    // records with a decision of that outcome
 	Text     string    `json:"text,omitempty"`     // anywhere in the line, such as a [Pseudonym]
 	Since    time.Time `json:"since,omitzero"`
@@ -108,6 +111,7 @@ func (f *Filter) Match(e *Entry) bool {
 	return is(string(f.Kind), string(e.Kind)) && is(f.Event, e.Event) && is(f.Device, e.Device) && is(f.Class, e.Class) &&
 		is(f.Session, e.Session) && is(f.Listener, e.Listener) && is(f.Route, e.Route) && is(f.Operator, e.Operator) &&
 		(f.Decision == "" || d != nil && d.ID == f.Decision) && (f.Allow == nil || d != nil && d.Allow == *f.Allow) &&
+		(f.Tag == "" || d != nil && slices.Contains(d.Tags, f.Tag)) &&
 		(f.Since.IsZero() || !e.Time.Before(f.Since)) && (f.Until.IsZero() || e.Time.Before(f.Until)) &&
 		bytes.Contains(e.Raw, []byte(f.Text))
 }
@@ -122,7 +126,7 @@ type sieve struct {
 
 func newSieve(f Filter) *sieve {
 	s := &sieve{Filter: f, all: f == Filter{}}
-	for _, v := range []string{string(f.Kind), f.Event, f.Device, f.Class, f.Session, f.Listener, f.Route, f.Operator, f.Decision} {
+	for _, v := range []string{string(f.Kind), f.Event, f.Device, f.Class, f.Session, f.Listener, f.Route, f.Operator, f.Decision, f.Tag} {
 		if v != "" {
 			s.texts = append(s.texts, appendJSON(nil, []byte(v)))
 		}

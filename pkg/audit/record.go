@@ -97,6 +97,7 @@ type Decision struct {
 	Reasons     []string       // of the policy set, to allow
 	Denials     []string       // of the policy set, to deny
 	Obligations protocol.Value // what must also be done; null if nothing
+	Tags        []string       // of the policy set, to find the record by
 	Revision    string         // of the policy set
 	Fault       string         // what failed, if something of ours did
 	Elapsed     time.Duration  // how long deciding took

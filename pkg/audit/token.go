@@ -82,6 +82,7 @@ const (
 	nAge
 	nRouteClass
 	nLane
+	nTags
 )
 
 // names are written as they stand here; docs/audit.md lists them.
@@ -95,7 +96,7 @@ var names = [...]string{
 	nRoute: "route", nBackend: "backend", nEnvironment: "environment", nOperator: "operator",
 	nRequest: "request", nProtocol: "protocol", nAction: "action", nResource: "resource", nBytes: "bytes", nOf: "of", nPart: "part",
 	nDetail: "detail", nError: "error", nOmitted: "omitted", nWouldDeny: "would_deny", nDeviceRevision: "device_revision", nAge: "age_s",
-	nRouteClass: "route_class", nLane: "quarantine_lane",
+	nRouteClass: "route_class", nLane: "quarantine_lane", nTags: "tags",
 }
 
 // appendRecord appends r's tokens. Without facts it leaves out what only an
@@ -184,6 +185,7 @@ func appendDecision(b []byte, d *Decision) []byte {
 	if d.Obligations.Kind() != protocol.KindNull {
 		b = appendValue(append(b, byte(opKey), byte(nObligations)), d.Obligations)
 	}
+	b = appendStrings(b, nTags, d.Tags)
 	b = appendField(b, nRevision, d.Revision)
 	b = appendField(b, nFault, d.Fault)
 	if d.Elapsed != 0 {

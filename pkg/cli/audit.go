@@ -117,6 +117,7 @@ func (f *filter) flags(c *cobra.Command) {
 	s.StringVar(&f.Class, "class", "", "device class")
 	s.StringVar(&f.Route, "route", "", "route")
 	s.StringVar(&f.Decision, "decision", "", "decision ID, as the device was told")
+	s.StringVar(&f.Tag, "tag", "", "tag the policy gave the decision")
 	s.StringVar(&f.since, "since", "", "a time span such as 24h or 7d, or a time such as 2026-01-31T12:00:00Z")
 	s.StringVar(&f.until, "until", "", "likewise")
 	s.BoolVar(&f.denied, "denied", false, "only what was denied")
@@ -237,6 +238,7 @@ func line(e *audit.Entry) string {
 			fmt.Fprintf(&b, " %q", why)
 		}
 		add("fault", d.Fault)
+		add("tags", strings.Join(d.Tags, ","))
 		add("decision", d.ID)
 	}
 	if e.Request == nil {

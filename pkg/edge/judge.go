@@ -28,8 +28,8 @@ type Policy interface {
 	Decided(context.Context, *policy.Set, *policy.Question, *policy.Decision)
 }
 
-// JudgeConfig is what a [Judge] is made from. Every field but Compare and
-// Judged is required.
+// JudgeConfig is what a [Judge] is made from. Every field but Compare, Judged and
+// Obliged is required.
 type JudgeConfig struct {
 	Policy Policy
 	Audit  Recorder
@@ -39,6 +39,9 @@ type JudgeConfig struct {
 	Compare func(id string, q *policy.Question, d *policy.Decision)
 	// Judged is called with every decision, for metrics and for watchers.
 	Judged func(Judged)
+	// Obliged is called with the kind of each obligation that stood in the way of
+	// something, for metrics.
+	Obliged func(kind, result string)
 }
 
 // Judged is one decision, as it is shown while it happens. It and what it
@@ -61,13 +64,14 @@ type Judge struct {
 	cfg    JudgeConfig
 	prefix [8]byte
 	count  atomic.Uint64
+	limits *limiter
 }
 
 var _ protocol.Judge = (*Judge)(nil)
 
 // NewJudge returns a judge.
 func NewJudge(cfg JudgeConfig) *Judge {
-	j := &Judge{cfg: cfg}
+	j := &Judge{cfg: cfg, limits: newLimiter(cfg.Clock())}
 	rand.Read(j.prefix[:])
 	return j
 }
@@ -116,7 +120,10 @@ func (j *Judge) Judge(ctx context.Context, s *protocol.Session, r *protocol.Rout
 		q, d := policy.Question{Device: s.Device(), Session: s, Route: r, Transaction: tx, Now: j.cfg.Clock()}, d
 		j.cfg.Policy.Decided(ctx, set, &q, &d)
 	}
-	observed := cause == protocol.CausePolicy && observing(s, r)
+	if cause == protocol.CauseNone && d.Obligations != nil {
+		cause = j.oblige(s, tx, &v, &d)
+	}
+	observed := (cause == protocol.CausePolicy || cause == protocol.CauseLimit || cause == protocol.CauseObligation) && observing(s, r)
 	if observed {
 		v.Cause = protocol.CauseNone
 	}
@@ -125,9 +132,15 @@ func (j *Judge) Judge(ctx context.Context, s *protocol.Session, r *protocol.Rout
 	rec.Decision.WouldDeny, rec.Decision.Cause = observed, causeNames[cause]
 	rec.Decision.Reasons, rec.Decision.Denials = d.Reasons, d.Denials
 	rec.Decision.Revision, rec.Decision.Fault, rec.Decision.Elapsed = d.Revision, d.Fault, d.Elapsed
+	if d.Obligations != nil {
+		rec.Decision.Obligations, rec.Decision.Tags = d.Obligations.Value(), d.Obligations.Tags
+	}
 	if err := j.cfg.Audit.Append(ctx, rec); err != nil {
 		v.Allow, v.Cause = false, protocol.CauseFault
 		d.Fault = faultRecord
+	}
+	if d.Obligations != nil {
+		j.impose(s, r, &v, d.Obligations)
 	}
 	if j.cfg.Judged != nil {
 		j.cfg.Judged(Judged{Session: s, Route: r, Transaction: tx, Verdict: v, Decision: &d, WouldDeny: observed && v.Allow})
@@ -206,6 +219,7 @@ func (j *Judge) record(s *protocol.Session, r *protocol.Route, tx *protocol.Tran
 // causeNames are the causes as records write them.
 var causeNames = [...]string{
 	protocol.CauseNone: "", protocol.CausePolicy: "policy", protocol.CauseDevice: "device", protocol.CauseFault: "fault",
+	protocol.CauseLimit: "limit", protocol.CauseObligation: "obligation",
 }
 
 // Refused implements [protocol.Judge].

@@ -112,7 +112,8 @@ func New(ctx context.Context, cfg *config.File, opt Options) (_ *Gateway, err er
 		return nil, err
 	}
 	g.shadow.init(g)
-	g.judge = edge.NewJudge(edge.JudgeConfig{Policy: g.engine, Audit: g.state.Audit, Clock: g.clock, Compare: g.shadow.compare, Judged: g.judged})
+	g.judge = edge.NewJudge(edge.JudgeConfig{Policy: g.engine, Audit: g.state.Audit, Clock: g.clock, Compare: g.shadow.compare, Judged: g.judged,
+		Obliged: g.metrics.Obligation})
 	g.edge = edge.New(edge.Config{
 		TrustDomain: cfg.TrustDomain, Registry: g.state.Devices, Authority: g.state.CA, Audit: g.state.Audit,
 		Adapter: g.adapter, CertDir: filepath.Join(cfg.StateDir, admin.CertDir), Clock: g.clock, Logger: g.log, Zap: telemetry.Zap(g.log),
@@ -203,6 +204,8 @@ func result(j edge.Judged) string {
 		return "allow"
 	case j.Verdict.Cause == protocol.CauseDevice:
 		return "device"
+	case j.Verdict.Cause == protocol.CauseLimit:
+		return "limit"
 	case j.Verdict.Cause == protocol.CauseFault || j.Decision.Fault != "":
 		return "fault"
 	}

@@ -49,7 +49,6 @@ type Set struct {
 	reach    *reach
 	builder  *builder
 	cache    *cache          // nil if nothing is remembered
-	known    map[string]bool // the obligations the gateway can meet
 	said     map[string]bool // the sentences that stand in its rules
 	modules  int
 	files    []string          // names of the files that decide
@@ -102,6 +101,7 @@ func compile(ctx context.Context, t *tree, opt Options) (_ *Set, err error) {
 	}
 	if len(ps) == 0 {
 		checkEntry(b.compiler, &ps)
+		checkDuties(b.modules, &ps)
 	}
 	if len(ps) > 0 {
 		return nil, refuse()
@@ -113,15 +113,11 @@ func compile(ctx context.Context, t *tree, opt Options) (_ *Set, err error) {
 		compiler: b.compiler,
 		store:    inmem.NewFromASTObject(doc),
 		data:     data{doc},
-		known:    map[string]bool{},
 		tables:   map[string]*datum{},
 		modules:  len(b.modules),
 	}
 	for name, d := range b.data.obj {
 		s.tables[name] = &datum{file: d.file, line: d.line}
-	}
-	for _, k := range opt.Obligations {
-		s.known[k] = true
 	}
 	for i := range t.files {
 		if !t.files[i].isTest() {

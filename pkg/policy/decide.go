@@ -289,8 +289,9 @@ func (s *Set) settle(a *answered) Decision {
 		d.Denials, ok = sentences(a.denials)
 		check("denials", ok)
 	}
+	var duties []protocol.Obligation
 	if a.obligations != nil {
-		d.Obligations, ok = obligations(a.obligations)
+		duties, ok = obligations(a.obligations)
 		check("obligations", ok)
 	}
 	b, has := a.allow.(ast.Boolean)
@@ -308,16 +309,13 @@ func (s *Set) settle(a *answered) Decision {
 		d.Fault = fmt.Sprintf("%s allows without a reason", entryRef)
 	}
 	if d.Fault == "" && asked {
-		for _, o := range d.Obligations {
-			if !s.known[o.Kind] {
-				d.Fault = fmt.Sprintf("the rules oblige the gateway to %q, which it cannot do", o.Kind)
-				break
-			}
+		var err error
+		if d.Obligations, err = protocol.Oblige(duties); err != nil {
+			d.Fault = err.Error()
 		}
 	}
 	d.Allow = asked && d.Fault == ""
 	if !d.Allow {
-		d.Obligations = nil
 		switch {
 		case d.Fault != "":
 			d.Denials = append(d.Denials, deniedByFault)
@@ -362,8 +360,8 @@ func sentences(v ast.Value) ([]string, bool) {
 }
 
 // obligations reads a set of objects, each member of which is one obligation.
-func obligations(v ast.Value) ([]Obligation, bool) {
-	var out []Obligation
+func obligations(v ast.Value) ([]protocol.Obligation, bool) {
+	var out []protocol.Obligation
 	ok := elements(v, func(t *ast.Term) bool {
 		obj, ok := t.Value.(ast.Object)
 		if !ok || obj.Len() == 0 {
@@ -376,7 +374,7 @@ func obligations(v ast.Value) ([]Obligation, bool) {
 				ok = false
 				return
 			}
-			out = append(out, Obligation{string(kind), val})
+			out = append(out, protocol.Obligation{Kind: string(kind), Value: val})
 		})
 		return ok
 	})

@@ -3,7 +3,7 @@ package policy
 import (
 	"context"
 	"fmt"
-	"slices"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -142,6 +142,10 @@ func TestNothingFailsOpen(t *testing.T) {
 		{"an obligation with a fraction", decides(ok + `{{"limit_rps": 0.5}}}`), "wrong shape at \"obligations\""},
 		{"obligations without end", decides(ok + `[{"tag": i} | some i in numbers.range(1, 100)]}`), "wrong shape at \"obligations\""},
 		{"an obligation nobody can meet", decides(ok + `{{"brew": "coffee"}}}`), `oblige the gateway to "brew"`},
+		{"an obligation that is a value of the input", decides(ok + `{{input.device.owner: 1}}}`), "to something it cannot do"},
+		{"an obligation to nothing", decides(ok + `{{"limit_rps": 0}}}`), "limit_rps, whose value must be a whole number from 1"},
+		{"an obligation of the wrong type", decides(ok + `{{"redact": [input.device.owner]}}}`), "redact, whose value must be a JSON pointer"},
+		{"one good obligation and one that is not", decides(ok + `{{"limit_rps": 5}, {"tag": input.device.owner}}}`), "tag, whose value must be a word"},
 		{"a rule with two values", map[string]string{"a.rego": rules(allowAll + "\n\nwho := x if some x in [1, 2]\n\ndeny contains \"x\" if who == 3")}, "a.rego:5: eval_conflict_error"},
 		{"a built-in that cannot", map[string]string{"a.rego": rules(allowAll + "\n\ndeny contains \"x\" if to_number(input.device.owner) > 3")}, "a.rego:5: eval_builtin_error: to_number refused its arguments"},
 		{"a division by nothing", map[string]string{"a.rego": rules(allowAll + "\n\ndeny contains \"x\" if 1 / (input.time.hour - 12) > 3")}, "a.rego:5: eval_builtin_error"},
@@ -158,11 +162,11 @@ deny contains "x" if {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			s := load(t, setDir(t, tt.files), Options{Timeout: 20 * time.Millisecond, Obligations: []string{"redact", "limit_rps", "tag"}})
+			s := load(t, setDir(t, tt.files), Options{Timeout: 20 * time.Millisecond})
 			q := ask("patient-monitor", fhirAsks("create", "Observation"))
 			q.Device.Owner = "Jane Roe"
 			d := s.Decide(context.Background(), q)
-			if d.Allow || len(d.Obligations) > 0 {
+			if d.Allow || d.Obligations != nil {
 				t.Fatalf("got %+v, want deny", d)
 			}
 			if len(d.Denials) == 0 {
@@ -181,43 +185,35 @@ deny contains "x" if {
 	}
 }
 
-func TestObligations(t *testing.T) {
-	files := map[string]string{"a.rego": rules(allowAll + `
-
-allow contains "again" if input.request.protocol
+// TestObligationsOfAllRulesAddUp: each rule's hold, and an equal answer is equal
+// as a value, whichever rule came first.
+func TestObligationsOfAllRulesAddUp(t *testing.T) {
+	s := load(t, setDir(t, map[string]string{"a.rego": rules(allowAll + `
 
 obligations contains {"redact": ["/subject/display", "/note"], "limit_rps": 5}
 
-obligations contains {"tag": {"why": "drill", "n": 2, "on": true, "to": null}} if input.device.class == "infusion-pump"
-`)}
-	dir := setDir(t, files)
-	s := load(t, dir, Options{Obligations: []string{"redact", "limit_rps", "tag"}})
+obligations contains {"redact": "/note"}
+
+obligations contains {"limit_rps": 50}
+
+obligations contains {"tag": "drill", "max_session_s": 60} if input.device.class == "infusion-pump"
+
+obligations contains {"max_session_s": 3600}
+`)}), Options{})
 	d := s.Decide(context.Background(), ask("infusion-pump", fhirAsks("create", "Observation")))
-	if !d.Allow || len(d.Obligations) != 3 || !slices.Equal(d.Reasons, []string{"again", "all"}) {
-		t.Fatalf("got %+v", d)
+	want, err := protocol.Oblige([]protocol.Obligation{
+		{Kind: "limit_rps", Value: protocol.Int(50)}, {Kind: "limit_rps", Value: protocol.Int(5)}, {Kind: "tag", Value: protocol.String("drill")},
+		{Kind: "redact", Value: protocol.Strings("/note", "/subject/display")}, {Kind: "max_session_s", Value: protocol.Int(60)},
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
-	for _, o := range d.Obligations {
-		switch o.Kind {
-		case "redact":
-			if e := o.Value.Elems(); len(e) != 2 || e[1].Text() != "/note" {
-				t.Errorf("redact %+v", o.Value)
-			}
-		case "limit_rps":
-			if o.Value.Number() != 5 {
-				t.Errorf("limit_rps %+v", o.Value)
-			}
-		case "tag":
-			why, _ := o.Value.Get("why")
-			on, _ := o.Value.Get("on")
-			if why.Text() != "drill" || !on.True() || len(o.Value.Fields()) != 4 {
-				t.Errorf("tag %+v", o.Value)
-			}
-		}
+	if !d.Allow || !reflect.DeepEqual(d.Obligations, want) {
+		t.Errorf("got %+v of %+v, want %+v", d.Obligations, d, want)
 	}
-	// One kind fewer that the gateway can meet, and the same answer is a deny.
-	s = load(t, dir, Options{Obligations: []string{"redact", "tag"}})
-	if d := s.Decide(context.Background(), ask("infusion-pump", fhirAsks("create", "Observation"))); d.Allow || d.Fault == "" {
-		t.Errorf("got %+v", d)
+	d = s.Decide(context.Background(), ask("patient-monitor", fhirAsks("create", "Observation")))
+	if !d.Allow || d.Obligations == nil || d.Obligations.MaxSession != time.Hour || d.Obligations.Tags != nil {
+		t.Errorf("got %+v", d.Obligations)
 	}
 }
 

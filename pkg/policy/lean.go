@@ -155,10 +155,7 @@ func iterated(e *ast.Expr) ast.Ref {
 	if !ok || len(call) < 3 {
 		return nil
 	}
-	ref, ok := call[len(call)-1].Value.(ast.Ref)
-	if !ok || !isConstant(ref) {
-		return nil
-	}
+	ref, _ := call[len(call)-1].Value.(ast.Ref)
 	return ref
 }
 
@@ -184,8 +181,27 @@ func (p *pruner) base(ref ast.Ref) (v ast.Value, ok bool) {
 
 // emptyData reports whether there is nothing to go through at ref.
 func (p *pruner) emptyData(ref ast.Ref) bool {
-	v, ok := p.base(ref)
-	return ok && !hasElements(v)
+	if v, ok := p.base(ref); ok {
+		return !hasElements(v)
+	}
+	// In data.classes[input.device.class].obligations, say, for no class.
+	i := 1 + slices.IndexFunc(ref[1:], func(t *ast.Term) bool { return !ast.IsScalar(t.Value) })
+	if i < 2 || !isConstant(ref[i:]) {
+		return false
+	}
+	key, ok := ref[i].Value.(ast.Ref)
+	if !ok || !key[0].Equal(ast.InputRootDocument) || !isConstant(key) {
+		return false
+	}
+	v, ok := p.base(ref[:i])
+	if !ok || v == nil {
+		return ok
+	}
+	table, ok := v.(ast.Object)
+	return ok && !table.Until(func(_, row *ast.Term) bool {
+		list, err := row.Value.Find(ref[i+1:])
+		return err == nil && hasElements(list)
+	})
 }
 
 func hasElements(v ast.Value) bool {

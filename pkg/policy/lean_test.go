@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -51,6 +52,12 @@ func TestDeadRulesAreNotAsked(t *testing.T) {
 		{"an empty list", always + `deny contains r if some r in data.shut`, "shut: []", 2, 0},
 		{"a list that is missing", always + `deny contains r if some r in data.nowhere`, "shut: []", 2, 0},
 		{"a list with something in it", always + `deny contains r if some r in data.shut`, "shut: [storm]", 3, 0},
+		{"a list that no class has", always + `deny contains r if some r in data.kinds[input.device.class].shut`, "kinds: {patient-monitor: {}, pump: {shut: []}, ventilator: {shut: 3}}", 2, 0},
+		{"a list that a class has", always + `deny contains r if some r in data.kinds[input.device.class].shut`, "kinds: {patient-monitor: {shut: [storm]}, pump: {}}", 3, 0},
+		{"a list of a class, of no classes", always + `deny contains r if some r in data.kinds[input.device.class].shut`, "mode: day", 2, 0},
+		{"a list of a class that a rule names", always + "kind := input.device.class\n\ndeny contains r if some r in data.kinds[kind].shut", "kinds: {}", 3, 0},
+		{"a list of a class in a rule's value", always + "kinds := {\"patient-monitor\": {\"shut\": [\"storm\"]}}\n\ndeny contains r if some r in data.anteroom.authz.kinds[input.device.class].shut", "mode: day", 3, 0},
+		{"a list below two parts that the question names", always + `deny contains r if some r in data.kinds[input.device.class][input.device.status]`, "kinds: {}", 3, 0},
 		{"another value", always + `deny contains "night" if data.mode == "night"`, "mode: day", 2, 0},
 		{"that value", always + `deny contains "night" if data.mode == "night"`, "mode: night", 3, 0},
 		{"turned round", always + `deny contains "night" if "night" == data.mode`, "mode: day", 2, 0},
@@ -78,6 +85,14 @@ func TestDeadRulesAreNotAsked(t *testing.T) {
 	}
 }
 
+// TestTheShippedSetObligesToNothingForNothing: as long as neither the standing
+// data nor those of any class oblige, nobody asks.
+func TestTheShippedSetObligesToNothingForNothing(t *testing.T) {
+	if s := load(t, shipped, Options{}); s.plan.direct == nil || s.plan.direct.obligations != nil {
+		t.Error("obligations are asked for, of which there are none")
+	}
+}
+
 // sameAsPlain asks a set and plain OPA the same.
 func sameAsPlain(t *testing.T, s *Set) {
 	t.Helper()
@@ -85,7 +100,7 @@ func sameAsPlain(t *testing.T, s *Set) {
 	for name, q := range questions() {
 		got, want := s.Decide(context.Background(), q), plain.Decide(context.Background(), q)
 		got.Elapsed, want.Elapsed = 0, 0
-		if fmt.Sprint(got) != fmt.Sprint(want) {
+		if !reflect.DeepEqual(got, want) {
 			t.Errorf("%s: got %+v\nwant %+v", name, got, want)
 		}
 	}

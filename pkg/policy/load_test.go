@@ -108,6 +108,26 @@ func TestLoadRefuses(t *testing.T) {
 			want:  `has a field "obligation"`,
 		},
 		{
+			name:  "an obligation nobody can meet",
+			files: map[string]string{"a.rego": rules(allowAll + "\n\nobligations contains {\n\t\"tag\": \"x\",\n\t\"limit_rp\": 5,\n} if input.device")},
+			want:  `a.rego:7: the rules oblige the gateway to "limit_rp", which it cannot do`,
+		},
+		{
+			name:  "an obligation nobody can meet, to a value of the input",
+			files: map[string]string{"a.rego": rules(allowAll + "\n\nobligations contains {\"tags\": input.device.class}")},
+			want:  `a.rego:5: the rules oblige the gateway to "tags", which it cannot do`,
+		},
+		{
+			name:  "an obligation to less than nothing",
+			files: map[string]string{"a.rego": rules(allowAll + "\n\nobligations contains {\"limit_rps\": 0}")},
+			want:  `a.rego:5: the rules oblige the gateway to limit_rps, whose value must be a whole number`,
+		},
+		{
+			name:  "a pointer that is none",
+			files: map[string]string{"a.rego": rules(allowAll + "\n\nobligations contains {\"redact\": [\"/a\", \"Patient.name\"]}")},
+			want:  `a.rego:5: the rules oblige the gateway to redact, whose value must be a JSON pointer`,
+		},
+		{
 			name:  "a decision that is a function",
 			files: map[string]string{"decision.rego": rules(allowAll + "\n\ndecision(x) := x")},
 			want:  "is a function",

@@ -35,8 +35,8 @@ type Decision struct {
 	// deny always says why.
 	Denials []string
 	// Obligations are what the gateway must also do. They are there only when
-	// Allow is true.
-	Obligations []Obligation
+	// Allow is true, and nil if there are none.
+	Obligations *protocol.Obligations
 	// Revision names the policy set that decided.
 	Revision string
 	// Fault says what failed, if something did: where in the rules and how, and
@@ -44,13 +44,6 @@ type Decision struct {
 	Fault string
 	// Elapsed is the time it took.
 	Elapsed time.Duration
-}
-
-// An Obligation is something the gateway must also do when it allows, such as
-// {"limit_rps": 10}.
-type Obligation struct {
-	Kind  string
-	Value protocol.Value
 }
 
 // Limits of a policy set, and of one answer. Configuration can change the
@@ -94,9 +87,6 @@ type Options struct {
 	// MaxBytes and MaxFiles bound the set. Zero means the defaults.
 	MaxBytes int64
 	MaxFiles int
-	// Obligations lists the kinds the gateway can meet. A decision that asks for
-	// another kind denies. None are known by default.
-	Obligations []string
 	// CacheEntries is how many decisions a set remembers. Zero means
 	// DefaultCacheEntries, less than zero none. A set that reads the clock or has
 	// other such rules (see Set.Uncacheable) remembers none in any case.

@@ -3,6 +3,7 @@ package policy
 import (
 	"cmp"
 	"context"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -309,12 +310,7 @@ func Diverge(here, there *Decision) (change string, rules []string) {
 	case !here.Allow && there.Allow:
 		return WouldAllow, there.Reasons
 	case here.Allow && !reflect.DeepEqual(here.Obligations, there.Obligations):
-		var kinds []string
-		for _, o := range slices.Concat(here.Obligations, there.Obligations) {
-			kinds = append(kinds, o.Kind)
-		}
-		slices.Sort(kinds)
-		return WouldOblige, slices.Compact(kinds)
+		return WouldOblige, otherKinds(here.Obligations, there.Obligations)
 	case here.Allow && !slices.Equal(here.Reasons, there.Reasons):
 		return WouldSay, onlyOne(there.Reasons, here.Reasons)
 	case !here.Allow && !slices.Equal(here.Denials, there.Denials):
@@ -408,4 +404,19 @@ func (g *comparison) grown() (out []Divergence) {
 	}
 	sortDivergences(out)
 	return out
+}
+
+// otherKinds lists the kinds of which two decisions oblige to different things.
+func otherKinds(a, b *protocol.Obligations) (kinds []string) {
+	said := map[string]string{}
+	a.Each(func(kind, what string) { said[kind] = what })
+	b.Each(func(kind, what string) {
+		if said[kind] != what {
+			kinds = append(kinds, kind)
+		}
+		delete(said, kind)
+	})
+	kinds = slices.AppendSeq(kinds, maps.Keys(said))
+	slices.Sort(kinds)
+	return slices.Compact(kinds)
 }

@@ -194,11 +194,22 @@ func TestAShadowCopiesWhatItKeeps(t *testing.T) {
 	}
 }
 
+func mustOblige(t *testing.T, list ...protocol.Obligation) *protocol.Obligations {
+	t.Helper()
+	o, err := protocol.Oblige(list)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
+
 func TestAShadowToldApartFaultsAndReasons(t *testing.T) {
 	allow := func(r ...string) *Decision { return &Decision{Allow: true, Reasons: r} }
 	deny := func(r ...string) *Decision { return &Decision{Denials: r} }
 	limit := allow("a")
-	limit.Obligations = []Obligation{{Kind: "limit_rps", Value: protocol.Int(3)}}
+	limit.Obligations = mustOblige(t, protocol.Obligation{Kind: "limit_rps", Value: protocol.Int(3)}, protocol.Obligation{Kind: "tag", Value: protocol.String("a")})
+	looser := allow("a")
+	looser.Obligations = mustOblige(t, protocol.Obligation{Kind: "limit_rps", Value: protocol.Int(30)}, protocol.Obligation{Kind: "tag", Value: protocol.String("a")})
 	broken := deny("x")
 	broken.Fault = "a.rego:3: broke"
 	for _, c := range []struct {
@@ -210,7 +221,9 @@ func TestAShadowToldApartFaultsAndReasons(t *testing.T) {
 		{deny("a"), deny("a"), "", "[]"},
 		{allow("a"), deny("b", "c"), WouldDeny, "[b c]"},
 		{deny("b"), allow("a"), WouldAllow, "[a]"},
-		{allow("a"), limit, WouldOblige, "[limit_rps]"},
+		{allow("a"), limit, WouldOblige, "[limit_rps tag]"},
+		{limit, looser, WouldOblige, "[limit_rps]"},
+		{limit, limit, "", "[]"},
 		{allow("a"), allow("a", "b"), WouldSay, "[b]"},
 		{allow("a", "b"), allow("a"), WouldSay, "[b]"},
 		{deny("a"), deny("b"), WouldSay, "[b]"},

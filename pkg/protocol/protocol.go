@@ -5,6 +5,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"time"
 )
 
 // A Transaction is the unit that is decided on: an HTTP request, an entry of a
@@ -38,6 +39,22 @@ type Transaction struct {
 	// Part is its position in there, from 0.
 	Of   string
 	Part int
+	// Again: it was allowed before, lasts, and is only asked about anew, so that
+	// no limit counts it a second time.
+	Again bool
+	// Obliged is asked whether the adapter can do what the policy obliges it to,
+	// before the decision is recorded. Nil can do nothing that is the adapter's to
+	// do (redact, mirror, limit_bytes), and then what obliges to that denies.
+	Obliged Obliged
+}
+
+// Obliged is what an adapter says of its own obligations.
+type Obliged interface {
+	// Unable says why the adapter can not do for tx what o asks of it, in words
+	// without any byte the device sent; "" is a promise that it will, or that the
+	// device gets no answer that is not as obliged. What the edge does by itself
+	// (limit_rps, max_session_s, tag) is not asked about.
+	Unable(tx *Transaction, o *Obligations) (why string)
 }
 
 // Clone returns a transaction that shares nothing with t, for whoever looks at
@@ -47,6 +64,7 @@ func (t *Transaction) Clone() *Transaction {
 	c.Protocol, c.Action, c.Resource = strings.Clone(t.Protocol), strings.Clone(t.Action), strings.Clone(t.Resource)
 	c.Facts = cloneFields(t.Facts)
 	c.Omitted = slices.Clone(t.Omitted)
+	c.Obliged = nil
 	return &c
 }
 
@@ -89,6 +107,12 @@ const (
 	// CauseFault: something of ours failed (evaluation, record); trying again
 	// later may help.
 	CauseFault
+	// CauseLimit: the policy allows it, and the device has used up what it may
+	// have in a second. The same will be allowed later.
+	CauseLimit
+	// CauseObligation: the policy allows it only if something else is done, and
+	// that can not be done here.
+	CauseObligation
 )
 
 // A Verdict is what became of a transaction's question.
@@ -100,6 +124,11 @@ type Verdict struct {
 	// then been accepted by the audit log.
 	Allow bool
 	Cause Cause
+	// Obligations are what the adapter must do of what it allowed: redact, mirror,
+	// and say with [Judge.Spend] what limit_bytes counts. Nil is nothing.
+	Obligations *Obligations
+	// RetryAfter says, with CauseLimit, how long the device should wait.
+	RetryAfter time.Duration
 }
 
 // Judge decides and records transactions. There is one, in the edge; adapters
@@ -123,6 +152,10 @@ type Judge interface {
 	// went away.
 	Undelivered(s *Session, id, why string)
 
+	// Spend counts n bytes of bodies that went either way under o beside those the
+	// transaction declared, and returns how long whoever moves them should wait
+	// before it moves more; whoever can not wait need not, the device will.
+	Spend(s *Session, o *Obligations, n int64) time.Duration
 	// Reaches reports whether the policy set in force can read the fact at
 	// path below input (such as "request", "fhir", "patient"). An adapter asks
 	// before it goes to the cost of learning a fact. A false answer is a

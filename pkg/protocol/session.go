@@ -45,6 +45,9 @@ type Session struct {
 	mu      sync.Mutex
 	held    map[*held]struct{}
 	onDrain func()
+	limit   time.Duration // age at which it expires, or 0
+	expired bool
+	expiry  *time.Timer // of its expiry, then of its end
 	ongoing atomic.Int64
 }
 
@@ -83,7 +86,14 @@ func (s *Session) SetLane(in bool) { s.lane.Store(in) }
 func (s *Session) Context() context.Context { return s.ctx }
 
 // End ends the session at once. The first cause is the one that counts.
-func (s *Session) End(cause error) { s.end(cause) }
+func (s *Session) End(cause error) {
+	s.end(cause)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.expiry != nil {
+		s.expiry.Stop()
+	}
+}
 
 // Drain asks the session to finish what it is doing and take nothing new.
 func (s *Session) Drain() {
@@ -163,14 +173,20 @@ func (s *Session) Holding() bool {
 // on.
 func (s *Session) Recheck() {
 	s.mu.Lock()
-	hs := make([]*held, 0, len(s.held))
-	for h := range s.held {
-		hs = append(hs, h)
-	}
+	hs := s.heldNow()
 	s.mu.Unlock()
 	for _, h := range hs {
 		if !h.again() {
 			h.stop()
 		}
 	}
+}
+
+// heldNow lists what is held. The caller holds mu.
+func (s *Session) heldNow() []*held {
+	hs := make([]*held, 0, len(s.held))
+	for h := range s.held {
+		hs = append(hs, h)
+	}
+	return hs
 }

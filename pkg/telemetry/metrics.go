@@ -22,6 +22,7 @@ type Metrics struct {
 	policyLoads  *prometheus.CounterVec
 	policyInfo   *prometheus.GaugeVec
 	backendUp    *prometheus.GaugeVec
+	obligations  *prometheus.CounterVec
 }
 
 // NewMetrics returns metrics that are all zero.
@@ -29,7 +30,7 @@ func NewMetrics() *Metrics {
 	m := &Metrics{Registry: prometheus.NewRegistry()}
 	m.transactions = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "anteroom_transactions_total",
-		Help: "Transactions decided or refused, by result: allow, deny (policy), would-deny (allowed by a route that only observes), device (status), fault (ours), malformed.",
+		Help: "Transactions decided or refused, by result: allow, deny (policy), would-deny (allowed by a route that only observes), device (status), limit (limit_rps, limit_bytes), fault (ours), malformed.",
 	}, []string{"listener", "route", "protocol", "result"})
 	m.requests = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "anteroom_http_requests_total", Help: "HTTP requests answered, by class of status.",
@@ -57,7 +58,11 @@ func NewMetrics() *Metrics {
 	m.backendUp = prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "anteroom_backend_up", Help: "1 while an address of a backend is healthy.",
 	}, []string{"backend", "address"})
-	m.Registry.MustRegister(m.transactions, m.requests, m.duration, m.decision, m.handshakes, m.sessions, m.policyLoads, m.policyInfo,
+	m.obligations = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "anteroom_obligations_total",
+		Help: "Obligations of decisions that did something, by result: refused (a limit was met), done, failed, skipped, unable (and denied for it).",
+	}, []string{"kind", "result"})
+	m.Registry.MustRegister(m.obligations, m.transactions, m.requests, m.duration, m.decision, m.handshakes, m.sessions, m.policyLoads, m.policyInfo,
 		m.backendUp, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -68,6 +73,11 @@ func (m *Metrics) Transaction(listener, route, protocol, result string, took tim
 	if took > 0 {
 		m.decision.Observe(took.Seconds())
 	}
+}
+
+// Obligation counts an obligation that was met, or was not.
+func (m *Metrics) Obligation(kind, result string) {
+	m.obligations.WithLabelValues(kind, result).Inc()
 }
 
 // statusClasses are the values of the status label.

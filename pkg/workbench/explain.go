@@ -106,9 +106,7 @@ func Explain(ctx context.Context, set *policy.Set, q *policy.Question) *Explaine
 	out := &ExplainedDecision{
 		Set: SetName{set.Dir(), set.Revision()}, Allow: d.Allow, Reasons: d.Reasons, Denials: d.Denials, Fault: d.Fault, Rules: e.Rules, explanation: e,
 	}
-	for _, o := range d.Obligations {
-		out.Obligations = append(out.Obligations, o.Kind)
-	}
+	d.Obligations.Each(func(kind, what string) { out.Obligations = append(out.Obligations, kind+" "+what) })
 	return out
 }
 

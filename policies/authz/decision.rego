@@ -64,3 +64,11 @@ deny contains reason if some reason in data.closed
 #   A list in data.obligations, such as [{"limit_rps": 100}], holds for all that is
 #   allowed. The gateway denies what it would have to do and cannot.
 obligations contains duty if some duty in data.obligations
+
+# METADATA
+# title: What the gateway must also do for a class
+# description: |
+#   A list in the class's own data, data.classes.<class>.obligations, such as
+#   [{"redact": "/subject/display"}], holds for all that is allowed to its devices.
+#   It adds to data.obligations: of two limits both hold.
+obligations contains duty if some duty in data.classes[input.device.class].obligations

@@ -57,3 +57,26 @@ test_standing_obligations if {
 	d.allow == true
 	d.obligations == {{"limit_rps": 100}}
 }
+
+test_obligations_of_a_class_add_to_the_standing_ones if {
+	d := authz.decision with input as example.monitor
+		with data.obligations as [{"limit_rps": 100}]
+		with data.classes as object.union(data.classes, {"patient-monitor": {"obligations": [{"limit_rps": 5}]}})
+	d.allow == true
+	d.obligations == {{"limit_rps": 100}, {"limit_rps": 5}}
+}
+
+test_obligations_of_a_class_are_its_own if {
+	d := authz.decision with input as example.monitor
+		with data.classes as object.union(data.classes, {"infusion-pump": {"obligations": [{"limit_rps": 5}]}})
+	d.allow == true
+	d.obligations == set()
+}
+
+test_what_is_denied_obliges_to_nothing if {
+	d := authz.decision with input as example.monitor
+		with input.device.status as "quarantined"
+		with data.obligations as [{"limit_rps": 100}]
+	d.allow == false
+	d.obligations == set()
+}

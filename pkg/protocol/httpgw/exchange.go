@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/anteroom-iomt/anteroom/pkg/protocol"
@@ -37,6 +38,9 @@ type exchange struct {
 	route  *route
 	tx     protocol.Transaction
 	id     string // of the decision
+	// duties are what else the decision obliges to, or nil. A later one on what
+	// lasts replaces them.
+	duties atomic.Pointer[protocol.Obligations]
 	// held is the body, where the decision needed it whole.
 	held   []byte
 	isHeld bool
@@ -88,9 +92,13 @@ func (x *exchange) serve() {
 
 // judge asks for a decision and answers the device if it is no.
 func (x *exchange) judge(tx *protocol.Transaction) bool {
+	tx.Obliged = x
 	v := x.g.cfg.Judge.Judge(x.ctx, x.s, &x.route.Route, tx)
 	x.id = v.ID
 	if v.Allow {
+		if v.Obligations != nil {
+			x.take(v.Obligations)
+		}
 		return true
 	}
 	x.deny(v)
@@ -135,6 +143,10 @@ func (x *exchange) hold() *fault {
 // forward sends the request in its canonical form and passes the answer on.
 func (x *exchange) forward(t Target) {
 	req := x.request(t)
+	duties := x.duties.Load()
+	if duties != nil {
+		x.prepare(req, duties)
+	}
 	x.forwarded = true
 	if x.m.body == nil || x.isHeld {
 		stop := x.w.watch(x.cancel)
@@ -146,6 +158,9 @@ func (x *exchange) forward(t Target) {
 		return
 	}
 	defer resp.Body.Close()
+	if duties != nil && !x.fulfil(resp, duties) {
+		return
+	}
 	x.answer(resp)
 }
 
@@ -296,6 +311,10 @@ func (x *exchange) refuse(f *fault) {
 // deny answers a request whose decision is no.
 func (x *exchange) deny(v protocol.Verdict) {
 	x.id = v.ID
+	if v.Cause == protocol.CauseLimit {
+		x.throttle(v.RetryAfter)
+		return
+	}
 	if v.Cause == protocol.CauseFault {
 		x.write(http.StatusServiceUnavailable, "the gateway can not decide at the moment", false)
 		return

@@ -117,13 +117,16 @@ func (x *exchange) judgeEntries(entries []*fhir.Interaction) (denied []*fhir.Iss
 	denied = make([]*fhir.Issue, len(entries))
 	http := x.tx.Facts[0]
 	for i, e := range entries {
-		tx := protocol.Transaction{Bytes: -1, Of: envelope, Part: i, Facts: []protocol.Field{http}}
+		tx := protocol.Transaction{Bytes: -1, Of: envelope, Part: i, Facts: []protocol.Field{http}, Obliged: x}
 		e.Transaction(&tx)
 		v := x.g.cfg.Judge.Judge(x.ctx, x.s, &x.route.Route, &tx)
 		switch {
 		case v.Allow:
+			if v.Obligations != nil {
+				x.takePart(v.Obligations)
+			}
 			continue
-		case v.Cause != protocol.CausePolicy || !batch:
+		case v.Cause != protocol.CausePolicy && v.Cause != protocol.CauseObligation || !batch:
 			x.deny(v)
 			return denied, true
 		}

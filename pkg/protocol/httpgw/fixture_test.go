@@ -43,12 +43,17 @@ const (
 type bench struct {
 	deny    func(r *protocol.Route, tx *protocol.Transaction) protocol.Cause
 	unasked func(path ...string) bool // facts the policy does not reach
+	// oblige says what an allowed transaction obliges to; the adapter is asked as
+	// the real judge asks it.
+	oblige func(r *protocol.Route, tx *protocol.Transaction) []protocol.Obligation
+	wait   time.Duration // told to whoever is beyond a limit, or spends
 
 	mu          sync.Mutex
 	count       int
 	judged      []judged
 	refused     []refusal
 	undelivered []string
+	spent       int64
 }
 
 // judged is what a test may want to know of a transaction after it.
@@ -67,11 +72,31 @@ func (b *bench) Judge(_ context.Context, _ *protocol.Session, r *protocol.Route,
 	if b.deny != nil {
 		cause = b.deny(r, tx)
 	}
+	var duties *protocol.Obligations
+	if b.oblige != nil && cause == protocol.CauseNone {
+		var err error
+		if duties, err = protocol.Oblige(b.oblige(r, tx)); err != nil {
+			panic(err)
+		}
+		if duties != nil && tx.Obliged.Unable(tx, duties) != "" {
+			cause, duties = protocol.CauseObligation, nil
+		}
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.count++
 	b.judged = append(b.judged, judged{r.Name, tx.Protocol, tx.Action, tx.Resource, tx.Of, tx.Part, cause == protocol.CauseNone, render(protocol.Object(tx.Facts...))})
-	return protocol.Verdict{ID: fmt.Sprintf("d%d", b.count), Allow: cause == protocol.CauseNone, Cause: cause}
+	return protocol.Verdict{ID: fmt.Sprintf("d%d", b.count), Allow: cause == protocol.CauseNone, Cause: cause, Obligations: duties, RetryAfter: b.wait}
+}
+
+func (b *bench) Spend(_ *protocol.Session, o *protocol.Obligations, n int64) time.Duration {
+	if o == nil || len(o.Bytes) == 0 {
+		return 0
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.spent += n
+	return b.wait
 }
 
 func (b *bench) Refused(_ context.Context, _ *protocol.Session, r *protocol.Route, _ *protocol.Transaction, code, why string) string {

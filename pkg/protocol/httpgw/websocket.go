@@ -40,15 +40,25 @@ func (x *exchange) upgrade() {
 	// change of the policy set or the device's record falls between the two.
 	t := &tunnel{end: x.cancel}
 	defer x.s.Hold(x.again, t.stop)()
-	if x.judge(&x.tx) {
-		x.websocket(key, t)
+	if !x.judge(&x.tx) {
+		return
 	}
+	if x.s.IsDraining() {
+		// It would be a connection that lasts in a session that is to end.
+		x.g.cfg.Judge.Undelivered(x.s, x.id, "the session is ending")
+		x.write(http.StatusServiceUnavailable, "the session is ending: connect again", true)
+		return
+	}
+	x.websocket(key, t)
 }
 
 // again judges the upgrade anew and reports whether it may go on.
 func (x *exchange) again() bool {
 	tx := x.m.transaction()
-	return x.g.cfg.Judge.Judge(x.s.Context(), x.s, &x.route.Route, &tx).Allow
+	tx.Again, tx.Obliged = true, x
+	v := x.g.cfg.Judge.Judge(x.s.Context(), x.s, &x.route.Route, &tx)
+	x.duties.Store(v.Obligations)
+	return v.Allow
 }
 
 // A tunnel is an upgraded connection, or one that is about to be, which a later
@@ -107,11 +117,13 @@ func acceptKey(key string) string {
 // websocket asks the backend, passes its answer on, and then copies both ways
 // until either side, the session or a later decision ends it.
 func (x *exchange) websocket(key string, t *tunnel) {
-	up, err := x.route.backend.Dial(x.ctx)
+	dialled, err := x.route.backend.Dial(x.ctx)
 	if err != nil {
 		x.failed(err)
 		return
 	}
+	awake, wake := context.WithCancel(x.ctx)
+	up := wakingConn{dialled, wake}
 	defer up.Close()
 	// The end of the session or of the tunnel interrupts everything below.
 	stop := context.AfterFunc(x.ctx, func() { up.Close() })
@@ -143,7 +155,7 @@ func (x *exchange) websocket(key string, t *tunnel) {
 	}
 	conn, rest := x.w.hijack()
 	if down.begin(conn) {
-		relay(conn, down, bytes.Clone(rest), up, br)
+		relay(conn, down, bytes.Clone(rest), up, x.paced(br, awake.Done()), x.paced(conn, awake.Done()), wake)
 	}
 }
 
@@ -174,17 +186,19 @@ func (x *exchange) handshake(up net.Conn) (*http.Response, *bufio.Reader, error)
 	}
 }
 
-// relay copies both ways until either side is done.
-func relay(conn net.Conn, down *frames, rest []byte, up net.Conn, br *bufio.Reader) {
+// relay copies both ways until either side is done: what the backend sends and
+// what the device does after rest. wake ends a wait for the device's limit.
+func relay(conn net.Conn, down *frames, rest []byte, up net.Conn, backend, device io.Reader, wake func()) {
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		defer conn.SetReadDeadline(past)
-		_, _ = io.Copy(down, br)
+		defer wake()
+		_, _ = io.Copy(down, backend)
 	})
 	wg.Go(func() {
 		defer up.Close()
 		if _, err := up.Write(rest); err == nil {
-			_, _ = io.Copy(up, conn)
+			_, _ = io.Copy(up, device)
 		}
 	})
 	wg.Wait()

@@ -1,0 +1,163 @@
+package httpgw
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/anteroom-iomt/anteroom/pkg/protocol"
+	"github.com/anteroom-iomt/anteroom/pkg/protocol/fhir"
+)
+
+// Unable implements [protocol.Obliged].
+func (x *exchange) Unable(_ *protocol.Transaction, o *protocol.Obligations) string {
+	switch {
+	case len(o.Redact) > 0:
+		return "answers can not be redacted"
+	case len(o.Mirror) > 0:
+		return "requests can not be mirrored"
+	}
+	return ""
+}
+
+// take notes what an allowed request obliges to.
+func (x *exchange) take(o *protocol.Obligations) {
+	x.duties.Store(o)
+	if a, ok := x.w.(*answer1); ok && x.s.IsDraining() {
+		// The session has expired with this request: the device must hear of the
+		// connection's end with the answer, or it would send its next request into it.
+		a.close = true
+	}
+}
+
+// takePart notes what an allowed entry of a Bundle obliges to beside the Bundle.
+func (x *exchange) takePart(o *protocol.Obligations) {
+	whole := x.duties.Load()
+	if whole == nil {
+		whole = &protocol.Obligations{}
+	}
+	var more []int64
+	for _, rate := range o.Bytes {
+		if !slices.Contains(whole.Bytes, rate) {
+			more = append(more, rate)
+		}
+	}
+	if len(more) == 0 {
+		return
+	}
+	// The entry's share of the Bundle can not be told: it pays for all of it.
+	x.g.cfg.Judge.Spend(x.s, &protocol.Obligations{Bytes: more}, int64(len(x.held)))
+	joined := *whole
+	joined.Bytes = slices.Concat(whole.Bytes, more)
+	x.duties.Store(&joined)
+}
+
+// prepare makes a request for a backend as the duties want it.
+func (x *exchange) prepare(req *http.Request, o *protocol.Obligations) {
+	if len(o.Bytes) > 0 && x.m.length < 0 && !x.isHeld && x.m.body != nil {
+		// Declared bytes were counted when it was judged.
+		req.Body = io.NopCloser(x.paced(req.Body, x.ctx.Done()))
+	}
+}
+
+// fulfil makes a backend's answer what the duties want it to be. It reports false
+// if that can not be, and has then answered.
+func (x *exchange) fulfil(resp *http.Response, o *protocol.Obligations) bool {
+	if len(o.Bytes) > 0 {
+		resp.Body = &countedBody{ReadCloser: resp.Body, x: x}
+	}
+	return true
+}
+
+// throttle answers a request that is beyond a limit.
+func (x *exchange) throttle(wait time.Duration) {
+	const status, why = http.StatusTooManyRequests, "the device is beyond what it may have at once"
+	x.status = status
+	if a, ok := x.w.(*answer1); ok && x.unreadable() {
+		a.close = true
+	}
+	w := retryLater{x.w, strconv.FormatInt(int64((wait+time.Second-1)/time.Second), 10)}
+	if !x.route.fhir {
+		x.g.plain(w, status, x.id, why)
+		return
+	}
+	accept, _ := x.m.header.get("accept")
+	ct, body := fhir.Outcome(accept, x.format(), fhir.IssueOf(status, why, x.id))
+	send(w, status, x.id, ct, body)
+}
+
+// retryLater adds to an answer when to come again, in seconds (RFC 9110 section
+// 10.2.3).
+type retryLater struct {
+	answerer
+	seconds string
+}
+
+func (r retryLater) start(status int, h http.Header, length int64) error {
+	h["Retry-After"] = []string{r.seconds}
+	return r.answerer.start(status, h, length)
+}
+
+// A countedBody counts an answer against the device's limit. It is not slowed
+// down: the device pays for it with its next request.
+type countedBody struct {
+	io.ReadCloser
+	x *exchange
+}
+
+func (b *countedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if n > 0 {
+		b.x.g.cfg.Judge.Spend(b.x.s, b.x.duties.Load(), int64(n))
+	}
+	return n, err
+}
+
+// A pacedReader reads no faster than the device's limit lets it, if it has one:
+// what has no declared length can not be refused beforehand.
+type pacedReader struct {
+	from io.Reader
+	x    *exchange
+	done <-chan struct{}
+}
+
+// paced returns a reader that is held to the limit of the moment. It does not
+// wait any more once done is closed.
+func (x *exchange) paced(from io.Reader, done <-chan struct{}) io.Reader {
+	return &pacedReader{from, x, done}
+}
+
+func (r *pacedReader) Read(p []byte) (int, error) {
+	n, err := r.from.Read(p)
+	if n > 0 {
+		r.wait(r.x.g.cfg.Judge.Spend(r.x.s, r.x.duties.Load(), int64(n)))
+	}
+	return n, err
+}
+
+func (r *pacedReader) wait(d time.Duration) {
+	if d <= 0 {
+		return
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-r.done:
+	}
+}
+
+// A wakingConn is a connection whose end also wakes those who wait for a limit.
+type wakingConn struct {
+	net.Conn
+	wake context.CancelFunc
+}
+
+func (c wakingConn) Close() error {
+	c.wake()
+	return c.Conn.Close()
+}
