@@ -94,7 +94,7 @@ func (a *anteroom) start(ctx context.Context, r *rig) (*running, error) {
 		return nil, err
 	}
 	monitor, scanner := a.enrolled(benchDevice), a.enrolled(benchScanner)
-	return &running{process: p, port: f.Port, cert: monitor.cert, key: monitor.key, scanner: scanner, devices: a.devices(), roots: filepath.Join(a.dir, "root-ca.crt")}, nil
+	return &running{process: p, port: f.Port, cert: monitor.cert, key: monitor.key, scanner: scanner, devices: a.devices(), decides: true, roots: filepath.Join(a.dir, "root-ca.crt")}, nil
 }
 
 // enrolled returns the files of a device that was enrolled.

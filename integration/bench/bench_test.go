@@ -180,7 +180,7 @@ func TestUsage(t *testing.T) {
 // that it does what it is measured at.
 func TestPeersDoTheJob(t *testing.T) {
 	if os.Getenv("ANTEROOM_REQUIRE_PEERS") == "" {
-		for _, p := range []string{"nginx", "haproxy", "wrk", "gcc", "taskset"} {
+		for _, p := range []string{"nginx", "haproxy", "wrk", "gcc", "taskset", "opa"} {
 			if _, err := find(p); err != nil {
 				t.Skipf("%s is not installed", p)
 			}
@@ -192,7 +192,7 @@ func TestPeersDoTheJob(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(r.close)
-	for _, tgt := range []target{&nginx{}, &haproxy{}} {
+	for _, tgt := range []target{&nginx{}, &haproxy{}, &nginxOPA{}, &bareRelay{}} {
 		if _, err := tgt.prepare(ctx, r); err != nil {
 			t.Fatal(err)
 		}
@@ -262,7 +262,7 @@ func TestMemoryOfAProcessIsItsTreesAndIsWatched(t *testing.T) {
 		_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL) // the child too
 		p.stop()
 	})
-	w := p.watchMemory()
+	w := (&running{process: p}).watchMemory()
 	alone := func() bool {
 		stats, err := readStats("/proc")
 		return err != nil || len(tree(stats, p.cmd.Process.Pid)) < 2

@@ -1,7 +1,7 @@
 // Command bench measures what Anteroom costs beside other gateways.
 //
-// Each target (nginx, HAProxy, Caddy, a bare relay and Anteroom) stands as a
-// reverse proxy with mutual TLS 1.3 between the same load and the same backend,
+// Each target (nginx, HAProxy, Caddy, nginx with an OPA server, a bare relay and
+// Anteroom) stands as a reverse proxy with mutual TLS 1.3 between the same load and the same backend,
 // on loopback. The target is pinned to one core; load and backend share another.
 // What is measured is in the list of scenarios. Most figures are the target's
 // own CPU time, user and system, of all its processes, from /proc, divided by
@@ -59,6 +59,7 @@ type options struct {
 	loadCPU     int
 	out         string
 	caddy       string
+	opa         string
 	anteroom    string
 	quick       bool
 	keep        bool
@@ -93,6 +94,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	fs.IntVar(&opt.loadCPU, "load-cpu", 1, "CPU that load and backend are pinned to")
 	fs.StringVar(&opt.out, "out", filepath.Join("integration", "bench", "RESULTS.md"), "file the table is also written to, from the module's root; empty for none")
 	fs.StringVar(&opt.caddy, "caddy", "", "a caddy binary to use instead of building "+caddyVersion)
+	fs.StringVar(&opt.opa, "opa", "", "an opa binary to use instead of the one in PATH, or of building the version that is built in")
 	fs.StringVar(&opt.anteroom, "anteroom", "", "an anteroom binary to use instead of building this tree's")
 	fs.BoolVar(&opt.quick, "quick", false, "everything once and small, to see that it works; the figures do not count and go to no file")
 	fs.BoolVar(&opt.keep, "keep", false, "keep the directory with configurations and logs")

@@ -65,14 +65,14 @@ const (
 	settled = 0.005
 )
 
-// restingMemory waits until the process's memory has stopped changing, and
+// restingMemory waits until the target's memory has stopped changing, and
 // returns it.
-func (p *process) restingMemory() (int64, error) {
-	last, err := p.memory()
+func (t *running) restingMemory() (int64, error) {
+	last, err := t.memory()
 	for deadline := time.Now().Add(settlesWithin); err == nil && time.Now().Before(deadline); {
 		time.Sleep(settling)
 		var now int64
-		now, err = p.memory()
+		now, err = t.memory()
 		change := float64(now-last) / float64(last)
 		last = now
 		if change < settled && change > -settled {
@@ -82,7 +82,7 @@ func (p *process) restingMemory() (int64, error) {
 	return last, err
 }
 
-// A watcher sees how far a process's memory grows.
+// A watcher sees how far a target's memory grows.
 type watcher struct {
 	stop, done chan struct{}
 	most       int64
@@ -93,7 +93,7 @@ type watcher struct {
 const lookEvery = 20 * time.Millisecond
 
 // watchMemory begins to watch. The caller calls grown.
-func (p *process) watchMemory() *watcher {
+func (t *running) watchMemory() *watcher {
 	w := &watcher{stop: make(chan struct{}), done: make(chan struct{})}
 	go func() {
 		defer close(w.done)
@@ -101,7 +101,7 @@ func (p *process) watchMemory() *watcher {
 		defer tick.Stop()
 		for w.err == nil {
 			var now int64
-			now, w.err = p.memory()
+			now, w.err = t.memory()
 			w.most = max(w.most, now)
 			select {
 			case <-w.stop:

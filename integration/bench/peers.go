@@ -33,7 +33,11 @@ func (n *nginx) prepare(ctx context.Context, r *rig) (string, error) {
 
 func (n *nginx) start(ctx context.Context, r *rig) (*running, error) {
 	conf := filepath.Join(n.dir, "nginx.conf")
-	return startPeer(ctx, r, n.name(), n.dir, conf, "nginx.conf.tmpl", n.bin, "-p", n.dir, "-c", conf)
+	f, err := r.front(n.dir)
+	if err != nil {
+		return nil, err
+	}
+	return startPeer(ctx, r, n.name(), f, conf, "nginx.conf.tmpl", n.bin, "-p", n.dir, "-c", conf)
 }
 
 // haproxy is HAProxy in the foreground, one process and one thread.
@@ -54,7 +58,11 @@ func (h *haproxy) prepare(ctx context.Context, r *rig) (string, error) {
 
 func (h *haproxy) start(ctx context.Context, r *rig) (*running, error) {
 	conf := filepath.Join(h.dir, "haproxy.cfg")
-	return startPeer(ctx, r, h.name(), h.dir, conf, "haproxy.cfg.tmpl", h.bin, "-db", "-f", conf)
+	f, err := r.front(h.dir)
+	if err != nil {
+		return nil, err
+	}
+	return startPeer(ctx, r, h.name(), f, conf, "haproxy.cfg.tmpl", h.bin, "-db", "-f", conf)
 }
 
 // caddy is built from source into the scratch directory.
@@ -94,7 +102,11 @@ func (c *caddy) prepare(ctx context.Context, r *rig) (string, error) {
 
 func (c *caddy) start(ctx context.Context, r *rig) (*running, error) {
 	conf := filepath.Join(c.dir, "Caddyfile")
-	return startPeer(ctx, r, c.name(), c.dir, conf, "Caddyfile.tmpl", c.path, "run", "--adapter", "caddyfile", "--config", conf)
+	f, err := r.front(c.dir)
+	if err != nil {
+		return nil, err
+	}
+	return startPeer(ctx, r, c.name(), f, conf, "Caddyfile.tmpl", c.path, "run", "--adapter", "caddyfile", "--config", conf)
 }
 
 // bareRelay is package relay: the least a gateway could do in Go.
@@ -139,12 +151,9 @@ func (b *bareRelay) start(ctx context.Context, r *rig) (*running, error) {
 		roots: r.pki.backendCA, bulkPort: bulk}, nil
 }
 
-// startPeer renders a peer's configuration with a fresh port and starts it.
-func startPeer(ctx context.Context, r *rig, name, dir, conf, template string, argv ...string) (*running, error) {
-	f, err := r.front(dir)
-	if err != nil {
-		return nil, err
-	}
+// startPeer renders a peer's configuration and starts it.
+func startPeer(ctx context.Context, r *rig, name string, f front, conf, template string, argv ...string) (*running, error) {
+	dir := f.Dir
 	if err := r.render(template, conf, f); err != nil {
 		return nil, fmt.Errorf("configure %s: %w", name, err)
 	}

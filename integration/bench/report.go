@@ -185,7 +185,7 @@ func (r *results) writeText(w io.Writer) {
 		tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 		fmt.Fprintf(tw, "target\tmedian %s\t× %s\trounds\tlast round\n", s.unit, s.baseline())
 		for _, l := range r.lines(s) {
-			fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\n", l.target, l.median, l.ratio, l.rounds, l.note)
+			fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\n", l.target, l.median, l.ratio, l.rounds, strings.ReplaceAll(l.note, "\n", " "))
 		}
 		_ = tw.Flush() // the terminal's matter
 	}

@@ -24,7 +24,7 @@ const (
 	dicomPath   = "/dicom-web/studies"
 )
 
-//go:embed peers/*.tmpl load/*
+//go:embed peers/*.tmpl peers/opa* load/*
 var files embed.FS
 
 // A rig is what all measurements share: a scratch directory, certificates, the
@@ -130,6 +130,7 @@ type front struct {
 	DeviceCA                         string
 	BackendPort, OriginPort          int
 	BackendName, BackendCA           string
+	OPAPort                          int // 0 for none
 }
 
 // front returns a fresh port and the paths a peer's configuration names.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -43,8 +44,8 @@ func scenarios() []scenario {
 	return []scenario{
 		{
 			name: "keepalive", title: "CPU per HTTP/1.1 keep-alive request, 1 kB FHIR POST, mutual TLS 1.3", unit: "µs",
-			how: "The target's own user and system time divided by the requests that were answered.",
-			run: keepAlive,
+			how: "The target's own user and system time divided by the requests that were answered. nginx-opa is nginx asking an OPA server with the shipped policies about every request; both count.",
+			run: keepAlive, only: []string{"nginx", "haproxy", "caddy", "nginx-opa", "relay", gateway},
 		},
 		{
 			name: "handshake", title: "CPU per connection with a full TLS 1.3 handshake and one request", unit: "µs",
@@ -161,7 +162,8 @@ func (r *rig) measure(ctx context.Context, s scenario, t target) sample {
 // The few handshakes of the run are in the figure, of every target alike.
 func keepAlive(ctx context.Context, r *rig, t *running) (sample, error) {
 	if r.opt.warmup > 0 {
-		if _, err := r.post(ctx, t, r.opt.warmup); err != nil {
+		// A machine with other things to do may take a second over the first one.
+		if _, err := r.post(ctx, t, r.opt.warmup); err != nil && !errors.Is(err, errNoRequest) {
 			return sample{}, fmt.Errorf("warm up: %w", err)
 		}
 	}

@@ -39,10 +39,14 @@ type seeding struct {
 // A running target and how a device reaches it.
 type running struct {
 	*process
-	port  int
-	cert  string // the device's chain and key
-	key   string
-	roots string // what the gateway's own certificate chains to
+	aide *process // a second program that does part of the job; nil if there is none
+	// decides says that requests are decided, so that one that no monitor may
+	// make must be refused.
+	decides bool
+	port    int
+	cert    string // the device's chain and key
+	key     string
+	roots   string // what the gateway's own certificate chains to
 	// scanner is a device that may store and read studies.
 	scanner pair
 	// devices is a file of as many devices as the scenario asked for
@@ -52,11 +56,35 @@ type running struct {
 	bulkPort int
 }
 
+// cpu returns the CPU time that all of the target has used so far.
+func (t *running) cpu() (time.Duration, error) { return addUp(t, (*process).cpu) }
+
+// memory returns what all of the target holds in memory, in bytes.
+func (t *running) memory() (int64, error) { return addUp(t, (*process).memory) }
+
+// addUp adds up what is asked of each of the target's programs.
+func addUp[N time.Duration | int64](t *running, ask func(*process) (N, error)) (N, error) {
+	sum, err := ask(t.process)
+	if err != nil || t.aide == nil {
+		return sum, err
+	}
+	more, err := ask(t.aide)
+	return sum + more, err
+}
+
+// stop ends all of the target.
+func (t *running) stop() {
+	t.process.stop()
+	if t.aide != nil {
+		t.aide.stop()
+	}
+}
+
 func (t *running) url() string { return fmt.Sprintf("https://%s:%d", frontHost, t.port) }
 
 // allTargets lists every target, nginx first: ratios are to it.
 func allTargets(opt options) []target {
-	return []target{&nginx{}, &haproxy{}, &caddy{path: opt.caddy}, &bareRelay{}, &anteroom{path: opt.anteroom}}
+	return []target{&nginx{}, &haproxy{}, &caddy{path: opt.caddy}, &nginxOPA{path: opt.opa}, &bareRelay{}, &anteroom{path: opt.anteroom}}
 }
 
 func names(ts []target) []string {
@@ -85,7 +113,8 @@ const checkWithin = 10 * time.Second
 
 // check proves, before a target is measured, that it does the job: TLS 1.3, a
 // request with the device's certificate reaches the backend and its answer
-// comes back, a request without a certificate does not.
+// comes back, a request without a certificate does not, nor one that the
+// policies refuse where there are any.
 func (t *running) check(ctx context.Context, r *rig) error {
 	body, err := os.ReadFile(r.body)
 	if err != nil {
@@ -103,9 +132,8 @@ func (t *running) check(ctx context.Context, r *rig) error {
 	if err != nil {
 		return fmt.Errorf("load the device's certificate: %w", err)
 	}
-	status, answer, version, err := t.post(ctx, string(body), &tls.Config{
-		RootCAs: roots, Certificates: []tls.Certificate{device}, MinVersion: tls.VersionTLS12,
-	})
+	mutual := &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{device}, MinVersion: tls.VersionTLS12}
+	status, answer, version, err := t.send(ctx, http.MethodPost, fhirPath, string(body), mutual)
 	switch {
 	case err != nil:
 		return fmt.Errorf("a request with a certificate: %w: %s", err, t.out)
@@ -114,18 +142,25 @@ func (t *running) check(ctx context.Context, r *rig) error {
 	case version != tls.VersionTLS13:
 		return fmt.Errorf("speaks %s, not TLS 1.3", tls.VersionName(version))
 	}
-	status, _, _, err = t.post(ctx, string(body), &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12})
+	status, _, _, err = t.send(ctx, http.MethodPost, fhirPath, string(body), &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12})
 	if err == nil && status < 400 {
 		return fmt.Errorf("a request without a certificate is answered with %d", status)
 	}
-	return nil
+	if !t.decides {
+		return nil
+	}
+	status, _, _, err = t.send(ctx, http.MethodGet, "/fhir/Patient/1", "", mutual)
+	if err == nil && status < 400 {
+		return fmt.Errorf("a request that no policy allows is answered with %d", status)
+	}
+	return err
 }
 
-// post sends one request over a connection of its own.
-func (t *running) post(ctx context.Context, body string, conf *tls.Config) (status int, answer string, version uint16, err error) {
+// send sends one request over a connection of its own.
+func (t *running) send(ctx context.Context, method, path, body string, conf *tls.Config) (status int, answer string, version uint16, err error) {
 	ctx, cancel := context.WithTimeout(ctx, checkWithin)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, t.url()+fhirPath, strings.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, method, t.url()+path, strings.NewReader(body))
 	if err != nil {
 		return 0, "", 0, err
 	}

@@ -57,6 +57,9 @@ type load struct {
 	p50, p99 time.Duration
 }
 
+// errNoRequest says that no request was answered in time.
+var errNoRequest = errors.New("wrk finished no request")
+
 // post lets wrk send the FHIR create over keep-alive connections for d.
 func (r *rig) post(ctx context.Context, t *running, d time.Duration) (load, error) {
 	ctx, cancel := context.WithTimeout(ctx, d+loadGrace)
@@ -100,7 +103,7 @@ func parseLoad(out string) (load, error) {
 			}
 		}
 		if l.requests == 0 {
-			return l, errors.New("wrk finished no request")
+			return l, errNoRequest
 		}
 		return l, nil
 	}
