@@ -2,9 +2,14 @@ package policy
 
 import (
 	"context"
+	"fmt"
+	"path/filepath"
+	"sync"
 	"testing"
 
+	"github.com/anteroom-iomt/anteroom/pkg/config"
 	"github.com/anteroom-iomt/anteroom/pkg/protocol"
+	"github.com/anteroom-iomt/anteroom/policies"
 )
 
 // questions are what devices ask most.
@@ -17,28 +22,41 @@ func questions() map[string]*Question {
 	}
 }
 
+// decide asks the same again and again.
+func decide(b *testing.B, s *Set, q *Question) {
+	ctx := context.Background()
+	if d := s.Decide(ctx, q); d.Fault != "" {
+		b.Fatal(d.Fault)
+	}
+	b.ReportAllocs()
+	done := cpu(b)
+	for b.Loop() {
+		if d := s.Decide(ctx, q); d.Fault != "" {
+			b.Fatal(d.Fault)
+		}
+	}
+	done()
+}
+
 // BenchmarkDecide asks OPA each time.
 func BenchmarkDecide(b *testing.B) {
 	s := load(b, shipped, Options{CacheEntries: -1})
 	ctx := context.Background()
 	for name, q := range questions() {
 		b.Run(name, func(b *testing.B) {
-			b.ReportAllocs()
-			for b.Loop() {
-				if d := s.Decide(ctx, q); d.Fault != "" {
-					b.Fatal(d.Fault)
-				}
-			}
+			decide(b, s, q)
 		})
 	}
 	b.Run("parallel", func(b *testing.B) {
 		q := questions()["create"]
 		b.ReportAllocs()
+		done := cpu(b)
 		b.RunParallel(func(p *testing.PB) {
 			for p.Next() {
 				s.Decide(ctx, q)
 			}
 		})
+		done()
 	})
 	b.Run("input", func(b *testing.B) {
 		q := questions()["create"]
@@ -55,21 +73,41 @@ func BenchmarkDecideAgain(b *testing.B) {
 	ctx := context.Background()
 	for name, q := range questions() {
 		b.Run(name, func(b *testing.B) {
-			b.ReportAllocs()
-			for b.Loop() {
-				if d := s.Decide(ctx, q); d.Fault != "" {
-					b.Fatal(d.Fault)
-				}
-			}
+			decide(b, s, q)
 		})
 	}
 	b.Run("parallel", func(b *testing.B) {
 		q := questions()["create"]
 		b.ReportAllocs()
+		done := cpu(b)
 		b.RunParallel(func(p *testing.PB) {
 			for p.Next() {
 				s.Decide(ctx, q)
 			}
 		})
+		done()
 	})
+}
+
+// BenchmarkEditToLive is how long an author waits for a saved rule to decide:
+// until the save has settled, and the set is read, compiled and put in force.
+func BenchmarkEditToLive(b *testing.B) {
+	dir := filepath.Join(b.TempDir(), "policies")
+	if err := policies.Write(dir); err != nil {
+		b.Fatal(err)
+	}
+	e, err := NewEngine(b.Context(), config.Policy{Enforce: dir}, Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	live := make(chan *Set, 1)
+	defer e.OnChange(func(s *Set) { live <- s })()
+	ctx, stop := context.WithCancel(b.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = e.Watch(ctx) })
+	defer func() { stop(); wg.Wait() }()
+	for i := 0; b.Loop(); i++ {
+		writeFile(b, dir, "authz/edited.rego", rules(fmt.Sprintf("deny contains \"edit %d\" if input.device.class == \"nothing\"", i)))
+		<-live
+	}
 }

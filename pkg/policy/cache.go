@@ -9,14 +9,18 @@ import (
 
 // Limits of a set's cache of decisions.
 const (
-	// DefaultCacheEntries bounds how many decisions a set remembers: some
-	// thousand devices that each ask the same few things.
-	DefaultCacheEntries = 1 << 15
+	// DefaultCacheEntries bounds how many decisions a set remembers: what a
+	// hundred thousand devices ask, each for itself, because the shipped set reads
+	// a device's id. The empty table takes two megabytes.
+	DefaultCacheEntries = 1 << 18
 	// maxKey bounds what a question may weigh to be remembered; the shipped set
 	// takes about 200 bytes of one. A larger one is evaluated each time.
 	maxKey = 2 << 10
-	// maxCacheBytes bounds keys and answers together.
-	maxCacheBytes = 64 << 20
+	// maxCacheBytes bounds keys and answers together; a hundred thousand of the
+	// shipped set take half of it.
+	maxCacheBytes = 128 << 20
+	// sweepMost bounds how many places are looked at to make room for one answer.
+	sweepMost = 64
 	// entryOverhead is what an entry costs beside its key and sentences.
 	entryOverhead = 256
 	// ways is how many places a question may take in the table. More waste less
@@ -40,7 +44,10 @@ type cache struct {
 	mask  uint64
 	keys  sync.Pool // of *keyWriter
 
+	most  int64 // bytes
 	size  atomic.Int64
+	count atomic.Int64  // places taken
+	hand  atomic.Uint64 // where the last sweep ended
 	tally [tallies]struct {
 		hits, misses, evicted atomic.Uint64
 		_                     [40]byte // fills a cache line
@@ -65,7 +72,7 @@ func newCache(n int) *cache {
 	for slots < n {
 		slots *= 2
 	}
-	c := &cache{seed: maphash.MakeSeed(), slots: make([]atomic.Pointer[entry], slots), mask: uint64(slots/ways - 1)}
+	c := &cache{seed: maphash.MakeSeed(), slots: make([]atomic.Pointer[entry], slots), mask: uint64(slots/ways - 1), most: maxCacheBytes}
 	c.keys.New = func() any { return &keyWriter{b: make([]byte, 0, maxKey)} }
 	return c
 }
@@ -130,11 +137,13 @@ func (c *cache) put(a asked, d Decision) {
 	if old != nil {
 		grow -= old.size
 	}
-	if c.size.Load()+grow > maxCacheBytes || !b[at].CompareAndSwap(old, e) {
+	if c.size.Load()+grow > c.most && !c.sweep(grow) || !b[at].CompareAndSwap(old, e) {
 		return // full, or another goroutine was there first
 	}
 	c.size.Add(grow)
-	if old != nil {
+	if old == nil {
+		c.count.Add(1)
+	} else {
 		c.tally[a.hash>>58].evicted.Add(1)
 	}
 }
@@ -155,6 +164,26 @@ func (c *cache) victim(b []atomic.Pointer[entry]) int {
 	return 0
 }
 
+// sweep makes room for an answer of so many bytes: it goes on from where the last
+// one ended, and takes away what was not used since it last came by. It reports
+// whether there is room now. Without it a cache full of large answers would stay
+// as it is, whatever is asked later.
+func (c *cache) sweep(grow int64) bool {
+	for range sweepMost {
+		at := &c.slots[c.hand.Add(1)%uint64(len(c.slots))]
+		e := at.Load()
+		if e == nil || e.used.Swap(false) || !at.CompareAndSwap(e, nil) {
+			continue
+		}
+		c.tally[e.hash>>58].evicted.Add(1)
+		c.count.Add(-1)
+		if c.size.Add(-e.size)+grow <= c.most {
+			return true
+		}
+	}
+	return c.size.Load()+grow <= c.most
+}
+
 // CacheStats counts what became of questions since the set was loaded.
 type CacheStats struct {
 	Hits      uint64 `json:"hits"`
@@ -165,23 +194,17 @@ type CacheStats struct {
 	Limit     int    `json:"limit"`   // entries there is room for; 0 if nothing is remembered
 }
 
-// CacheStats returns the counts of the set's cache of decisions. It looks at
-// every entry, so that it is for metrics and status pages, not for each request.
+// CacheStats returns the counts of the set's cache of decisions.
 func (s *Set) CacheStats() CacheStats {
 	c := s.cache
 	if c == nil {
 		return CacheStats{}
 	}
-	st := CacheStats{Bytes: c.size.Load(), Limit: len(c.slots)}
+	st := CacheStats{Entries: int(c.count.Load()), Bytes: c.size.Load(), Limit: len(c.slots)}
 	for i := range c.tally {
 		st.Hits += c.tally[i].hits.Load()
 		st.Misses += c.tally[i].misses.Load()
 		st.Evictions += c.tally[i].evicted.Load()
-	}
-	for i := range c.slots {
-		if c.slots[i].Load() != nil {
-			st.Entries++
-		}
 	}
 	return st
 }

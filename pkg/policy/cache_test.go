@@ -212,9 +212,58 @@ func TestCacheIsBounded(t *testing.T) {
 	}
 }
 
+// TestCacheIsBoundedInBytes: answers that fill the cache give way to what is
+// asked later, and those in use stay longest.
+func TestCacheIsBoundedInBytes(t *testing.T) {
+	const most = 16 << 10
+	s := withCache(load(t, setDir(t, map[string]string{"a.rego": rules(`allow contains "x" if input.device.id != "y"`)}), Options{CacheEntries: -1}), 1024)
+	s.cache.most = most
+	ctx := context.Background()
+	named := func(id string) *Question {
+		q := ask("a", fhirAsks("create", "Observation"))
+		q.Device.ID = id
+		return q
+	}
+	again := func(id string) bool {
+		before := s.CacheStats().Hits
+		s.Decide(ctx, named(id))
+		return s.CacheStats().Hits > before
+	}
+	s.Decide(ctx, named("busy"))
+	for i := range 2000 {
+		s.Decide(ctx, named(fmt.Sprint("device-", i)))
+		if st := s.CacheStats(); st.Bytes > most {
+			t.Fatalf("after %d: %+v", i, st)
+		}
+		again("busy")
+	}
+	st := s.CacheStats()
+	if st.Evictions == 0 || st.Entries < most/1024 || st.Hits < 1900 {
+		t.Errorf("stats %+v: full, and what is asked all the time was not kept", st)
+	}
+	var kept int
+	for i := 1990; i < 2000; i++ {
+		if again(fmt.Sprint("device-", i)) {
+			kept++
+		}
+	}
+	if kept == 0 {
+		t.Error("a full cache takes nothing new")
+	}
+	// What can never have room is decided all the same.
+	s.cache.most = 1
+	if d := s.Decide(ctx, named("another")); !d.Allow {
+		t.Error(d)
+	}
+	if got := s.CacheStats(); got.Bytes > st.Bytes {
+		t.Errorf("stats %+v, then %+v", st, got)
+	}
+}
+
 // TestCacheUnderContention: many goroutines, few places.
 func TestCacheUnderContention(t *testing.T) {
 	s := withCache(load(t, shipped, Options{CacheEntries: -1}), 8)
+	s.cache.most = 2 << 10 // as few bytes as places, so that sweeps meet too
 	ctx := context.Background()
 	var wg sync.WaitGroup
 	for g := range 4 {
@@ -234,6 +283,16 @@ func TestCacheUnderContention(t *testing.T) {
 		})
 	}
 	wg.Wait()
+	taken, bytes := 0, int64(0)
+	for i := range s.cache.slots {
+		if e := s.cache.slots[i].Load(); e != nil {
+			taken++
+			bytes += e.size
+		}
+	}
+	if st := s.CacheStats(); st.Entries != taken || st.Bytes != bytes {
+		t.Errorf("stats %+v of %d entries of %d bytes", st, taken, bytes)
+	}
 }
 
 // TestAskingAgainAllocatesNothing holds the promise of the hot path.

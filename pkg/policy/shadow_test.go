@@ -262,9 +262,11 @@ func BenchmarkShadow(b *testing.B) {
 	d := enforced.Decide(b.Context(), q)
 	tried.Decide(b.Context(), q)
 	b.ReportAllocs()
+	done := cpu(b)
 	for b.Loop() {
 		s.Compare("d", q, &d)
 	}
+	done()
 	if st, _ := s.Status(); st.Compared == 0 {
 		b.Fatalf("%+v", st)
 	}
