@@ -48,11 +48,15 @@ type Set struct {
 	plan     *plan
 	reach    *reach
 	builder  *builder
-	cache    *cache          // nil if nothing is remembered
-	said     map[string]bool // the sentences that stand in its rules
-	modules  int
-	files    []string          // names of the files that decide
-	tables   map[string]*datum // the data's members, and where they were written
+	cache    *cache // nil if nothing is remembered
+	// enrolment asks who may be given a certificate; nil if no rule says. Its
+	// rules are no part of a decision on a transaction.
+	enrolment     *query
+	enrolmentUses map[*ast.Rule]bool
+	said          map[string]bool // the sentences that stand in its rules
+	modules       int
+	files         []string          // names of the files that decide
+	tables        map[string]*datum // the data's members, and where they were written
 }
 
 // Load reads, compiles and analyses the policy set in dir, which may also be a
@@ -103,6 +107,7 @@ func compile(ctx context.Context, t *tree, opt Options) (_ *Set, err error) {
 		checkEntry(b.compiler, &ps)
 		checkDuties(b.modules, &ps)
 	}
+	onEnrolment := len(ps) == 0 && checkEnrolment(b, &ps)
 	if len(ps) > 0 {
 		return nil, refuse()
 	}
@@ -135,6 +140,13 @@ func compile(ctx context.Context, t *tree, opt Options) (_ *Set, err error) {
 	if err != nil {
 		ps.addRego("", err)
 		return nil, refuse()
+	}
+	if onEnrolment {
+		s.enrolmentUses = reachOf(s.compiler, enrolRef).used
+		if s.enrolment, err = queryOf(s.compiler, ast.NewBody(ast.Equality.Expr(ast.NewTerm(enrolRef), ast.VarTerm(string(resultVar))))); err != nil {
+			ps.addRego("", err)
+			return nil, refuse()
+		}
 	}
 	s.said = saidIn(b.modules)
 	s.builder = newBuilder(opt.Location, s.reach.input, b.data, b.modules)
@@ -236,12 +248,17 @@ func newCompiler(caps *ast.Capabilities) *ast.Compiler {
 	return ast.NewCompiler().WithCapabilities(caps).WithDefaultRegoVersion(ast.RegoV1)
 }
 
-// inputSchema is the schema of the whole input.
-const inputSchema = schemaDir + "/input.json"
+// inputSchema is the schema of the whole input of a transaction, enrolmentSchema
+// that of an enrolment.
+const (
+	inputSchema     = schemaDir + "/input.json"
+	enrolmentSchema = schemaDir + "/enrolment.json"
+)
 
 // readSchemas makes the JSON schemas of the set known to the compiler: input.json
 // types input in every rule, and each file can be named in a METADATA schemas
-// annotation by its path. A set without an input.json gets the shipped one.
+// annotation by its path, as enrolment.json is by the rules on enrolment. A set
+// without an input.json or enrolment.json gets the shipped one.
 func readSchemas(files []file, ps *problems) *ast.SchemaSet {
 	set := ast.NewSchemaSet()
 	put := func(name string, body []byte) {
@@ -263,20 +280,23 @@ func readSchemas(files []file, ps *problems) *ast.SchemaSet {
 			set.Put(ast.SchemaRootRef, raw)
 		}
 	}
-	found := false
+	found := map[string]bool{}
 	for i := range files {
 		if f := &files[i]; f.role == roleSchema {
 			put(f.name, f.body)
-			found = found || f.name == inputSchema
+			found[f.name] = true
 		}
 	}
-	if !found {
-		body, err := fs.ReadFile(policies.FS, inputSchema)
+	for _, name := range []string{inputSchema, enrolmentSchema} {
+		if found[name] {
+			continue
+		}
+		body, err := fs.ReadFile(policies.FS, name)
 		if err != nil {
-			ps.add(inputSchema, 0, "%s", err)
+			ps.add(name, 0, "%s", err)
 			return set
 		}
-		put(inputSchema, body)
+		put(name, body)
 	}
 	return set
 }

@@ -61,6 +61,7 @@ func (e *Engine) compile(ctx context.Context, src *Source) (*Set, error) {
 func Nothing(why string) *Source {
 	t := &tree{dir: "(none)", files: []file{
 		{"authz.rego", roleRego, []byte(nothing)},
+		{"enrolment.rego", roleRego, []byte(nobody)},
 		{"data.json", roleData, []byte(`{"none": ` + quote(why) + `}`)},
 	}}
 	t.revision = revisionOf(t.files)
@@ -72,4 +73,9 @@ const nothing = `package anteroom.authz
 decision := {"allow": false, "reasons": [], "denials": [data.none], "obligations": []}
 
 allow contains data.none if false
+`
+
+const nobody = `package anteroom.enrolment
+
+decision := {"allow": false, "reasons": [], "denials": [data.none]}
 `

@@ -143,7 +143,7 @@ func (l *linter) rules() {
 	var heads []*clause
 	for _, m := range l.set.compiler.Modules {
 		for _, r := range m.Rules {
-			if !l.set.reach.used[r] {
+			if !l.set.reach.used[r] && !l.set.enrolmentUses[r] {
 				l.at(FindingUnused, r.Loc(), "rule %s has no effect: the decision does not reach it", name(r))
 			}
 			heads = append(heads, l.chain(r)...)

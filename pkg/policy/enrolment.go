@@ -1,0 +1,168 @@
+package policy
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/topdown"
+
+	"github.com/anteroom-iomt/anteroom/pkg/config"
+	"github.com/anteroom-iomt/anteroom/pkg/device"
+	"github.com/anteroom-iomt/anteroom/pkg/protocol"
+)
+
+// The rules that say who may be given a certificate. A set without them leaves
+// that to the checks that are built in.
+var (
+	enrolPackage = ast.MustParseRef("data.anteroom.enrolment")
+	enrolRef     = ast.MustParseRef("data.anteroom.enrolment.decision")
+)
+
+// An Enrolment is the question whether a device may be given a certificate.
+type Enrolment struct {
+	// Device is the registry's record, or what it is about to be.
+	Device *device.Record
+	// Facts are what is known of the request: input.enrolment.
+	Facts []protocol.Field
+	// Now is the moment the question is asked.
+	Now time.Time
+}
+
+// saysOfEnrolment reports whether a module is among the rules on enrolment.
+func saysOfEnrolment(m *ast.Module) bool { return m.Package.Path.HasPrefix(enrolPackage) }
+
+// checkEnrolment finds rules on enrolment that nobody would ask: without a
+// decision, or in a package whose name is nearly the right one.
+func checkEnrolment(b *built, ps *problems) (has bool) {
+	for name, m := range b.modules {
+		if saysOfEnrolment(m) {
+			has = true
+			continue
+		}
+		if path := m.Package.Path; len(path) > 2 && path.HasPrefix(enrolPackage[:2]) {
+			if s, ok := path[2].Value.(ast.String); ok && config.Nearest(string(s), []string{"enrolment"}) != "" {
+				ps.add(name, m.Package.Loc().Row, "package anteroom.%s is asked by nobody; did you mean anteroom.enrolment?", string(s))
+			}
+		}
+	}
+	if !has {
+		return false
+	}
+	rules := b.compiler.GetRulesExact(enrolRef)
+	if len(rules) == 0 {
+		ps.add("", 0, "there are rules in %s, but none defines %s, so that nobody would ask them", enrolPackage, enrolRef)
+	}
+	for _, r := range rules {
+		if len(r.Head.Args) > 0 {
+			ps.add(r.Loc().File, r.Loc().Row, "%s is a function; it must be a rule without arguments", enrolRef)
+		}
+	}
+	return true
+}
+
+// RulesOnEnrolment reports whether the set says anything about who may be given
+// a certificate. If it does not, [Set.Enrol] allows.
+func (s *Set) RulesOnEnrolment() bool { return s.enrolment != nil }
+
+// noRulesOnEnrolment is the reason given for the answer of a set without any.
+const noRulesOnEnrolment = "the policy set has no rules on enrolment"
+
+// Enrol answers whether a device may be given a certificate. A set that has no
+// rules in data.anteroom.enrolment narrows nothing and allows; one that has is
+// taken at its word, and whatever fails there denies.
+func (s *Set) Enrol(ctx context.Context, q *Enrolment) (d Decision) {
+	start := s.opt.Clock()
+	defer func() {
+		// As in evaluate: a panic denies this one request and no more.
+		if recover() != nil {
+			d = fault("the evaluation panicked")
+		}
+		d.Revision, d.Elapsed = s.revision, s.opt.Clock().Sub(start)
+	}()
+	if s.enrolment == nil {
+		return Decision{Allow: true, Reasons: []string{noRulesOnEnrolment}}
+	}
+	e := evaluation{
+		set: s, ctx: ctx, input: s.enrolmentInput(q), now: q.Now, documents: newDocuments(),
+		limit: deadline{ctx: ctx, clock: s.opt.Clock, start: start, limit: s.opt.Timeout},
+	}
+	var v ast.Value
+	err := e.ask(s.enrolment, func(r topdown.QueryResult) { v = r[resultVar].Value })
+	switch {
+	case err != nil && e.limit.why != "":
+		return fault("%s", e.limit.why)
+	case err != nil:
+		return fault("%s", explain(err))
+	case v == nil:
+		return Decision{Denials: []string{deniedByNothing}}
+	}
+	return settleEnrolment(v)
+}
+
+// enrolmentInput builds the whole input: enrolments are rare.
+func (s *Set) enrolmentInput(q *Enrolment) *ast.Term {
+	var w inputWriter
+	w.builder = &builder{loc: s.opt.Location, want: everything, words: s.builder.words}
+	w.stack = w.room[:0]
+	w.open("", everything, 3)
+	f := facts{out: &w, loc: s.opt.Location}
+	if q.Device != nil {
+		d := deviceFactsOf(&Question{Device: q.Device, Now: q.Now})
+		f.device(&d, everything)
+	}
+	f.time(q.Now.In(s.opt.Location), everything)
+	w.value("enrolment", everything, protocol.Object(q.Facts...))
+	return w.done()
+}
+
+// settleEnrolment reads the decision rule's value. It allows only if everything
+// in there agrees that it may.
+func settleEnrolment(v ast.Value) Decision {
+	obj, ok := v.(ast.Object)
+	if !ok {
+		return fault("%s is not an object", enrolRef)
+	}
+	var d Decision
+	var asked, has bool
+	wrong := ""
+	obj.Foreach(func(k, v *ast.Term) {
+		name, _ := k.Value.(ast.String)
+		good := false
+		switch name {
+		case "allow":
+			var b ast.Boolean
+			b, good = v.Value.(ast.Boolean)
+			asked, has = bool(b), good
+		case "reasons":
+			d.Reasons, good = sentences(v.Value)
+		case "denials":
+			d.Denials, good = sentences(v.Value)
+		}
+		if !good {
+			wrong = string(name)
+		}
+	})
+	why := ""
+	switch {
+	case wrong != "":
+		why = fmt.Sprintf("%s has the wrong shape at %q", enrolRef, wrong)
+	case !has:
+		why = fmt.Sprintf("%s does not say whether to allow", enrolRef)
+	case asked && len(d.Denials) > 0:
+		why = fmt.Sprintf("%s allows in spite of a reason to deny", enrolRef)
+	case asked && len(d.Reasons) == 0:
+		why = fmt.Sprintf("%s allows without a reason", enrolRef)
+	case asked:
+		d.Allow = true
+		return d
+	}
+	if why != "" {
+		d.Fault = why
+		d.Denials = append(d.Denials, deniedByFault)
+	} else if len(d.Denials) == 0 {
+		d.Denials = []string{deniedByNothing}
+	}
+	return d
+}

@@ -1,0 +1,64 @@
+# METADATA
+# title: Who may be given a certificate
+# description: |
+#   Combines what the other rules say, as the decision on transactions does: at
+#   least one reason to allow, and none to deny. The gateway asks this of every
+#   certificate it is about to issue to a device, after its own checks.
+# scope: package
+# schemas:
+#   - input: schema.enrolment
+# custom:
+#   controls:
+#     - HIPAA 164.312(d) Person or entity authentication
+#     - NIST 800-53 IA-3 Device identification and authentication
+package anteroom.enrolment
+
+# METADATA
+# title: What the gateway reads
+# description: All three fields are required, and there are no others.
+# scope: document
+# entrypoint: true
+decision := {
+	"allow": true,
+	"reasons": allow,
+	"denials": set(),
+} if {
+	permitted
+} else := {
+	"allow": false,
+	"reasons": allow,
+	"denials": (deny | silence),
+}
+
+# METADATA
+# title: A reason to allow, and none to deny
+permitted if {
+	deny == set()
+	some _ in allow
+}
+
+# METADATA
+# title: What is said when nothing allows and nothing denies
+silence contains sentence if {
+	allow == set()
+	deny == set()
+	sentence := sprintf("nothing allows a device to be enrolled by way of %q with the proof %q", [
+		input.enrolment.way,
+		input.enrolment.proof,
+	])
+}
+
+# METADATA
+# title: An operator enrols and renews devices
+allow contains "an operator asks for it" if input.enrolment.proof == "operator"
+
+# METADATA
+# title: A device enrols with a token that an operator made for it
+allow contains "the device shows a one-time token that was made for it" if input.enrolment.proof == "token"
+
+# METADATA
+# title: A device renews with its certificate
+allow contains "the device shows its certificate in force" if {
+	input.enrolment.proof == "certificate"
+	input.enrolment.renewal == true
+}

@@ -1,0 +1,38 @@
+package anteroom.enrolment_test
+
+import data.anteroom.enrolment
+
+test_a_token_enrols if {
+	enrolment.decision == {
+		"allow": true,
+		"reasons": {"the device shows a one-time token that was made for it"},
+		"denials": set(),
+	} with input as by_token
+}
+
+test_an_operator_enrols if {
+	enrolment.decision.allow with input as by_token
+		with input.enrolment.proof as "operator"
+		with input.enrolment.way as "cli"
+}
+
+test_a_certificate_renews_and_does_not_enrol if {
+	enrolment.decision.allow with input as renewed
+	not enrolment.decision.allow with input as renewed with input.enrolment.renewal as false
+}
+
+test_nothing_is_no_proof if {
+	enrolment.decision == {
+		"allow": false,
+		"reasons": set(),
+		"denials": {`nothing allows a device to be enrolled by way of "est" with the proof "none"`},
+	} with input as by_token with input.enrolment.proof as "none"
+}
+
+test_a_reason_to_deny_outweighs if {
+	enrolment.decision == {
+		"allow": false,
+		"reasons": {"the device shows a one-time token that was made for it"},
+		"denials": {`enrolment by way of "fax" is closed here`},
+	} with input as by_token with input.enrolment.way as "fax"
+}
