@@ -177,11 +177,11 @@ func TestTheRegistryIsWhatWasDoneToIt(t *testing.T) {
 					return nil
 				})
 				may = m != nil && m.status != Retired && n == 0
-			case op == 4: // enrol anew
-				c := certificate()
-				may = m != nil && m.status == Revoked && len(m.all) < maxCertificates
+			case op == 4: // be granted a certificate, anew or not
+				c, again := certificate(), rnd.IntN(2) == 0
+				may = m != nil && len(m.all) < maxCertificates && (m.status == Pending || m.status == Active || again && m.status == Revoked)
 				done = func() { m.status, m.all = Active, append(m.all, c.Fingerprint) }
-				rec, err = g.Reenrol(ctx, id, func(r *Record) error { r.Certificates = append(r.Certificates, c); return nil })
+				rec, err = g.Grant(ctx, Grant{ID: id, Certificate: c, Again: again})
 			default:
 				to := []Status{Pending, Active, Active, Quarantined, Quarantined, Revoked, Retired}[rnd.IntN(7)]
 				may, done = m != nil && m.may(to), func() {

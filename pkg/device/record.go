@@ -62,6 +62,13 @@ type Certificate struct {
 	NotAfter       time.Time `json:"not_after"`
 	HardwareBacked bool      `json:"hardware_backed,omitempty"`
 	RevokedAt      time.Time `json:"revoked_at,omitzero"`
+	// Key names the public key: SHA-256 of its SubjectPublicKeyInfo, lower-case
+	// hex. No two devices have the same. It is empty in what was issued before it
+	// was recorded.
+	Key string `json:"key,omitempty"`
+	// Way is how the device came to it, such as "est"; IssuedAt is when.
+	Way      string    `json:"way,omitempty"`
+	IssuedAt time.Time `json:"issued_at,omitzero"`
 }
 
 // Certificate returns the record's certificate with the given fingerprint, or

@@ -1,6 +1,7 @@
 package device
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -21,6 +22,9 @@ var (
 	ErrExists   = errors.New("the device exists already")
 	// ErrTaken says that a certificate belongs to another device.
 	ErrTaken = errors.New("the certificate belongs to another device")
+	// ErrKeyTaken says that a key is another device's: one key in two devices is
+	// one device that can pass for the other.
+	ErrKeyTaken = errors.New("the key belongs to another device")
 )
 
 // Tables and keys in the store.
@@ -108,6 +112,7 @@ func schema() *memdb.DBSchema {
 			"class":       {Name: "class", Indexer: &memdb.StringFieldIndex{Field: "Class"}},
 			"status":      {Name: "status", Indexer: &memdb.StringFieldIndex{Field: "Status"}},
 			"fingerprint": {Name: "fingerprint", Unique: true, AllowMissing: true, Indexer: fingerprints{}},
+			"key":         {Name: "key", AllowMissing: true, Indexer: keys{}},
 		},
 	}}}
 }
@@ -129,15 +134,38 @@ func (fingerprints) FromObject(obj any) (bool, [][]byte, error) {
 }
 
 // FromArgs implements memdb.Indexer.
-func (fingerprints) FromArgs(args ...any) ([]byte, error) {
-	if len(args) != 1 {
-		return nil, errors.New("one fingerprint is needed")
-	}
-	fp, ok := args[0].(string)
+func (fingerprints) FromArgs(args ...any) ([]byte, error) { return oneText(args) }
+
+// keys indexes a record by each of its certificates' keys.
+type keys struct{}
+
+// FromObject implements memdb.MultiIndexer.
+func (keys) FromObject(obj any) (bool, [][]byte, error) {
+	rec, ok := obj.(*Record)
 	if !ok {
-		return nil, fmt.Errorf("%T is no fingerprint", args[0])
+		return false, nil, fmt.Errorf("%T in the registry", obj)
 	}
-	return []byte(fp + "\x00"), nil
+	var out [][]byte
+	for _, c := range rec.Certificates {
+		if key := []byte(c.Key + "\x00"); c.Key != "" && !slices.ContainsFunc(out, func(k []byte) bool { return bytes.Equal(k, key) }) {
+			out = append(out, key)
+		}
+	}
+	return len(out) > 0, out, nil
+}
+
+// FromArgs implements memdb.Indexer.
+func (keys) FromArgs(args ...any) ([]byte, error) { return oneText(args) }
+
+func oneText(args []any) ([]byte, error) {
+	if len(args) != 1 {
+		return nil, errors.New("one text is needed")
+	}
+	s, ok := args[0].(string)
+	if !ok {
+		return nil, fmt.Errorf("%T is no text", args[0])
+	}
+	return []byte(s + "\x00"), nil
 }
 
 // Get returns a device's record.
@@ -147,6 +175,12 @@ func (g *Registry) Get(id string) (*Record, bool) { return first(g.db.Txn(false)
 // whether it is still valid or not.
 func (g *Registry) ByFingerprint(fp string) (*Record, bool) {
 	return first(g.db.Txn(false), "fingerprint", fp)
+}
+
+// ByKey returns the record of the device that a key belongs to, or belonged to:
+// see [Certificate].
+func (g *Registry) ByKey(key string) (*Record, bool) {
+	return first(g.db.Txn(false), "key", key)
 }
 
 func first(txn *memdb.Txn, index, key string) (*Record, bool) {
@@ -297,13 +331,17 @@ func (g *Registry) change(ctx context.Context, id string, f func(*Record) error)
 }
 
 // commit makes a change durable, then visible, then known. The caller holds mu.
-func (g *Registry) commit(ctx context.Context, old, r *Record) (*Record, error) {
+// What also writes is written exactly if the change is.
+func (g *Registry) commit(ctx context.Context, old, r *Record, also ...func(store.Writer) error) (*Record, error) {
 	if err := r.validate(); err != nil {
 		return nil, err
 	}
 	for _, c := range r.Certificates {
 		if other, ok := g.ByFingerprint(c.Fingerprint); ok && other.ID != r.ID {
 			return nil, fmt.Errorf("%s: %w, %s", r.ID, ErrTaken, other.ID)
+		}
+		if other, ok := g.ByKey(c.Key); ok && c.Key != "" && other.ID != r.ID {
+			return nil, fmt.Errorf("%s: %w, %s", r.ID, ErrKeyTaken, other.ID)
 		}
 	}
 	r.Revision, r.UpdatedAt = g.revision+1, g.now().UTC()
@@ -315,7 +353,13 @@ func (g *Registry) commit(ctx context.Context, old, r *Record) (*Record, error) 
 	if err != nil {
 		return nil, err
 	}
+	var refused error
 	err = g.st.Update(ctx, func(w store.Writer) error {
+		for _, f := range also {
+			if refused = f(w); refused != nil {
+				return refused
+			}
+		}
 		if err := w.Put(table, r.ID, value); err != nil {
 			return err
 		}
@@ -324,6 +368,9 @@ func (g *Registry) commit(ctx context.Context, old, r *Record) (*Record, error) 
 		}
 		return w.Put(metaTable, revisionKey, rev)
 	})
+	if refused != nil {
+		return nil, refused
+	}
 	if err != nil {
 		return nil, fmt.Errorf("write the record of %s: %w", r.ID, err)
 	}

@@ -107,30 +107,6 @@ func TestOneStatusFollowsAnother(t *testing.T) {
 	}
 }
 
-func TestReenrolIsTheOnlyWayBack(t *testing.T) {
-	g, ctx := registry(t), context.Background()
-	if _, err := g.Create(ctx, pump("pump-1", 1)); err != nil {
-		t.Fatal(err)
-	}
-	add := func(r *Record) error {
-		r.Certificates = append(r.Certificates, Certificate{Fingerprint: fingerprint(2)})
-		return nil
-	}
-	if _, err := g.Reenrol(ctx, "pump-1", add); !errors.Is(err, ErrTransition) {
-		t.Errorf("an active device was enrolled anew: %v", err)
-	}
-	if _, err := g.SetStatus(ctx, "pump-1", Revoked, "stolen"); err != nil {
-		t.Fatal(err)
-	}
-	r, err := g.Reenrol(ctx, "pump-1", add)
-	if err != nil || r.Status != Active {
-		t.Fatalf("%+v, %v", r, err)
-	}
-	if r.Certificates[0].RevokedAt.IsZero() || !r.Certificates[1].RevokedAt.IsZero() {
-		t.Error("the old certificate came back, or the new one is withdrawn")
-	}
-}
-
 func TestACertificateBelongsToOneDevice(t *testing.T) {
 	g, ctx := registry(t), context.Background()
 	if _, err := g.Create(ctx, pump("pump-1", 1)); err != nil {

@@ -70,23 +70,8 @@ func (r *Record) keepsWithdrawn(old *Record, now time.Time) error {
 }
 
 // SetStatus moves a device to another status. It is the only way a status
-// changes besides [Registry.Reenrol]. The error wraps [ErrNotFound],
+// changes besides [Registry.Grant]. The error wraps [ErrNotFound],
 // [ErrTransition] or [ErrInvalid], or is the store's.
 func (g *Registry) SetStatus(ctx context.Context, id string, to Status, reason string) (*Record, error) {
 	return g.change(ctx, id, func(r *Record) error { return r.move(to, reason, g) })
-}
-
-// Reenrol gives a revoked device a new life with a new certificate. Its old
-// certificates stay withdrawn.
-func (g *Registry) Reenrol(ctx context.Context, id string, f func(*Record) error) (*Record, error) {
-	return g.change(ctx, id, func(r *Record) error {
-		if r.Status != Revoked {
-			return fmt.Errorf("%s: %w: only a revoked device is enrolled anew, it is %s", id, ErrTransition, r.Status)
-		}
-		if err := f(r); err != nil {
-			return err
-		}
-		r.Status, r.StatusReason, r.StatusAt = Active, "enrolled anew", g.now().UTC()
-		return nil
-	})
 }

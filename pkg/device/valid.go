@@ -105,6 +105,14 @@ func (r *Record) validate() error {
 		if len(c.Fingerprint) != 64 || strings.Trim(c.Fingerprint, "0123456789abcdef") != "" {
 			return fmt.Errorf("%w certificate: its fingerprint is not a SHA-256 in lower-case hex", ErrInvalid)
 		}
+		if c.Key != "" && (len(c.Key) != 64 || strings.Trim(c.Key, "0123456789abcdef") != "") {
+			return fmt.Errorf("%w certificate: its key is not a SHA-256 in lower-case hex", ErrInvalid)
+		}
+		if c.Way != "" {
+			if err := validName("way", c.Way); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }
