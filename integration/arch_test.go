@@ -44,6 +44,7 @@ var floors = map[string]int{
 	"pkg/behaviour": 6,
 	"pkg/telemetry": 7,
 	"pkg/workbench": 8, // looks back at what was decided
+	"pkg/enrol":     8, // every way to a certificate
 
 	"pkg/edge":    9,
 	"pkg/admin":   10,
@@ -300,7 +301,7 @@ func within(pkg string, rooms ...string) bool {
 // measures its own work with the machine's.)
 func deciding(pkg string) bool {
 	return pkg == "pkg/protocol" ||
-		within(pkg, "pkg/policy", "pkg/device", "pkg/edge", "pkg/ca", "pkg/protocol/fhir")
+		within(pkg, "pkg/policy", "pkg/device", "pkg/edge", "pkg/ca", "pkg/enrol", "pkg/protocol/fhir")
 }
 
 // sourceRules returns what in one file would be a security bug or a breach of

@@ -116,6 +116,9 @@ func operations() map[string]operation {
 		"device.associate":  change((*Service).Associate, atBedside...),
 		"device.dissociate": change((*Service).Dissociate, atBedside...),
 		"device.patients":   look((*Service).Patients, all...),
+		"device.token":      change((*Service).Token, Enroller),
+		"token.list":        look((*Service).Tokens, all...),
+		"token.revoke":      change((*Service).RevokeToken, Enroller, SecurityOfficer),
 		"device.list":       look((*Service).List, all...),
 		"device.show":       look((*Service).Show, all...),
 		"session.list":      look((*Service).Sessions, all...),
@@ -207,6 +210,22 @@ func (c *API) SetStatus(ctx context.Context, r StatusRequest) (*device.Record, e
 // SetPosture is [Service.SetPosture].
 func (c *API) SetPosture(ctx context.Context, r PostureRequest) (*device.Record, error) {
 	return do[*device.Record](ctx, c, "device.posture", r)
+}
+
+// Token is [Service.Token].
+func (c *API) Token(ctx context.Context, r TokenRequest) (*Token, error) {
+	return do[*Token](ctx, c, "device.token", r)
+}
+
+// Tokens is [Service.Tokens].
+func (c *API) Tokens(ctx context.Context) ([]TokenStatus, error) {
+	return do[[]TokenStatus](ctx, c, "token.list", struct{}{})
+}
+
+// RevokeToken is [Service.RevokeToken].
+func (c *API) RevokeToken(ctx context.Context, name string) error {
+	_, err := do[*Name](ctx, c, "token.revoke", Name{name})
+	return err
 }
 
 // List is [Service.List].

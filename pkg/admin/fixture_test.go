@@ -22,6 +22,14 @@ ca: {passphrase: {file: pass}, class_ttl: {ct-scanner: 240h}}
 listeners: [{name: devices, address: "127.0.0.1:0", hosts: [gw.example]}]
 `
 
+// allowAll is the least policy set; it says nothing of enrolment.
+const allowAll = `package anteroom.authz
+
+decision := {"allow": true, "reasons": allow, "denials": [], "obligations": []}
+
+allow contains "everything"
+`
+
 // template is a state directory as init leaves it, made once and copied: making
 // a CA takes long.
 var template = sync.OnceValues(func() (dir string, err error) {
@@ -32,6 +40,12 @@ var template = sync.OnceValues(func() (dir string, err error) {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(data), 0o600); err != nil {
 			return "", err
 		}
+	}
+	if err := os.MkdirAll(filepath.Join(dir, "policies"), 0o700); err != nil {
+		return "", err
+	}
+	if err := os.WriteFile(filepath.Join(dir, "policies", "all.rego"), []byte(allowAll), 0o600); err != nil {
+		return "", err
 	}
 	if err := os.Mkdir(filepath.Join(dir, "state"), 0o700); err != nil {
 		return "", err

@@ -2,6 +2,8 @@ package admin
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -29,7 +31,7 @@ func (s *Service) AddOperator(ctx context.Context, a Actor, req *OperatorRequest
 			return nil, fmt.Errorf("%w role %q", device.ErrInvalid, r)
 		}
 	}
-	ttl, err := s.ttl(req.TTL, "")
+	ttl, err := s.registrar.Lifetime(req.TTL, "")
 	if err != nil {
 		return nil, err
 	}
@@ -41,8 +43,9 @@ func (s *Service) AddOperator(ctx context.Context, a Actor, req *OperatorRequest
 	if err != nil {
 		return nil, fmt.Errorf("issue a certificate for operator %s: %w", req.Name, err)
 	}
-	c := certificate(iss)
-	value, err := json.Marshal(Operator{Name: req.Name, Roles: req.Roles, Serial: c.Serial, Fingerprint: c.Fingerprint, NotAfter: c.NotAfter})
+	sum := sha256.Sum256(iss.Leaf.Raw)
+	c := Operator{Name: req.Name, Roles: req.Roles, Serial: iss.Leaf.SerialNumber.String(), Fingerprint: hex.EncodeToString(sum[:]), NotAfter: iss.Leaf.NotAfter.UTC()}
+	value, err := json.Marshal(c)
 	if err != nil {
 		return nil, err
 	}

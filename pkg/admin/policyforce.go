@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/anteroom-iomt/anteroom/pkg/policy"
 	"github.com/anteroom-iomt/anteroom/pkg/policy/bundle"
@@ -22,6 +23,29 @@ func (s *State) PolicySource(number int) (*policy.Source, error) {
 		return nil, fmt.Errorf("policy revision %d: %w", number, err)
 	}
 	return policy.FromBundle(b, fmt.Sprintf("pushed revision %d", number), opt)
+}
+
+// policySet returns the policy set that would be in force if a gateway ran.
+func (s *State) policySet(ctx context.Context) (*policy.Set, error) {
+	cfg := &s.Config().Policy
+	loc, err := time.LoadLocation(s.Config().Facility.Timezone)
+	if err != nil {
+		return nil, fmt.Errorf("time zone: %w", err)
+	}
+	opt := policy.Options{Location: loc, MaxBytes: int64(cfg.MaxSize), Timeout: cfg.Timeout.D()}
+	switch cfg.Source {
+	case "bundle":
+		return nil, fmt.Errorf("%w, and the policy set comes from a bundle server (policy.source)", errNotRunning)
+	case "pushed":
+		if in, ok := s.Policies.InForce(); ok {
+			src, err := s.PolicySource(in.Number)
+			if err != nil {
+				return nil, err
+			}
+			return src.Compile(ctx, opt)
+		}
+	}
+	return policy.Load(ctx, cfg.Enforce, opt)
 }
 
 // Enforce has the running gateway's engine do what the history says: enforce the

@@ -22,6 +22,7 @@ type subject interface{ about() string }
 
 func (r *EnrollRequest) about() string   { return r.Device.ID }
 func (r *RenewRequest) about() string    { return r.ID }
+func (r *TokenRequest) about() string    { return r.ID }
 func (r *StatusRequest) about() string   { return r.ID }
 func (r *PostureRequest) about() string  { return r.ID }
 func (r *OperatorRequest) about() string { return r.Name }
@@ -32,7 +33,7 @@ func (r *Name) about() string            { return r.ID }
 // stolen device on the network.
 func withdraws(name string, req any) bool {
 	switch name {
-	case "operator.revoke", "session.kill", "device.dissociate":
+	case "operator.revoke", "session.kill", "device.dissociate", "token.revoke":
 		return true
 	case "device.status":
 		r, ok := req.(*StatusRequest)

@@ -17,6 +17,7 @@ import (
 	"github.com/anteroom-iomt/anteroom/pkg/ca"
 	"github.com/anteroom-iomt/anteroom/pkg/config"
 	"github.com/anteroom-iomt/anteroom/pkg/device"
+	"github.com/anteroom-iomt/anteroom/pkg/enrol"
 	"github.com/anteroom-iomt/anteroom/pkg/policy"
 	"github.com/anteroom-iomt/anteroom/pkg/protocol"
 )
@@ -50,12 +51,31 @@ type Config struct {
 
 // A Service does what operators ask for. It is safe for concurrent use.
 type Service struct {
-	cfg      Config
-	policies sync.Mutex // one change of what is in force at a time
+	cfg       Config
+	registrar *enrol.Registrar
+	policies  sync.Mutex // one change of what is in force at a time
 }
 
 // NewService returns a service.
-func NewService(cfg Config) *Service { return &Service{cfg: cfg} }
+func NewService(cfg Config) *Service {
+	s := &Service{cfg: cfg}
+	st := cfg.State
+	s.registrar = enrol.New(enrol.Config{Devices: st.Devices, CA: st.CA, Audit: st.Audit, Tokens: st.Tokens,
+		Policy: s.policySet, Settings: st.Config, Clock: cfg.Clock, Logger: cfg.Logger})
+	return s
+}
+
+// Registrar returns what gives devices their certificates, for other ways in.
+func (s *Service) Registrar() *enrol.Registrar { return s.registrar }
+
+// policySet returns the policy set that is asked about enrolments: the one in
+// force, or the one that would be if a gateway ran.
+func (s *Service) policySet(ctx context.Context) (*policy.Set, error) {
+	if s.cfg.Engine != nil {
+		return s.cfg.Engine.Current(), nil
+	}
+	return s.cfg.State.policySet(ctx)
+}
 
 // mostExpiring is how many devices a status page names.
 const mostExpiring = 5
@@ -63,159 +83,62 @@ const mostExpiring = 5
 // clockSkew is how far ahead the clock of whoever assessed a device may be.
 const clockSkew = 5 * time.Minute
 
-// mostCertificates is how many certificates a record keeps that are of no use
-// any more, before the oldest are forgotten.
-const mostCertificates = 16
-
-// ttl returns the lifetime to ask for.
-func (s *Service) ttl(asked time.Duration, class string) (time.Duration, error) {
-	c := &s.cfg.State.Config().CA
-	switch {
-	case asked < 0 || asked > c.MaxTTL.D():
-		return 0, fmt.Errorf("%w lifetime %v: at most %v is allowed (ca.max_ttl)", device.ErrInvalid, asked, c.MaxTTL)
-	case asked > 0:
-		return asked, nil
-	}
-	if t, ok := c.ClassTTL[class]; ok {
-		return t.D(), nil
-	}
-	return c.TTL.D(), nil
-}
-
-// certificate describes an issued certificate as records keep it.
-func certificate(iss *ca.Issued) device.Certificate {
-	sum := sha256.Sum256(iss.Leaf.Raw)
-	return device.Certificate{
-		Serial: iss.Leaf.SerialNumber.String(), Fingerprint: hex.EncodeToString(sum[:]),
-		NotBefore: iss.Leaf.NotBefore.UTC(), NotAfter: iss.Leaf.NotAfter.UTC(),
-	}
-}
-
-// issue has the CA issue a device certificate.
-func (s *Service) issue(ctx context.Context, id, class string, csr []byte, ttl time.Duration) (*ca.Issued, error) {
-	life, err := s.ttl(ttl, class)
-	if err != nil {
-		return nil, err
-	}
-	req, err := ca.ParseCSR(csr)
-	if err != nil {
-		return nil, fmt.Errorf("%w signing request: %w", device.ErrInvalid, err)
-	}
-	iss, err := s.cfg.State.CA.Issue(ctx, ca.Request{Profile: ca.Device, ID: id, CSR: req, TTL: life})
-	if err != nil {
-		return nil, fmt.Errorf("issue a certificate for %s: %w", id, err)
-	}
-	return iss, nil
-}
-
-func (s *Service) issued(rec *device.Record, iss *ca.Issued) *Issued {
+func (s *Service) issued(rec *device.Record, iss *enrol.Issued) *Issued {
+	leaf := iss.Chain[0]
 	return &Issued{
 		Device: rec, ChainPEM: iss.ChainPEM, RootsPEM: s.cfg.State.CA.RootsPEM(),
-		Serial: iss.Leaf.SerialNumber.String(), NotAfter: iss.Leaf.NotAfter.UTC(), CutShort: iss.CutShort,
+		Serial: leaf.SerialNumber.String(), NotAfter: leaf.NotAfter.UTC(), CutShort: iss.CutShort,
 	}
 }
 
-// Enroll registers a device and issues its first certificate. The registry is
-// written once, with the certificate in it: whatever is interrupted before left
-// nothing but a certificate that nobody accepts.
+// Enroll registers a device and has its first certificate issued.
 func (s *Service) Enroll(ctx context.Context, a Actor, req *EnrollRequest) (*Issued, error) {
 	in := req.Device
-	rec := &device.Record{
-		ID: in.ID, Class: in.Class, Manufacturer: in.Manufacturer, Model: in.Model, Serial: in.Serial, UDI: in.UDI,
-		Location: in.Location, Owner: in.Owner, Tags: in.Tags, LifeCritical: in.LifeCritical, Posture: in.Posture, Status: device.Active,
-	}
-	if err := device.ValidID(rec.ID); err != nil {
-		return nil, err
-	}
-	if err := device.ValidClass(rec.Class); err != nil {
-		return nil, err
-	}
-	old, exists := s.cfg.State.Devices.Get(rec.ID)
-	switch {
-	case exists && old.Status == device.Revoked && req.Again, exists && old.Status == device.Pending:
-	case exists && old.Status == device.Revoked:
-		return nil, fmt.Errorf("%s: %w and was revoked: enrolling it anew needs --again", rec.ID, device.ErrExists)
-	case exists:
-		return nil, fmt.Errorf("%s: %w and is %s: device renew gives it another certificate", rec.ID, device.ErrExists, old.Status)
-	}
-	iss, err := s.issue(ctx, rec.ID, rec.Class, req.CSR, req.TTL)
-	if err != nil {
-		return nil, err
-	}
-	rec.Certificates = []device.Certificate{certificate(iss)}
-	if exists {
-		rec, err = s.revive(ctx, rec, old.Status)
-	} else {
-		rec, err = s.cfg.State.Devices.Create(ctx, rec)
-	}
-	if err != nil {
-		return nil, err
-	}
-	out := s.issued(rec, iss)
-	if s.cfg.Classes != nil {
-		if known := s.cfg.Classes(); len(known) > 0 && !slices.Contains(known, rec.Class) {
-			text := fmt.Sprintf("no policy knows the class %q, so everything the device asks for will be denied", rec.Class)
-			if near := config.Nearest(rec.Class, known); near != "" {
-				text += fmt.Sprintf("; did you mean %q?", near)
-			}
-			out.Warnings = append(out.Warnings, text)
-		}
-	}
-	return out, s.commit(ctx, a, "device.enrolled", rec,
-		protocol.Field{Name: "serial", Value: protocol.String(out.Serial)},
-		protocol.Field{Name: "not_after", Value: protocol.String(out.NotAfter.Format(time.RFC3339))})
-}
-
-// revive gives a pending or revoked record its new facts and certificate.
-func (s *Service) revive(ctx context.Context, rec *device.Record, was device.Status) (*device.Record, error) {
-	fill := func(r *device.Record) error {
-		certs := append(r.Certificates, rec.Certificates...)
-		id, status, at, created, reason := r.ID, r.Status, r.StatusAt, r.CreatedAt, r.StatusReason
-		*r = *rec
-		r.ID, r.Status, r.StatusAt, r.CreatedAt, r.StatusReason, r.Certificates = id, status, at, created, reason, certs
-		return nil
-	}
-	if was == device.Revoked {
-		return s.cfg.State.Devices.Reenrol(ctx, rec.ID, fill)
-	}
-	if _, err := s.cfg.State.Devices.Update(ctx, rec.ID, fill); err != nil {
-		return nil, err
-	}
-	return s.cfg.State.Devices.SetStatus(ctx, rec.ID, device.Active, "enrolled")
-}
-
-// Renew issues a further certificate. The former ones stay valid until they end,
-// so that a device can change over when it is ready.
-func (s *Service) Renew(ctx context.Context, a Actor, req *RenewRequest) (*Issued, error) {
-	old, ok := s.cfg.State.Devices.Get(req.ID)
-	if !ok {
-		return nil, fmt.Errorf("%s: %w", req.ID, device.ErrNotFound)
-	}
-	if old.Status != device.Active {
-		return nil, fmt.Errorf("%s: %w: it is %s, and only an active device is renewed", req.ID, device.ErrTransition, old.Status)
-	}
-	iss, err := s.issue(ctx, req.ID, old.Class, req.CSR, req.TTL)
-	if err != nil {
-		return nil, err
-	}
-	now := s.cfg.Clock()
-	rec, err := s.cfg.State.Devices.Update(ctx, req.ID, func(r *device.Record) error {
-		if r.Status != device.Active {
-			return fmt.Errorf("%s: %w: it is %s", req.ID, device.ErrTransition, r.Status)
-		}
-		if len(r.Certificates) >= mostCertificates {
-			r.Certificates = slices.DeleteFunc(r.Certificates, func(c device.Certificate) bool { return c.NotAfter.Before(now) })
-		}
-		r.Certificates = append(r.Certificates, certificate(iss))
-		return nil
+	iss, err := s.registrar.Enrol(ctx, &enrol.Request{
+		Way: enrol.CLI, ID: in.ID, CSR: req.CSR, Proof: enrol.Operator{Person: a.Name}, TTL: req.TTL, Again: req.Again, New: facts(&in),
 	})
 	if err != nil {
 		return nil, err
 	}
-	out := s.issued(rec, iss)
-	return out, s.commit(ctx, a, "device.renewed", rec,
-		protocol.Field{Name: "serial", Value: protocol.String(out.Serial)},
-		protocol.Field{Name: "not_after", Value: protocol.String(out.NotAfter.Format(time.RFC3339))})
+	out := s.issued(iss.Device, iss)
+	out.Warnings = s.unknownClass(in.Class)
+	return out, nil
+}
+
+// facts returns of a record what an operator says of a device.
+func facts(in *device.Record) *device.Record {
+	return &device.Record{
+		ID: in.ID, Class: in.Class, Manufacturer: in.Manufacturer, Model: in.Model, Serial: in.Serial, UDI: in.UDI,
+		Location: in.Location, Owner: in.Owner, Tags: in.Tags, LifeCritical: in.LifeCritical, Posture: in.Posture,
+	}
+}
+
+// unknownClass warns of a class that no policy knows.
+func (s *Service) unknownClass(class string) []string {
+	if s.cfg.Classes == nil {
+		return nil
+	}
+	known := s.cfg.Classes()
+	if len(known) == 0 || slices.Contains(known, class) {
+		return nil
+	}
+	text := fmt.Sprintf("no policy knows the class %q, so everything the device asks for will be denied", class)
+	if near := config.Nearest(class, known); near != "" {
+		text += fmt.Sprintf("; did you mean %q?", near)
+	}
+	return []string{text}
+}
+
+// Renew has a further certificate issued. The former ones stay valid until they
+// end, so that a device can change over when it is ready.
+func (s *Service) Renew(ctx context.Context, a Actor, req *RenewRequest) (*Issued, error) {
+	iss, err := s.registrar.Enrol(ctx, &enrol.Request{
+		Way: enrol.CLI, ID: req.ID, CSR: req.CSR, Proof: enrol.Operator{Person: a.Name}, TTL: req.TTL,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return s.issued(iss.Device, iss), nil
 }
 
 // events are the names of status changes in the audit log.
@@ -249,6 +172,9 @@ func (s *Service) SetStatus(ctx context.Context, a Actor, req *StatusRequest) (*
 		rec = old
 	}
 	if rec.Status == device.Revoked || rec.Status == device.Retired {
+		if err := s.cfg.State.Tokens.Withdraw(ctx, rec.ID); err != nil {
+			return nil, fmt.Errorf("%s is %s, but %w; run the command again", rec.ID, rec.Status, err)
+		}
 		for _, c := range rec.Certificates {
 			if err := s.cfg.State.CA.Revoke(ctx, c.Serial, cmp.Or(req.Reason, string(rec.Status))); err != nil && !errors.Is(err, ca.ErrUnknownSerial) {
 				return nil, fmt.Errorf("%s is %s, but the CA does not know it: %w; run the command again", rec.ID, rec.Status, err)

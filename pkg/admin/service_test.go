@@ -26,6 +26,8 @@ func TestRoles(t *testing.T) {
 		"device.posture":    {Enroller, SecurityOfficer},
 		"device.associate":  {Enroller, SecurityOfficer},
 		"device.dissociate": {Enroller, SecurityOfficer},
+		"device.token":      {Enroller},
+		"token.revoke":      {Enroller, SecurityOfficer},
 		"session.kill":      {SecurityOfficer},
 		"operator.add":      {SecurityOfficer},
 		"operator.revoke":   {SecurityOfficer},
@@ -34,7 +36,7 @@ func TestRoles(t *testing.T) {
 		"policy.rollback":   {PolicyAuthor},
 		"policy.promote":    {PolicyAuthor},
 	}
-	looks := []string{"ca.show", "device.list", "device.patients", "device.show", "operator.list", "policy.history", "policy.revision", "policy.status", "session.list", "status"}
+	looks := []string{"ca.show", "device.list", "device.patients", "device.show", "operator.list", "policy.history", "policy.revision", "policy.status", "session.list", "status", "token.list"}
 	for name := range operations() {
 		roles, changes := allowed[name]
 		if !changes {

@@ -14,6 +14,7 @@ import (
 	"github.com/anteroom-iomt/anteroom/pkg/ca"
 	"github.com/anteroom-iomt/anteroom/pkg/config"
 	"github.com/anteroom-iomt/anteroom/pkg/device"
+	"github.com/anteroom-iomt/anteroom/pkg/enrol"
 	"github.com/anteroom-iomt/anteroom/pkg/policy/bundle"
 	"github.com/anteroom-iomt/anteroom/pkg/store"
 	"github.com/anteroom-iomt/anteroom/pkg/store/bolt"
@@ -27,6 +28,7 @@ const (
 	SocketName = "admin.sock"
 	PolicyDir  = "policy"
 	BundleDir  = "policy-bundle"
+	TokenKey   = "enrolment.key"
 )
 
 // ErrInUse says that another process has the state directory.
@@ -39,6 +41,7 @@ type State struct {
 	Devices *device.Registry
 	CA      *ca.Authority
 	Audit   *audit.Log
+	Tokens  *enrol.Tokens
 	// Policies are the revisions that were pushed.
 	Policies *bundle.History
 }
@@ -66,6 +69,9 @@ func OpenState(ctx context.Context, cfg *config.File, log *slog.Logger, clock fu
 	}
 	s.Store = st
 	if s.Devices, err = device.Open(ctx, st, device.Options{Clock: clock}); err != nil {
+		return nil, err
+	}
+	if s.Tokens, err = enrol.OpenTokens(st, filepath.Join(cfg.StateDir, TokenKey), clock); err != nil {
 		return nil, err
 	}
 	if s.Policies, err = bundle.OpenHistory(filepath.Join(cfg.StateDir, PolicyDir), clock); err != nil {

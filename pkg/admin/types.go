@@ -52,6 +52,42 @@ type RenewRequest struct {
 	TTL time.Duration `json:"ttl,omitempty"`
 }
 
+// TokenRequest asks for a one-time token for a device.
+type TokenRequest struct {
+	ID  string        `json:"id"`
+	TTL time.Duration `json:"ttl"`
+	// Class registers a device that is not in the registry, as pending.
+	Class string `json:"class,omitempty"`
+	// Again makes a token that enrols a revoked device anew.
+	Again bool `json:"again,omitempty"`
+}
+
+// Token is a one-time token as it is shown once.
+type Token struct {
+	Token   string    `json:"token"`
+	Name    string    `json:"name"` // what list and revoke call it
+	Device  string    `json:"device"`
+	Class   string    `json:"class"`
+	Expires time.Time `json:"expires"`
+	// Registered says that the device was not in the registry before.
+	Registered bool     `json:"registered,omitempty"`
+	Warnings   []string `json:"warnings,omitempty"`
+	// RootFingerprint is the SHA-256 of the root certificate, with which a device
+	// that knows nothing yet recognises the gateway.
+	RootFingerprint string `json:"root_fingerprint"`
+}
+
+// TokenStatus describes a one-time token without its secret.
+type TokenStatus struct {
+	Name    string    `json:"name"`
+	Device  string    `json:"device"`
+	By      string    `json:"by"`
+	Created time.Time `json:"created"`
+	Expires time.Time `json:"expires"`
+	Used    time.Time `json:"used,omitzero"`
+	Again   bool      `json:"again,omitempty"`
+}
+
 // Issued is a certificate that was issued.
 type Issued struct {
 	Device   *device.Record `json:"device"`

@@ -45,6 +45,7 @@ func (d *decoder) check(f *File) {
 		d.bad("policy.shadow_share", "it must be from 1 to 100 percent", "")
 	}
 	listeners := d.checkListeners(f.Listeners)
+	d.checkEnrolment(f)
 	backends := d.checkBackends(f.Backends)
 	d.checkRoutes(f.Routes, listeners, backends)
 }
@@ -124,22 +125,64 @@ func (d *decoder) checkListeners(ls []Listener) map[string]*Listener {
 		if len(l.Hosts) == 0 {
 			d.bad(at+".hosts", "there are none", "the names devices use for this gateway")
 		}
-		for j, h := range l.Hosts {
-			if _, err := netip.ParseAddr(h); err != nil && !validDNS(h) {
-				d.bad(fmt.Sprintf("%s.hosts[%d]", at, j), fmt.Sprintf("%q is neither a DNS name in lower case nor an IP address", h), "")
-			}
-		}
-		for j, p := range l.ProxyProtocol.From {
-			if _, err := netip.ParsePrefix(p); err != nil {
-				if _, err := netip.ParseAddr(p); err != nil {
-					d.bad(fmt.Sprintf("%s.proxy_protocol.from[%d]", at, j), fmt.Sprintf("%q is neither an address nor a CIDR range", p), "")
-				}
-			}
-		}
+		d.checkHosts(at, l.Hosts)
+		d.checkProxies(at+".proxy_protocol", &l.ProxyProtocol)
 		d.checkCertificate(at+".certificate", &l.Certificate)
 		d.checkLimits(at+".limits", &l.Limits)
 	}
 	return byName
+}
+
+func (d *decoder) checkHosts(at string, hosts []string) {
+	for j, h := range hosts {
+		if _, err := netip.ParseAddr(h); err != nil && !validDNS(h) {
+			d.bad(fmt.Sprintf("%s.hosts[%d]", at, j), fmt.Sprintf("%q is neither a DNS name in lower case nor an IP address", h), "")
+		}
+	}
+}
+
+func (d *decoder) checkProxies(at string, p *ProxyProtocol) {
+	for j, from := range p.From {
+		if _, err := netip.ParsePrefix(from); err != nil {
+			if _, err := netip.ParseAddr(from); err != nil {
+				d.bad(fmt.Sprintf("%s.from[%d]", at, j), fmt.Sprintf("%q is neither an address nor a CIDR range", from), "")
+			}
+		}
+	}
+}
+
+func (d *decoder) checkEnrolment(f *File) {
+	e, at := &f.Enrolment, "enrolment"
+	if q := &e.Quota; q.Certificates < 1 || q.Window <= 0 {
+		d.bad(at+".quota", "certificates must be at least 1, window more than nothing", "")
+	}
+	l := &e.Limits
+	if l.Connections < 1 || l.PerAddress < 1 || l.Requests < 1 || l.Failures < 1 {
+		d.bad(at+".limits", "connections, per_address, requests and failures must be at least 1", "")
+	}
+	if l.Lockout <= 0 || l.Handshake <= 0 || l.Request <= 0 || l.Idle <= 0 {
+		d.bad(at+".limits", "lockout, handshake, request and idle must be more than nothing", "there is no waiting for ever")
+	}
+	d.checkHosts(at, e.Hosts)
+	d.checkProxies(at+".proxy_protocol", &e.ProxyProtocol)
+	if e.Address == "off" {
+		return
+	}
+	if !hostPort(e.Address) {
+		d.bad(at+".address", fmt.Sprintf("%q is neither host:port nor off", e.Address), "such as 0.0.0.0:8444")
+	}
+	for i := range f.Listeners {
+		if f.Listeners[i].Address == e.Address && !strings.HasSuffix(e.Address, ":0") {
+			d.bad(at+".address", fmt.Sprintf("listener %s has the same address", f.Listeners[i].Name), "enrolment has a listener of its own")
+		}
+		if f.Listeners[i].Name == EnrolmentListener {
+			d.bad(fmt.Sprintf("listeners[%d].name", i), "it is the enrolment listener's name", "")
+		}
+	}
+	if len(e.Hosts) == 0 {
+		d.bad(at+".hosts", "there are none", "the names devices use to enrol")
+	}
+	d.checkCertificate(at+".certificate", &e.Certificate)
 }
 
 func (d *decoder) checkCertificate(at string, c *ServerCertificate) {

@@ -155,6 +155,9 @@ func (f *File) resolve() {
 		abs(&c.Certificate)
 		abs(&c.Key)
 	}
+	abs(&f.Enrolment.Certificate.CAFile)
+	abs(&f.Enrolment.Certificate.Certificate)
+	abs(&f.Enrolment.Certificate.Key)
 	for i := range f.Backends {
 		b := &f.Backends[i]
 		abs(&b.CAFile)

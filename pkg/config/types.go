@@ -18,6 +18,7 @@ type File struct {
 	Policy       Policy     `yaml:"policy" doc:"The policy set that decides."`
 	Audit        Audit      `yaml:"audit" doc:"The tamper-evident record."`
 	Telemetry    Telemetry  `yaml:"telemetry" doc:"Metrics, health and logs."`
+	Enrolment    Enrolment  `yaml:"enrolment" doc:"How devices come to their certificates by themselves: a listener of its own, off by default, and what it and every other way in may give."`
 	Listeners    []Listener `yaml:"listeners" required:"true" doc:"Addresses devices connect to. A client certificate of ours is required on every one; there is no way to switch that off."`
 	Routes       []Route    `yaml:"routes" doc:"What traffic is matched to, by listener, host and path prefix; the longest prefix wins. Unmatched traffic is denied and recorded."`
 	Backends     []Backend  `yaml:"backends" doc:"The clinical and cloud systems behind the gateway."`
@@ -140,6 +141,37 @@ type Limits struct {
 	DecisionBytes Size     `yaml:"decision_bytes" default:"4MiB" doc:"Largest body that is held in memory when a decision needs it (413 past it). Other bodies stream and have no limit here."`
 	BundleEntries int      `yaml:"bundle_entries" default:"1000" doc:"Most entries in a FHIR batch or transaction."`
 	Streams       int      `yaml:"streams" default:"100" doc:"Concurrent HTTP/2 streams of a connection."`
+}
+
+// Enrolment configures how devices come to their certificates.
+type Enrolment struct {
+	Address       string            `yaml:"address" default:"off" doc:"host:port where devices enrol and renew: EST, one-time tokens, smallstep's step. It takes connections without a client certificate, and leads to nothing but enrolment. 'off' listens nowhere."`
+	Hosts         []string          `yaml:"hosts" doc:"DNS names and IP addresses devices use for it: the names in its certificate, and the only Host values accepted."`
+	Certificate   ServerCertificate `yaml:"certificate" doc:"The gateway's own certificate there."`
+	ProxyProtocol ProxyProtocol     `yaml:"proxy_protocol" doc:"PROXY protocol version 2 from load balancers in front. Without it, everybody behind one is one address to the limits below."`
+	Limits        EnrolmentLimits   `yaml:"limits" doc:"What one address may take."`
+	Quota         EnrolmentQuota    `yaml:"quota" doc:"How many certificates one device may be given, whichever way it asks."`
+}
+
+// EnrolmentListener is what records and metrics call the enrolment listener.
+const EnrolmentListener = "enrolment"
+
+// EnrolmentLimits bounds what one address may take of the enrolment listener.
+type EnrolmentLimits struct {
+	Connections int      `yaml:"connections" default:"512" doc:"Open connections, all addresses together."`
+	PerAddress  int      `yaml:"per_address" default:"16" doc:"Open connections of one address. An IPv6 /64 network counts as one address, here and below."`
+	Requests    int      `yaml:"requests" default:"60" doc:"Requests of one address in a minute (429 past it)."`
+	Failures    int      `yaml:"failures" default:"5" doc:"Wrong secrets from one address after which it is locked out (429): for lockout, and twice as long with each further one, to a day."`
+	Lockout     Duration `yaml:"lockout" default:"1m" doc:"The first lockout. A day without a wrong secret forgets them."`
+	Handshake   Duration `yaml:"handshake" default:"15s" doc:"Longest TLS handshake."`
+	Request     Duration `yaml:"request" default:"20s" doc:"Longest time to send one request."`
+	Idle        Duration `yaml:"idle" default:"30s" doc:"Longest silence between two requests on a connection."`
+}
+
+// EnrolmentQuota bounds how many certificates one device may be given.
+type EnrolmentQuota struct {
+	Certificates int      `yaml:"certificates" default:"20" doc:"Certificates of one device by one way (such as cli or est) within the window."`
+	Window       Duration `yaml:"window" default:"24h" doc:"The time they are counted over."`
 }
 
 // A Route is what a listener's traffic is matched to.

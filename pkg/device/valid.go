@@ -59,6 +59,10 @@ func validText(what, s string) error {
 	return nil
 }
 
+// Valid reports whether the registry would take the record, as far as that does
+// not depend on others.
+func (r *Record) Valid() error { return r.validate() }
+
 // validate checks everything about a record that does not depend on others.
 func (r *Record) validate() error {
 	if err := ValidID(r.ID); err != nil {

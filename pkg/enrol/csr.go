@@ -1,0 +1,124 @@
+package enrol
+
+import (
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"fmt"
+	"strings"
+
+	"github.com/anteroom-iomt/anteroom/pkg/ca"
+	"github.com/anteroom-iomt/anteroom/pkg/device"
+	"github.com/anteroom-iomt/anteroom/pkg/protocol"
+)
+
+// A signingRequest is one that was read and whose proof of possession holds.
+type signingRequest struct {
+	*x509.CertificateRequest
+	key string // as device.Certificate names it
+}
+
+// readCSR reads a signing request within limits; see [ca.ParseCSR].
+func readCSR(data []byte) (*signingRequest, error) {
+	csr, err := ca.ParseCSR(data)
+	if err != nil {
+		err = fmt.Errorf("%w signing request: %w", device.ErrInvalid, err)
+		return nil, &Refusal{Code: BadRequest, Why: err.Error(), err: err}
+	}
+	return &signingRequest{csr, keyOf(csr.RawSubjectPublicKeyInfo)}, nil
+}
+
+// keyOf names a public key.
+func keyOf(spki []byte) string {
+	sum := sha256.Sum256(spki)
+	return hex.EncodeToString(sum[:])
+}
+
+// fingerprint names a certificate as the registry does.
+func fingerprint(c *x509.Certificate) string {
+	sum := sha256.Sum256(c.Raw)
+	return hex.EncodeToString(sum[:])
+}
+
+// names refuses a request that asks to be somebody else. What a certificate says
+// comes from its profile and never from here; but a request with another device's
+// name is one that went astray, or is meant to.
+func (csr *signingRequest) names(trustDomain, id string) error {
+	own := ca.DeviceURI(trustDomain, id).String()
+	for _, u := range csr.URIs {
+		if strings.EqualFold(u.Scheme, "spiffe") && u.String() != own {
+			return refuse(BadNames, "the signing request asks for an identity that is not %s's", id)
+		}
+	}
+	return nil
+}
+
+// strictNames is names for a request that a device makes itself: it may be made
+// out to the device, or to nobody.
+func (csr *signingRequest) strictNames(devices *device.Registry, id string) error {
+	cn := csr.Subject.CommonName
+	if cn == "" || cn == id {
+		return nil
+	}
+	if other, ok := devices.Get(cn); ok {
+		return refuse(BadNames, "the signing request is made out to %s, and the proof is %s's", other.ID, id)
+	}
+	return nil
+}
+
+// renewedNames is RFC 7030 §4.2.2: who renews asks for the names there are. None
+// at all is taken for the same.
+func (csr *signingRequest) renewedNames(id string) error {
+	if cn := csr.Subject.CommonName; cn != "" && cn != id ||
+		len(csr.URIs) > 1 || len(csr.DNSNames)+len(csr.IPAddresses)+len(csr.EmailAddresses) > 0 {
+		return refuse(BadNames, "the signing request asks for other names than the certificate of %s has", id)
+	}
+	return nil
+}
+
+// keyFacts are what policies see of a key.
+func (csr *signingRequest) keyFacts() (kind string, bits int) {
+	switch key := csr.PublicKey.(type) {
+	case *rsa.PublicKey:
+		return "rsa", key.N.BitLen()
+	case *ecdsa.PublicKey:
+		return "ecdsa", key.Curve.Params().BitSize
+	case ed25519.PublicKey:
+		return "ed25519", 256
+	}
+	return "unknown", 0 // ca.ParseCSR takes no other
+}
+
+// facts are input.enrolment.csr. again says that the device had the key before.
+func (csr *signingRequest) facts(again bool) protocol.Value {
+	var ips, uris []string
+	for _, ip := range csr.IPAddresses {
+		ips = append(ips, ip.String())
+	}
+	for _, u := range csr.URIs {
+		uris = append(uris, u.String())
+	}
+	kind, bits := csr.keyFacts()
+	return protocol.Object(
+		protocol.Field{Name: "key", Value: protocol.Object(
+			field("type", kind),
+			protocol.Field{Name: "bits", Value: protocol.Int(int64(bits))},
+			protocol.Field{Name: "again", Value: protocol.Bool(again)},
+		)},
+		field("signature", csr.SignatureAlgorithm.String()),
+		field("common_name", csr.Subject.CommonName),
+		protocol.Field{Name: "sans", Value: protocol.Object(
+			protocol.Field{Name: "dns", Value: protocol.Strings(csr.DNSNames...)},
+			protocol.Field{Name: "ip", Value: protocol.Strings(ips...)},
+			protocol.Field{Name: "email", Value: protocol.Strings(csr.EmailAddresses...)},
+			protocol.Field{Name: "uri", Value: protocol.Strings(uris...)},
+		)},
+	)
+}
+
+func field(name, value string) protocol.Field {
+	return protocol.Field{Name: name, Value: protocol.String(value)}
+}

@@ -1,0 +1,59 @@
+package enrol
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/anteroom-iomt/anteroom/pkg/device"
+)
+
+func (o Operator) stand(_ context.Context, _ *Registrar, q *Request, _ *signingRequest) (*standing, error) {
+	st := &standing{id: q.ID, operator: o.Person, renewal: q.New == nil, again: q.Again}
+	if st.id == "" && q.New != nil {
+		st.id = q.New.ID
+	}
+	if err := device.ValidID(st.id); err != nil {
+		return nil, &Refusal{Code: BadRequest, Why: err.Error(), err: err}
+	}
+	st.check = func(rec *device.Record) error {
+		if st.renewal {
+			return renewable(rec)
+		}
+		return enrollable(rec, q)
+	}
+	return st, nil
+}
+
+// renewable reports whether a device may be given a further certificate.
+func renewable(rec *device.Record) error {
+	if rec.Status != device.Active {
+		return refusedStatus(rec, "and only an active device is renewed")
+	}
+	return nil
+}
+
+func refusedStatus(rec *device.Record, text string) error {
+	err := fmt.Errorf("%s: %w: it is %s, %s", rec.ID, device.ErrTransition, rec.Status, text)
+	return &Refusal{Code: BadStatus, Why: err.Error(), err: err}
+}
+
+// enrollable reports whether an operator may enrol a device, and fills in what is
+// known of it now.
+func enrollable(rec *device.Record, q *Request) error {
+	if rec == nil {
+		return nil
+	}
+	var err error
+	switch {
+	case rec.Status == device.Pending, rec.Status == device.Revoked && q.Again:
+		n := q.New
+		rec.Class, rec.Manufacturer, rec.Model, rec.Serial, rec.UDI = n.Class, n.Manufacturer, n.Model, n.Serial, n.UDI
+		rec.Location, rec.Owner, rec.Tags, rec.LifeCritical, rec.Posture = n.Location, n.Owner, n.Tags, n.LifeCritical, n.Posture
+		return nil
+	case rec.Status == device.Revoked:
+		err = fmt.Errorf("%s: %w and was revoked: enrolling it anew needs --again", rec.ID, device.ErrExists)
+	default:
+		err = fmt.Errorf("%s: %w and is %s: device renew gives it another certificate", rec.ID, device.ErrExists, rec.Status)
+	}
+	return &Refusal{Code: BadStatus, Why: err.Error(), err: err}
+}

@@ -1,0 +1,307 @@
+package enrol
+
+import (
+	"cmp"
+	"context"
+	"crypto/hmac"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/anteroom-iomt/anteroom/pkg/device"
+	"github.com/anteroom-iomt/anteroom/pkg/store"
+)
+
+// Tables of the store: tokens by handle, and the handle of the one token that a
+// device can have by its id.
+const (
+	tokenTable  = "enrolment-tokens"
+	deviceTable = "enrolment-token-of"
+)
+
+const (
+	// MinTokenTTL and MaxTokenTTL bound how long a token is good.
+	MinTokenTTL = time.Minute
+	MaxTokenTTL = 30 * 24 * time.Hour
+	// tokenKept is how long a token that is over stays in lists.
+	tokenKept = 7 * 24 * time.Hour
+)
+
+// A Token is a one-time token as it is kept: everything but its secret.
+type Token struct {
+	Handle  string    `json:"handle"`
+	Device  string    `json:"device"`
+	Again   bool      `json:"again,omitempty"` // it enrols a revoked device anew
+	By      string    `json:"by"`              // the operator who made it
+	Created time.Time `json:"created"`
+	Expires time.Time `json:"expires"`
+	// Used is when it was, Key the key it was used for and Leaf the certificate
+	// it brought.
+	Used time.Time `json:"used,omitzero"`
+	Key  string    `json:"key,omitempty"`
+	Leaf []byte    `json:"leaf,omitempty"`
+	// MAC stands for the secret; see mac.
+	MAC string `json:"mac"`
+}
+
+// Tokens keeps one-time tokens. It is safe for concurrent use.
+type Tokens struct {
+	st    store.Store
+	key   []byte
+	clock func() time.Time
+}
+
+// OpenTokens opens the tokens in a store. The file at keyPath holds the key under
+// which their secrets are kept; it is made if it is not there.
+func OpenTokens(st store.Store, keyPath string, clock func() time.Time) (*Tokens, error) {
+	key, err := loadKey(keyPath)
+	if err != nil {
+		return nil, err
+	}
+	return &Tokens{st, key, clock}, nil
+}
+
+// Create makes a token for a device and returns it as people see it; nothing can
+// show it again. A token the device had before is withdrawn if it was not used:
+// one is looked for when the other has been lost.
+func (t *Tokens) Create(ctx context.Context, deviceID, by string, ttl time.Duration, again bool) (text string, tok *Token, err error) {
+	if ttl < MinTokenTTL || ttl > MaxTokenTTL {
+		return "", nil, fmt.Errorf("%w lifetime %v of a token: it goes from %v to %v", device.ErrInvalid, ttl, MinTokenTTL, MaxTokenTTL)
+	}
+	now := t.clock().UTC()
+	handle, secret := newTokenText()
+	tok = &Token{Handle: handle, Device: deviceID, Again: again, By: by, Created: now, Expires: now.Add(ttl)}
+	tok.MAC = mac(t.key, tok, secret)
+	err = t.st.Update(ctx, func(w store.Writer) error {
+		if _, err := w.Get(tokenTable, handle); !errors.Is(err, store.ErrNotFound) {
+			return cmp.Or(err, errors.New("a token's name came up twice: try again"))
+		}
+		if err := forget(w, deviceID); err != nil {
+			return err
+		}
+		if err := put(w, tok); err != nil {
+			return err
+		}
+		return w.Put(deviceTable, deviceID, []byte(handle))
+	})
+	if err != nil {
+		return "", nil, fmt.Errorf("token for %s: %w", deviceID, err)
+	}
+	return written(handle, secret), tok, nil
+}
+
+func put(w store.Writer, tok *Token) error {
+	value, err := json.Marshal(tok)
+	if err != nil {
+		return err
+	}
+	return w.Put(tokenTable, tok.Handle, value)
+}
+
+func get(r store.Reader, handle string) (*Token, error) {
+	value, err := r.Get(tokenTable, handle)
+	if err != nil {
+		return nil, err
+	}
+	tok := new(Token)
+	if err := json.Unmarshal(value, tok); err != nil {
+		return nil, fmt.Errorf("token %s: %w", handle, err)
+	}
+	return tok, nil
+}
+
+// forget removes a device's token if it was not used.
+func forget(w store.Writer, deviceID string) error {
+	handle, err := w.Get(deviceTable, deviceID)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	tok, err := get(w, string(handle))
+	if err == nil && tok.Used.IsZero() {
+		err = w.Delete(tokenTable, tok.Handle)
+	}
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return err
+	}
+	return w.Delete(deviceTable, deviceID)
+}
+
+// Withdraw removes the token of a device that has not used it. That there is none
+// is no error.
+func (t *Tokens) Withdraw(ctx context.Context, deviceID string) error {
+	err := t.st.Update(ctx, func(w store.Writer) error { return forget(w, deviceID) })
+	if err != nil {
+		return fmt.Errorf("withdraw the token of %s: %w", deviceID, err)
+	}
+	return nil
+}
+
+// Revoke removes a token by its handle.
+func (t *Tokens) Revoke(ctx context.Context, handle string) (*Token, error) {
+	var tok *Token
+	err := t.st.Update(ctx, func(w store.Writer) (err error) {
+		if tok, err = get(w, handle); err != nil {
+			return err
+		}
+		if !tok.Used.IsZero() {
+			return fmt.Errorf("%w: it was used at %s; revoke the device instead", device.ErrTransition, tok.Used.Format(time.RFC3339))
+		}
+		return forget(w, tok.Device)
+	})
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, fmt.Errorf("token: %w", errNoToken)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("token %s: %w", handle, err)
+	}
+	return tok, nil
+}
+
+// errNoToken is [device.ErrNotFound] in the words of tokens.
+var errNoToken = noToken{}
+
+type noToken struct{}
+
+func (noToken) Error() string        { return "there is none with this name" }
+func (noToken) Is(target error) bool { return target == device.ErrNotFound }
+
+// List returns the tokens there are, without what stands for their secrets, the
+// youngest first, and forgets those that have been over for a week.
+func (t *Tokens) List(ctx context.Context) ([]Token, error) {
+	var out, old []Token
+	over := t.clock().Add(-tokenKept)
+	err := t.st.View(ctx, func(r store.Reader) error {
+		return r.Each(tokenTable, "", func(handle string, value []byte) error {
+			var tok Token
+			if err := json.Unmarshal(value, &tok); err != nil {
+				return fmt.Errorf("token %s: %w", handle, err)
+			}
+			if tok.Expires.Before(over) {
+				old = append(old, tok)
+				return nil
+			}
+			tok.MAC, tok.Leaf = "", nil
+			out = append(out, tok)
+			return nil
+		})
+	})
+	if err == nil && len(old) > 0 {
+		err = t.st.Update(ctx, func(w store.Writer) error {
+			for _, tok := range old {
+				if err := w.Delete(tokenTable, tok.Handle); err != nil {
+					return err
+				}
+				if h, err := w.Get(deviceTable, tok.Device); err == nil && string(h) == tok.Handle {
+					if err := w.Delete(deviceTable, tok.Device); err != nil {
+						return err
+					}
+				}
+			}
+			return nil
+		})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list tokens: %w", err)
+	}
+	slices.SortFunc(out, func(a, b Token) int { return cmp.Or(b.Created.Compare(a.Created), cmp.Compare(a.Handle, b.Handle)) })
+	return out, nil
+}
+
+// find returns the token with a text. Whether it is still good is not looked at.
+func (t *Tokens) find(ctx context.Context, text string) (*Token, error) {
+	handle, secret, ok := parseToken(text)
+	if !ok {
+		return nil, unknownToken()
+	}
+	var tok *Token
+	err := t.st.View(ctx, func(r store.Reader) (err error) { tok, err = get(r, handle); return err })
+	if errors.Is(err, store.ErrNotFound) {
+		// Somebody who guesses must not learn by the time it takes whether a
+		// handle is known.
+		tok = &Token{Handle: handle}
+	} else if err != nil {
+		return nil, err
+	}
+	if !hmac.Equal([]byte(mac(t.key, tok, secret)), []byte(tok.MAC)) {
+		return nil, unknownToken()
+	}
+	return tok, nil
+}
+
+func unknownToken() error {
+	return &Refusal{Code: BadProof, Why: "the token is not known: it was mistyped, withdrawn, or never made here"}
+}
+
+// A Secret proves by a one-time token.
+type Secret struct{ Text string }
+
+// Name implements [Proof].
+func (Secret) Name() string { return "token" }
+
+func (s Secret) stand(ctx context.Context, g *Registrar, _ *Request, csr *signingRequest) (*standing, error) {
+	t := g.cfg.Tokens
+	tok, err := t.find(ctx, s.Text)
+	if err != nil {
+		return nil, err
+	}
+	st := &standing{id: tok.Device, again: tok.Again}
+	if !t.clock().Before(tok.Expires) {
+		return st, refuse(BadProof, "the token for %s expired at %s: ask for another", tok.Device, tok.Expires.UTC().Format(time.RFC3339))
+	}
+	if err := csr.strictNames(g.cfg.Devices, tok.Device); err != nil {
+		return st, err
+	}
+	if !tok.Used.IsZero() {
+		if tok.Key != csr.key {
+			return st, usedToken(tok)
+		}
+		if st.issued, err = x509.ParseCertificate(tok.Leaf); err != nil {
+			return st, fmt.Errorf("token %s: its certificate: %w", tok.Handle, err)
+		}
+		return st, nil
+	}
+	st.check = func(rec *device.Record) error { return tok.serves(rec) }
+	st.spend = func(w store.Writer, leaf *x509.Certificate) error {
+		now, err := get(w, tok.Handle)
+		switch {
+		case errors.Is(err, store.ErrNotFound):
+			return unknownToken()
+		case err != nil:
+			return err
+		case !now.Used.IsZero():
+			return usedToken(now)
+		}
+		now.Used, now.Key, now.Leaf = t.clock().UTC(), csr.key, leaf.Raw
+		return put(w, now)
+	}
+	return st, nil
+}
+
+func usedToken(tok *Token) error {
+	return refuse(BadProof, "the token for %s was used at %s, and is good once: ask for another", tok.Device, tok.Used.UTC().Format(time.RFC3339))
+}
+
+// serves reports whether the token is good for a device as it is now. What was
+// withdrawn after the token was made is not brought back by it.
+func (tok *Token) serves(rec *device.Record) error {
+	for _, c := range rec.Certificates {
+		if c.RevokedAt.After(tok.Created) {
+			return refuse(BadProof, "the token for %s is from before its certificate was revoked: ask for another", rec.ID)
+		}
+	}
+	switch rec.Status {
+	case device.Pending, device.Active:
+		return nil
+	case device.Revoked:
+		if tok.Again && !rec.StatusAt.After(tok.Created) {
+			return nil
+		}
+	}
+	return refusedStatus(rec, "and is not enrolled with this token")
+}
