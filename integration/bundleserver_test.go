@@ -47,6 +47,8 @@ func TestPoliciesComeFromABundleServer(t *testing.T) {
 	t.Cleanup(server.Close)
 
 	h := rig.New(t)
+	// Before, because the set is asked about enrolments too.
+	d := h.Enroll("monitor-1", "patient-monitor")
 	config := simple(t)
 	_, port, _ := strings.Cut(strings.TrimPrefix(server.URL, "https://"), ":")
 	h.Write("anteroom.yaml", strings.Replace(h.Head()+config, "{enforce: policies}", fmt.Sprintf(
@@ -56,7 +58,6 @@ func TestPoliciesComeFromABundleServer(t *testing.T) {
 	if err := os.Chmod(h.Path("secrets/token"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	d := h.Enroll("monitor-1", "patient-monitor")
 	url := h.URL("/fhir/Observation")
 	client := h.Client(d)
 	status := func() int { return post(client, url) }
