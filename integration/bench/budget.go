@@ -27,6 +27,8 @@ func budgets() []budget {
 		{what: "download, to a bare relay", scenario: "download", limit: 1.05, toScenario: "download", toTarget: "relay"},
 		{what: "download, to HAProxy", scenario: "download", limit: 1.11, toScenario: "download", toTarget: "haproxy"},
 		{what: "memory of a download", scenario: "download", figure: growth, limit: 256, unit: "kB"},
+		{what: "latency added at half load, p50", scenario: "latency", limit: 100, unit: "µs"},
+		{what: "latency added at half load, p99", scenario: "latency", figure: addedP99, limit: 1000, unit: "µs"},
 	}
 }
 

@@ -77,6 +77,11 @@ func scenarios() []scenario {
 			how: "One body over one connection. Time to first byte is from the request to the body's first byte at the device.",
 			run: download, only: []string{"nginx", "haproxy", "caddy", "relay", gateway},
 		},
+		{
+			name: "latency", title: "Latency added at half load, median", unit: "µs",
+			how: "A constant rate, half of what the target was just seen to be able to, each request measured from the moment it was due, so that a stall counts for all that it delayed; less the same of the backend asked directly over TLS. Generator and backend share a core, which is in both.",
+			run: latency, only: []string{"nginx", "haproxy", "caddy", "nginx-opa", "relay", gateway},
+		},
 	}
 }
 

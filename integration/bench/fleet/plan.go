@@ -23,6 +23,8 @@ const (
 	Idle Mode = "idle"
 	// Transfer sends one large body, or receives one, over one connection.
 	Transfer Mode = "transfer"
+	// Rate sends requests at a constant rate, whatever becomes of them.
+	Rate Mode = "rate"
 )
 
 // A Plan says what a fleet does. Fields that a mode does not name are not used.
@@ -41,8 +43,9 @@ type Plan struct {
 
 	Connections int // at a time
 	Duration    time.Duration
-	Bytes       int64 // Transfer: the body's size
-	Resume      bool  // Churn: with the ticket of the connection before
+	Bytes       int64   // Transfer: the body's size
+	Rate        float64 // Rate: requests in a second
+	Resume      bool    // Churn: with the ticket of the connection before
 }
 
 // A Report is what a fleet saw.
@@ -53,6 +56,7 @@ type Report struct {
 	Resumed   int64         // connections that resumed a session
 	Bytes     int64         // Transfer: the body's
 	FirstByte time.Duration // Transfer: until the first byte of the body was at the other end
+	Latency   *Spread       // Rate: from when a request was due
 	TLS       string        // version, group and cipher suite, as negotiated
 }
 
@@ -99,7 +103,7 @@ func (r *run) carryOut(ctx context.Context) (err error) {
 	if r.req, err = request(&r.Plan); err != nil {
 		return err
 	}
-	modes := map[Mode]func(context.Context) error{Churn: r.churn, Idle: r.idle, Transfer: r.transfer}
+	modes := map[Mode]func(context.Context) error{Churn: r.churn, Idle: r.idle, Transfer: r.transfer, Rate: r.rate}
 	f := modes[r.Mode]
 	if f == nil {
 		return fmt.Errorf("no mode %q; there are %v", r.Mode, slices.Sorted(maps.Keys(modes)))
