@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -89,7 +90,7 @@ func TestParseLoad(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if l.requests != 1000 || l.duration != time.Second || l.p50 != 250*time.Microsecond || l.p99 != 900*time.Microsecond {
+	if l.requests != 1000 || l.duration != time.Second || l.note != "p50 250µs, p99 900µs" {
 		t.Errorf("got %+v", l)
 	}
 	if len(l.errors) != 2 || l.errors["read error"] != 2 || l.errors["status error"] != 3 {
@@ -98,6 +99,31 @@ func TestParseLoad(t *testing.T) {
 	for _, bad := range []string{"", "result requests x", "result requests 0 duration_us 1"} {
 		if _, err := parseLoad(bad); err == nil {
 			t.Errorf("parseLoad(%q) succeeds", bad)
+		}
+	}
+}
+
+func TestParseH2Load(t *testing.T) {
+	const out = `Application protocol: h2
+finished in 2.01s, 6250.50 req/s, 1.02MB/s
+requests: 12501 total, 12565 started, 12501 done, 12500 succeeded, 1 failed, 1 errored, 2 timeout
+status codes: 12490 2xx, 3 3xx, 7 4xx, 0 5xx
+                     min         max         mean         sd        +/- sd
+time for request:      303us     31.21ms      5.07ms      1.71ms    74.20%
+`
+	l, err := parseH2Load(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l.requests != 12490 || l.duration != 2010*time.Millisecond || l.note != "mean 5.07ms, slowest 31.21ms" {
+		t.Errorf("got %+v", l)
+	}
+	if want := map[string]int64{"failed": 1, "timeout": 2, "3xx": 3, "4xx": 7}; !maps.Equal(l.errors, want) {
+		t.Errorf("errors are %v, want %v", l.errors, want)
+	}
+	for _, bad := range []string{"", strings.Replace(out, "protocol: h2", "protocol: http/1.1", 1), strings.Replace(out, "12490 2xx", "0 2xx", 1), strings.Replace(out, "12490", "x", 1)} {
+		if _, err := parseH2Load(bad); err == nil {
+			t.Errorf("parseH2Load(%q) succeeds", bad)
 		}
 	}
 }

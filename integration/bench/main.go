@@ -26,7 +26,8 @@
 //
 // It needs Linux with two CPUs, and nginx, wrk, gcc, taskset and OpenSSL's
 // headers (Debian: nginx wrk gcc util-linux libssl-dev); haproxy if it is to be
-// measured. Caddy is built from source by the go command.
+// measured, and h2load (nghttp2-client) for HTTP/2. Caddy, and opa where it is
+// not in PATH, are built from source by the go command.
 package main
 
 import (

@@ -49,12 +49,12 @@ func (r *rig) buildLoad(ctx context.Context) error {
 	return nil
 }
 
-// A load is what wrk counted.
+// A load is what wrk, or h2load, counted.
 type load struct {
 	requests int64
 	duration time.Duration
 	errors   map[string]int64 // by kind; zero counts are left out
-	p50, p99 time.Duration
+	note     string           // what it saw of latency
 }
 
 // errNoRequest says that no request was answered in time.
@@ -94,7 +94,7 @@ func parseLoad(out string) (load, error) {
 		}
 		l := load{
 			requests: n["requests"], duration: time.Duration(n["duration_us"]) * time.Microsecond,
-			p50: time.Duration(n["p50_us"]) * time.Microsecond, p99: time.Duration(n["p99_us"]) * time.Microsecond,
+			note:   fmt.Sprintf("p50 %s, p99 %s", tenth(time.Duration(n["p50_us"])*time.Microsecond), tenth(time.Duration(n["p99_us"])*time.Microsecond)),
 			errors: make(map[string]int64),
 		}
 		for _, kind := range []string{"connect", "read", "write", "status", "timeout"} {
