@@ -218,7 +218,7 @@ func (g *Gateway) adapter(l config.Listener) (protocol.Adapter, error) {
 	if l.Protocol != "http" {
 		return nil, fmt.Errorf("protocol %q is not known", l.Protocol)
 	}
-	a, err := httpgw.New(httpgw.Config{Listener: l, Judge: g.judge, Logger: g.log, Observe: func(o httpgw.Observation) {
+	a, err := httpgw.New(httpgw.Config{Listener: l, Judge: g.judge, Logger: g.log, Obliged: g.metrics.Obligation, Observe: func(o httpgw.Observation) {
 		g.metrics.Request(o.Listener, o.Route, o.Status, o.Duration)
 	}})
 	if err != nil {

@@ -41,6 +41,9 @@ type exchange struct {
 	// duties are what else the decision obliges to, or nil. A later one on what
 	// lasts replaces them.
 	duties atomic.Pointer[protocol.Obligations]
+	// parts are what is to be redacted for each entry of a Bundle; nil if nothing
+	// is for any.
+	parts [][]protocol.Pointer
 	// held is the body, where the decision needed it whole.
 	held   []byte
 	isHeld bool

@@ -123,7 +123,7 @@ func (x *exchange) judgeEntries(entries []*fhir.Interaction) (denied []*fhir.Iss
 		switch {
 		case v.Allow:
 			if v.Obligations != nil {
-				x.takePart(v.Obligations)
+				x.takePart(i, len(entries), v.Obligations)
 			}
 			continue
 		case v.Cause != protocol.CausePolicy && v.Cause != protocol.CauseObligation || !batch:
@@ -143,6 +143,7 @@ func (x *exchange) forwardBatch(t Target, it *fhir.Interaction, denied []*fhir.I
 	if x.status != 0 {
 		return // answered already: an entry could not be judged
 	}
+	duties := x.duties.Load()
 	rest, n := it.Split(denied)
 	var answer []byte
 	if n > 0 {
@@ -150,6 +151,9 @@ func (x *exchange) forwardBatch(t Target, it *fhir.Interaction, denied []*fhir.I
 		// The answer has to be read here, whatever form the device wants.
 		t.Query = slices.DeleteFunc(slices.Clone(t.Query), func(p Param) bool { return p.Name == "_format" })
 		req := x.request(t)
+		if duties != nil {
+			x.prepare(req, duties)
+		}
 		req.Header["Accept"] = []string{"application/fhir+json"}
 		delete(req.Header, "Accept-Encoding")
 		stop := x.w.watch(x.cancel)
@@ -162,7 +166,9 @@ func (x *exchange) forwardBatch(t Target, it *fhir.Interaction, denied []*fhir.I
 		if resp.StatusCode != http.StatusOK {
 			stop()
 			defer resp.Body.Close()
-			x.answer(resp)
+			if duties == nil || x.fulfil(resp, duties) {
+				x.answer(resp)
+			}
 			return
 		}
 		answer, err = io.ReadAll(io.LimitReader(resp.Body, maxBatchAnswer+1))
@@ -178,8 +184,19 @@ func (x *exchange) forwardBatch(t Target, it *fhir.Interaction, denied []*fhir.I
 		x.failed(err)
 		return
 	}
-	x.status = http.StatusOK
 	h := http.Header{"Content-Type": {"application/fhir+json; charset=utf-8"}, "X-Anteroom-Decision-Id": {x.id}}
+	if duties != nil {
+		// Its entries are those that were asked for again, each in its place.
+		resp := &http.Response{StatusCode: http.StatusOK, Header: h, Body: io.NopCloser(bytes.NewReader(joined)), ContentLength: int64(len(joined))}
+		if !x.fulfil(resp, duties) {
+			return
+		}
+		if joined, err = io.ReadAll(resp.Body); err != nil {
+			x.failed(err)
+			return
+		}
+	}
+	x.status = http.StatusOK
 	if err := x.w.start(http.StatusOK, h, int64(len(joined))); err != nil {
 		x.broken("the device went away before its answer")
 		return

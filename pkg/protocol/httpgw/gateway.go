@@ -13,13 +13,17 @@ import (
 	"github.com/anteroom-iomt/anteroom/pkg/protocol"
 )
 
-// Config is what a [Gateway] is made from. Every field but Observe is required.
+// Config is what a [Gateway] is made from. Every field but Observe and Obliged is
+// required.
 type Config struct {
 	Listener config.Listener
 	Judge    protocol.Judge
 	Logger   *slog.Logger
 	// Observe is called after every request, for metrics.
 	Observe func(Observation)
+	// Obliged is called with the kind of each obligation that was met, or was not,
+	// and the result in a word, for metrics.
+	Obliged func(kind, result string)
 }
 
 // An Observation is what there is to count about one request.

@@ -15,10 +15,12 @@ import (
 
 // Unable implements [protocol.Obliged].
 func (x *exchange) Unable(_ *protocol.Transaction, o *protocol.Obligations) string {
-	switch {
-	case len(o.Redact) > 0:
-		return "answers can not be redacted"
-	case len(o.Mirror) > 0:
+	if len(o.Redact) > 0 {
+		if why := x.unredactable(); why != "" {
+			return why
+		}
+	}
+	if len(o.Mirror) > 0 {
 		return "requests can not be mirrored"
 	}
 	return ""
@@ -34,11 +36,19 @@ func (x *exchange) take(o *protocol.Obligations) {
 	}
 }
 
-// takePart notes what an allowed entry of a Bundle obliges to beside the Bundle.
-func (x *exchange) takePart(o *protocol.Obligations) {
+// takePart notes what entry i of n allowed ones of a Bundle obliges to beside the
+// Bundle.
+func (x *exchange) takePart(i, n int, o *protocol.Obligations) {
 	whole := x.duties.Load()
 	if whole == nil {
 		whole = &protocol.Obligations{}
+		x.duties.Store(whole)
+	}
+	if len(o.Redact) > 0 {
+		if x.parts == nil {
+			x.parts = make([][]protocol.Pointer, n)
+		}
+		x.parts[i] = o.Redact
 	}
 	var more []int64
 	for _, rate := range o.Bytes {
@@ -58,6 +68,9 @@ func (x *exchange) takePart(o *protocol.Obligations) {
 
 // prepare makes a request for a backend as the duties want it.
 func (x *exchange) prepare(req *http.Request, o *protocol.Obligations) {
+	if x.redacts(o) {
+		x.wholly(req)
+	}
 	if len(o.Bytes) > 0 && x.m.length < 0 && !x.isHeld && x.m.body != nil {
 		// Declared bytes were counted when it was judged.
 		req.Body = io.NopCloser(x.paced(req.Body, x.ctx.Done()))
@@ -67,6 +80,9 @@ func (x *exchange) prepare(req *http.Request, o *protocol.Obligations) {
 // fulfil makes a backend's answer what the duties want it to be. It reports false
 // if that can not be, and has then answered.
 func (x *exchange) fulfil(resp *http.Response, o *protocol.Obligations) bool {
+	if x.redacts(o) && !x.redact(resp, o) {
+		return false
+	}
 	if len(o.Bytes) > 0 {
 		resp.Body = &countedBody{ReadCloser: resp.Body, x: x}
 	}
@@ -160,4 +176,10 @@ type wakingConn struct {
 func (c wakingConn) Close() error {
 	c.wake()
 	return c.Conn.Close()
+}
+
+func (g *Gateway) obliged(kind, result string) {
+	if g.cfg.Obliged != nil {
+		g.cfg.Obliged(kind, result)
+	}
 }
