@@ -78,6 +78,9 @@ func TestPoliciesComeFromABundleServer(t *testing.T) {
 	if out := h.Must("policy", "status"); !strings.Contains(out, "none yet from https://localhost") || !strings.Contains(out, "answered 404 Not Found") {
 		t.Errorf("policy status says %s", out)
 	}
+	if _, errs, code := h.Run("policy", "replay", "policies"); code != 1 || !strings.Contains(errs, "the set in force: no bundle has come from https://localhost") {
+		t.Errorf("replay without a bundle: %d: %s", code, errs)
+	}
 	offer(keys)
 	rig.Eventually(t, "the first bundle in force", func() bool { return status() == http.StatusCreated })
 	rig.Eventually(t, "the server to be asked by ETag", func() bool { return unchanged.Load() > 0 })
@@ -95,6 +98,10 @@ func TestPoliciesComeFromABundleServer(t *testing.T) {
 	offer(keys)
 	rig.Eventually(t, "the second bundle in force", func() bool { return status() == http.StatusForbidden })
 	before := h.Must("policy", "status")
+	// The workbench compares with what was fetched.
+	if out := h.Must("policy", "replay", "policies"); !strings.Contains(out, `in force bundle "`) || strings.Contains(out, "could not be made again") {
+		t.Errorf("replay says %s", out)
+	}
 
 	// The server is away when the gateway starts.
 	h.Kill()

@@ -139,6 +139,17 @@ func (f *filter) complete(now time.Time) (err error) {
 	return err
 }
 
+// chosen says in words what else than a time the filter asks for.
+func (f *filter) chosen() string {
+	out := ""
+	for _, c := range []struct{ what, name string }{{"device", f.Device}, {"class", f.Class}, {"route", f.Route}} {
+		if c.name != "" {
+			out += fmt.Sprintf(" of %s %s", c.what, c.name)
+		}
+	}
+	return out
+}
+
 // moment reads a time, or how long ago it was.
 func moment(flag, s string, now time.Time) (time.Time, error) {
 	if s == "" {
@@ -207,7 +218,7 @@ func (a *app) records(ctx context.Context, dir string, f *filter, opt audit.Read
 			fmt.Fprintf(a.out, "%s\n", e.Raw)
 			continue
 		}
-		fmt.Fprintln(a.out, line(e))
+		fmt.Fprintln(readable{a.out}, line(e))
 	}
 	return nil
 }

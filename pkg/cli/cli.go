@@ -20,6 +20,7 @@ import (
 
 	"github.com/anteroom-iomt/anteroom/pkg/admin"
 	"github.com/anteroom-iomt/anteroom/pkg/config"
+	"github.com/anteroom-iomt/anteroom/pkg/workbench"
 )
 
 // The exit statuses.
@@ -67,7 +68,7 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	if errors.As(err, new(deniedError)) {
 		return exitDenied
 	}
-	fmt.Fprintln(stderr, "anteroom: "+err.Error())
+	fmt.Fprintln(stderr, "anteroom: "+workbench.Readable(err.Error()))
 	if u := (usageError{}); errors.As(err, &u) {
 		fmt.Fprintln(stderr, "See anteroom help.")
 		return exitUsage
@@ -131,12 +132,24 @@ func optional(cmd *cobra.Command, got []string) error {
 // print writes a result: JSON if asked for, else text.
 func (a *app) print(v any, text func(w io.Writer)) error {
 	if !a.json {
-		text(a.out)
+		text(readable{a.out})
 		return nil
 	}
 	enc := json.NewEncoder(a.out)
 	enc.SetIndent("", "  ")
 	return enc.Encode(v)
+}
+
+// readable is a writer of text for people: what devices and policies say goes
+// through it, and cannot move the cursor, colour the screen or turn the direction
+// of a line.
+type readable struct{ io.Writer }
+
+func (r readable) Write(b []byte) (int, error) {
+	if _, err := io.WriteString(r.Writer, workbench.Readable(string(b))); err != nil {
+		return 0, err
+	}
+	return len(b), nil
 }
 
 // load reads the configuration.

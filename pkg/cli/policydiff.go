@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -63,6 +64,9 @@ func (a *app) policySource(cmd *cobra.Command, ref string) (src *policy.Source, 
 	}
 	err = a.with(cmd, func(ctx context.Context, api *admin.API) error {
 		rev, err := api.PolicyRevision(ctx, ref)
+		if e, ok := errors.AsType[*admin.Error](err); ref != "" && (ok && e.Code == admin.CodeNotFound || errors.Is(err, opabundle.ErrNoRevision)) {
+			return fmt.Errorf("%w, and no directory or bundle has that name", err)
+		}
 		if err != nil {
 			return err
 		}

@@ -38,7 +38,9 @@ What the record does not hold is said.`,
 			if err != nil {
 				return err
 			}
-			e, err := workbench.Find(ctx, dir, arg[0])
+			show, end := a.progressBar("looking for it")
+			e, err := workbench.Find(ctx, dir, arg[0], show)
+			end()
 			if err != nil {
 				return err
 			}
@@ -144,6 +146,9 @@ The exit status is 0 if it is allowed and 3 if it is denied.`,
 			}
 			q, err := workbench.ParseRequest(body, rec, time.Now())
 			if err != nil {
+				if file == "-" {
+					file = "standard input"
+				}
 				return fmt.Errorf("%s: %w", file, err)
 			}
 			x := workbench.Explain(ctx, set, q)

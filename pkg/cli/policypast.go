@@ -33,7 +33,19 @@ func (a *app) setAt(ctx context.Context, cfg *config.File, path string) (*policy
 	}
 	switch cfg.Policy.Source {
 	case "bundle":
-		return nil, usagef("policy.source is bundle: say with --current which directory or bundle is in force")
+		lim := opabundle.Limits{Bytes: int64(cfg.Policy.MaxSize), Files: policy.DefaultMaxFiles}
+		b, err := opabundle.Kept(filepath.Join(cfg.StateDir, admin.BundleDir), lim)
+		if err != nil {
+			return nil, err
+		}
+		if b == nil {
+			return nil, fmt.Errorf("no bundle has come from %s yet, so nothing is in force: name a set", cfg.Policy.Bundle.URL)
+		}
+		src, err := policy.FromBundle(b, fmt.Sprintf("bundle %q of %s", b.Manifest.Revision, cfg.Policy.Bundle.URL), opt)
+		if err != nil {
+			return nil, err
+		}
+		return src.Compile(ctx, opt)
 	case "pushed":
 		st := admin.State{}
 		if st.Policies, err = opabundle.OpenHistory(filepath.Join(cfg.StateDir, admin.PolicyDir), time.Now); err != nil {

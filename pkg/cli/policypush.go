@@ -28,6 +28,9 @@ type trialFlags struct {
 
 func (t *trialFlags) request() (*admin.CanaryRequest, error) {
 	if len(t.devices) == 0 {
+		if t.maxDenials != 0 || t.window != "" {
+			return nil, usagef("--max-denials and --window are for a trial: name its devices with --canary")
+		}
 		return nil, nil
 	}
 	out := &admin.CanaryRequest{MaxDenials: t.maxDenials, Window: defaultWindow}

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -62,6 +63,11 @@ anything would change.`,
 			if dir, err = a.auditDir(dir); err != nil {
 				return err
 			}
+			file, err := openPage(page)
+			if err != nil {
+				return err
+			}
+			defer file.Close() // done before if all goes well
 			start := time.Now()
 			show, end := a.progressBar("replaying")
 			rep, err := workbench.Replay(cmd.Context(), now, candidate, workbench.ReplayOptions{Dir: dir, Filter: f.Filter, Devices: devices, Progress: show})
@@ -70,13 +76,11 @@ anything would change.`,
 				return err
 			}
 			took := time.Since(start)
-			if page != "" {
-				if err := writePage(page, rep); err != nil {
-					return err
-				}
+			if err := writePage(file, rep); err != nil {
+				return err
 			}
 			err = a.print(rep, func(w io.Writer) {
-				printReplay(w, rep, took)
+				printReplay(w, rep, &f, took)
 				if page != "" {
 					fmt.Fprintf(w, "Wrote %s\n", page)
 				}
@@ -100,21 +104,32 @@ anything would change.`,
 	return c
 }
 
-func writePage(name string, rep *workbench.ReplayReport) error {
+// openPage makes the file of a report, which names devices and patients'
+// pseudonyms: for its owner only.
+func openPage(name string) (*os.File, error) {
+	if name == "" {
+		return nil, nil
+	}
 	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
-		return err
+		return nil, fmt.Errorf("--html: %w", err)
 	}
-	if err := workbench.WriteHTML(f, rep); err != nil {
-		_ = f.Close()
-		return fmt.Errorf("write %s: %w", name, err)
-	}
-	return f.Close()
+	return f, nil
 }
 
-func printReplay(w io.Writer, r *workbench.ReplayReport, took time.Duration) {
+func writePage(f *os.File, rep *workbench.ReplayReport) error {
+	if f == nil {
+		return nil
+	}
+	if err := errors.Join(workbench.WriteHTML(f, rep), f.Close()); err != nil {
+		return fmt.Errorf("write %s: %w", f.Name(), err)
+	}
+	return nil
+}
+
+func printReplay(w io.Writer, r *workbench.ReplayReport, f *filter, took time.Duration) {
 	if r.Decisions == 0 {
-		fmt.Fprintf(w, "No decision is recorded in that time")
+		fmt.Fprintf(w, "No decision is recorded in that time%s", f.chosen())
 		if r.LeftOut.Refused+r.LeftOut.Gateway > 0 {
 			fmt.Fprintf(w, " that a policy was asked for")
 		}

@@ -50,7 +50,7 @@ as an alarm that did not go off. Nothing is applied.`,
 			}
 			return a.print(out, func(w io.Writer) {
 				if len(out) == 0 {
-					fmt.Fprintln(w, "# Nothing that was allowed is recorded in that time")
+					fmt.Fprintf(w, "# Nothing that was allowed is recorded in that time%s\n", f.chosen())
 				}
 				for _, s := range out {
 					printSuggestion(w, s)

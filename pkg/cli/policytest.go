@@ -33,7 +33,7 @@ or another one. The stock "opa test" runs the same tests.`,
 			var write func(io.Writer, *policy.TestReport) error
 			switch format {
 			case "text":
-				write = func(w io.Writer, rep *policy.TestReport) error { printTests(w, rep, run == ""); return nil }
+				write = func(w io.Writer, rep *policy.TestReport) error { printTests(readable{w}, rep, run == ""); return nil }
 			case "json":
 				write = func(w io.Writer, rep *policy.TestReport) error {
 					e := json.NewEncoder(w)
@@ -43,7 +43,7 @@ or another one. The stock "opa test" runs the same tests.`,
 			case "junit":
 				write = writeJUnit
 			default:
-				return fmt.Errorf("--format %q is not known: text, json or junit", format)
+				return usagef("--format: %q is none of text, json and junit", format)
 			}
 			once := func(ctx context.Context) error {
 				rep, err := policy.Test(ctx, dir, policy.TestOptions{Run: run})
@@ -65,9 +65,14 @@ or another one. The stock "opa test" runs the same tests.`,
 				return once(cmd.Context())
 			}
 			return policy.Follow(cmd.Context(), dir, policy.Options{}, func(ctx context.Context) {
-				fmt.Fprintf(a.out, "%s ", time.Now().Format(time.TimeOnly))
+				// What another program reads stays what it is.
+				notes := a.err
+				if format == "text" {
+					notes = a.out
+					fmt.Fprintf(a.out, "%s ", time.Now().Format(time.TimeOnly))
+				}
 				if err := once(ctx); err != nil && err != error(silentError{}) {
-					fmt.Fprintln(a.out, err)
+					fmt.Fprintln(notes, err)
 				}
 			})
 		},

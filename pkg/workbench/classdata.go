@@ -43,7 +43,14 @@ func Suggest(u *Use, dir string) (*Suggestion, error) {
 	s := &Suggestion{Class: u.Class, Decisions: u.Decisions, Devices: len(u.Devices), TestFile: "authz/seen_" + strings.ReplaceAll(u.Class, "-", "_") + "_test.rego"}
 	var doc *yaml.Node
 	var before []byte
-	var err error
+	// What is written for a directory that is not there would be no diff of it.
+	at, err := os.Stat(dir)
+	if err != nil {
+		return nil, err
+	}
+	if !at.IsDir() {
+		return nil, fmt.Errorf("%s is not a directory: a suggestion is a diff against one", dir)
+	}
 	if s.File, before, doc, err = classFile(dir, u.Class); err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package workbench
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -51,20 +52,26 @@ type RecordedDecision struct {
 // ErrNoRecord says that the audit log holds no such decision.
 var ErrNoRecord = errors.New("the audit log holds no such decision")
 
-// Find returns the record of a decision.
-func Find(ctx context.Context, dir, id string) (*audit.Entry, error) {
-	for e, err := range audit.Read(ctx, dir, audit.ReadOptions{Filter: audit.Filter{Decision: id}}) {
-		if err != nil {
-			if ctx.Err() != nil {
-				return nil, err
-			}
-			continue // a line that is no record; verify reports it
+// errFound ends a search.
+var errFound = errors.New("found")
+
+// Find returns the record of a decision. progress, which may be nil, is told how
+// much of the log was read.
+func Find(ctx context.Context, dir, id string, progress func(read, total int64)) (found *audit.Entry, err error) {
+	f := audit.Filter{Decision: id}
+	// A line that is no record is passed over; verify reports it.
+	err = audit.Lines(ctx, dir, audit.LineOptions{Filter: f, Progress: progress}, func(line []byte) error {
+		e, err := audit.Decode(bytes.Clone(line))
+		if err != nil || !f.Match(e) || e.Event != decided && e.Event != "transaction.refused" {
+			return nil
 		}
-		if e.Event == decided || e.Event == "transaction.refused" {
-			return e, nil
-		}
-	}
-	if err := ctx.Err(); err != nil {
+		found = e
+		return errFound
+	})
+	switch {
+	case errors.Is(err, errFound):
+		return found, nil
+	case err != nil:
 		return nil, err
 	}
 	return nil, fmt.Errorf("%s: %w", id, ErrNoRecord)

@@ -3,6 +3,8 @@ package workbench
 import (
 	"encoding/json"
 	"errors"
+	"io/fs"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -16,7 +18,7 @@ func TestExplainFindsADecisionAndMakesItAgain(t *testing.T) {
 	w := newWard(t)
 	id := w.decide("patient-monitor-1", fhir("read", "Patient", "p3"))
 	dir := w.audit()
-	e, err := Find(t.Context(), dir, id)
+	e, err := Find(t.Context(), dir, id, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,7 +43,10 @@ func TestExplainFindsADecisionAndMakesItAgain(t *testing.T) {
 	if err != nil || len(x.Caveats) != 2 || !strings.Contains(x.Caveats[0], "the registry has no such device any more") {
 		t.Errorf("%q, %v", x.Caveats, err)
 	}
-	if _, err := Find(t.Context(), dir, "none"); !errors.Is(err, ErrNoRecord) {
+	if _, err := Find(t.Context(), filepath.Join(dir, "elsewhere"), id, nil); !errors.Is(err, fs.ErrNotExist) || errors.Is(err, ErrNoRecord) {
+		t.Errorf("a log that is not there: %v", err)
+	}
+	if _, err := Find(t.Context(), dir, "none", nil); !errors.Is(err, ErrNoRecord) {
 		t.Errorf("%v", err)
 	}
 }
@@ -53,7 +58,7 @@ func TestExplainSaysWhyNoPolicyWasAsked(t *testing.T) {
 	w.append(&audit.Record{Kind: audit.KindTransaction, Event: decided, Transaction: tx, Decision: &audit.Decision{ID: "f", Cause: "fault", Fault: "it broke", Revision: "r"}})
 	w.append(&audit.Record{Kind: audit.KindTransaction, Event: decided, Transaction: tx, Decision: &audit.Decision{ID: "q", Cause: "device", Revision: "r", Denials: []string{"quarantined"}}})
 	for id, want := range map[string]string{"r": "could not be understood: two lengths", "f": "it broke", "q": "refused it by itself"} {
-		e, err := Find(t.Context(), w.audit(), id)
+		e, err := Find(t.Context(), w.audit(), id, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -106,7 +111,7 @@ func FuzzParseRequest(f *testing.F) {
 func TestALineOfTheLogIsARequest(t *testing.T) {
 	w := newWard(t)
 	w.decide("patient-monitor-1", fhir("create", "Observation", "p3"))
-	e, err := Find(t.Context(), w.audit(), "d00001")
+	e, err := Find(t.Context(), w.audit(), "d00001", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

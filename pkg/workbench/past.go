@@ -171,7 +171,10 @@ func value(v any) (protocol.Value, error) {
 		return protocol.String(v), nil
 	case json.Number:
 		n, err := v.Int64()
-		return protocol.Int(n), err
+		if err != nil {
+			return protocol.Null(), fmt.Errorf("%s is not a whole number", v)
+		}
+		return protocol.Int(n), nil
 	case []any:
 		list := make([]protocol.Value, len(v))
 		for i := range v {

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"slices"
 	"strings"
@@ -86,8 +87,18 @@ func ParseRequest(body []byte, rec *device.Record, now time.Time) (*policy.Quest
 		return nil, errors.New(`"request" is missing: what the device asks for, such as {"protocol": "fhir", "action": "read", …}`)
 	}
 	v, err := Value(w.Request)
-	if err != nil || v.Kind() != protocol.KindObject {
-		return nil, fmt.Errorf(`"request" is not an object of texts, whole numbers, lists and objects: %w`, err)
+	if err != nil {
+		return nil, fmt.Errorf(`"request" is made of texts, whole numbers, truths, lists and objects: %w`, err)
+	}
+	if v.Kind() != protocol.KindObject {
+		return nil, errors.New(`"request" is not an object`)
+	}
+	whole, err := json.Marshal(map[string]json.RawMessage{"request": w.Request})
+	if err != nil {
+		return nil, err
+	}
+	if err := policy.CheckWritten(whole); err != nil {
+		return nil, err
 	}
 	tx := &protocol.Transaction{Bytes: -1}
 	for _, f := range v.Fields() {
@@ -109,7 +120,7 @@ func ParseRequest(body []byte, rec *device.Record, now time.Time) (*policy.Quest
 	if w.Session.RemoteIP != "" {
 		a, err := netip.ParseAddr(w.Session.RemoteIP)
 		if err != nil {
-			return nil, fmt.Errorf("session.remote_ip: %w", err)
+			return nil, fmt.Errorf("session.remote_ip: %q is not an IP address", w.Session.RemoteIP)
 		}
 		s.Remote = netip.AddrPortFrom(a, 0)
 	}
@@ -120,14 +131,25 @@ func ParseRequest(body []byte, rec *device.Record, now time.Time) (*policy.Quest
 		Name: w.Route.Name, Backend: w.Route.Backend, Environment: w.Route.Environment, Class: protocol.Class(w.Route.Class), Lane: w.Route.Lane}}, nil
 }
 
-// at says in which line a mistake is.
+// at says in which line a mistake is, and what it is in the words of JSON.
 func at(body []byte, err error) error {
 	offset := int64(-1)
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return errors.New("it ends too early")
+	}
 	if se, ok := errors.AsType[*json.SyntaxError](err); ok {
 		offset = se.Offset
 	}
 	if te, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
 		offset = te.Offset
+		name := te.Field
+		if name == "" {
+			name = "the request"
+		}
+		err = fmt.Errorf("%s is a %s, which it cannot be", name, te.Value)
+	}
+	if te, ok := errors.AsType[*time.ParseError](err); ok {
+		return fmt.Errorf("time: %s is not a time such as 2026-01-31T12:00:00Z", te.Value)
 	}
 	if offset < 0 {
 		return err

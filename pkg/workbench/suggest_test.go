@@ -110,6 +110,13 @@ func TestASuggestionIsASmallDiff(t *testing.T) {
 		t.Errorf("%s\n%s", s.Data, s.Test)
 	}
 
+	// A directory that is not there is a mistake, and not an empty set.
+	for _, dir := range []string{filepath.Join(w.set.Dir(), "elsewhere"), filepath.Join(w.set.Dir(), "classes", "infusion-pump.yaml")} {
+		if _, err := Suggest(uses["infusion-pump"], dir); err == nil {
+			t.Errorf("a suggestion for %s", dir)
+		}
+	}
+
 	// A class that no file knows yet, from a route that observed.
 	d := *w.devices["infusion-pump-0"]
 	d.ID, d.Class = "scale-1", "scale"

@@ -1,6 +1,7 @@
 package bundle
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -57,6 +58,17 @@ func readKept(dir string, lim Limits) (*kept, []byte, error) {
 		return nil, nil, fmt.Errorf("policy bundle: %s is damaged", k.path(dir))
 	}
 	return k, archive, nil
+}
+
+// Kept returns the bundle that is kept in dir, or nil if there is none. It is for
+// whoever looks at what is in force: nothing is decided by it, and its signature
+// is not verified again.
+func Kept(dir string, lim Limits) (*Bundle, error) {
+	_, archive, err := readKept(dir, lim)
+	if err != nil || archive == nil {
+		return nil, err
+	}
+	return Read(bytes.NewReader(archive), lim)
 }
 
 // writeKept makes an archive the last good one. A crash leaves the one or the
