@@ -20,8 +20,9 @@ import (
 type Policy interface {
 	// For returns the set that decides for a device.
 	For(*device.Record) *policy.Set
-	// Reaches reports whether any of them can depend on a fact.
-	Reaches(path ...string) bool
+	// Reaches reports whether any of them can depend on a fact when it decides on a
+	// device.
+	Reaches(rec *device.Record, path ...string) bool
 	// Tries reports whether a set is on trial; Decided is then told of its
 	// decisions.
 	Tries(*policy.Set) bool
@@ -97,7 +98,9 @@ func (j *Judge) newID() string {
 }
 
 // Reaches implements [protocol.Judge].
-func (j *Judge) Reaches(path ...string) bool { return j.cfg.Policy.Reaches(path...) }
+func (j *Judge) Reaches(s *protocol.Session, path ...string) bool {
+	return j.cfg.Policy.Reaches(s.Device(), path...)
+}
 
 // Judge implements [protocol.Judge].
 func (j *Judge) Judge(ctx context.Context, s *protocol.Session, r *protocol.Route, tx *protocol.Transaction) protocol.Verdict {
@@ -179,7 +182,7 @@ func (j *Judge) decide(ctx context.Context, set *policy.Set, s *protocol.Session
 		return refuse(protocol.CauseDevice, "", "the session has ended: "+context.Cause(s.Context()).Error())
 	}
 	for _, path := range tx.Omitted {
-		if set.Reaches(path...) {
+		if set.ReachesFor(rec, path...) {
 			return refuse(protocol.CauseFault, faultSwap, "")
 		}
 	}

@@ -17,8 +17,10 @@ import (
 type current struct{ set *policy.Set }
 
 func (c current) For(*device.Record) *policy.Set { return c.set }
-func (c current) Reaches(path ...string) bool    { return c.set.Reaches(path...) }
-func (c current) Tries(*policy.Set) bool         { return false }
+func (c current) Reaches(rec *device.Record, path ...string) bool {
+	return c.set.ReachesFor(rec, path...)
+}
+func (c current) Tries(*policy.Set) bool { return false }
 func (c current) Decided(context.Context, *policy.Set, *policy.Question, *policy.Decision) {
 }
 

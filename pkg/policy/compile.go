@@ -17,6 +17,7 @@ import (
 	"github.com/open-policy-agent/opa/v1/types"
 	"github.com/open-policy-agent/opa/v1/util"
 
+	"github.com/anteroom-iomt/anteroom/pkg/device"
 	"github.com/anteroom-iomt/anteroom/policies"
 )
 
@@ -47,6 +48,7 @@ type Set struct {
 	decision *query // of the rules as they were written, for who asks why
 	plan     *plan
 	reach    *reach
+	byClass  byClass
 	builder  *builder
 	cache    *cache // nil if nothing is remembered
 	// enrolment asks who may be given a certificate; nil if no rule says. Its
@@ -134,8 +136,13 @@ func compile(ctx context.Context, t *tree, opt Options) (_ *Set, err error) {
 		return nil, refuse()
 	}
 	s.reach = reachOf(s.compiler, entryRef)
+	// What stands in its rules is one thing, and what can be read another: a rule
+	// that the data switch off reads nothing.
+	can := newPossible(s.compiler, b.modules, doc)
+	s.reach.input = reachWithout(s.compiler, entryRef, can.dead(b.modules, nil)).input
+	s.byClass = can.byClassOf(b.modules, entryRef)
 	if s.decision, err = queryOf(s.compiler, decisionQuery()); err == nil {
-		s.plan, err = planOf(s.compiler, b.modules, doc, s.reach.input)
+		s.plan, err = planOf(can, b.modules, s.reach.input)
 	}
 	if err != nil {
 		ps.addRego("", err)
@@ -358,6 +365,12 @@ func (s *Set) Modules() int { return s.modules }
 // input, such as "request", "fhir", "patient". False is a promise: leaving the
 // fact out changes no decision.
 func (s *Set) Reaches(path ...string) bool { return s.reach.input.reaches(path) }
+
+// ReachesFor is Reaches for the decisions on one device: what the rules read only
+// of devices of other classes is not in question. rec may be nil.
+func (s *Set) ReachesFor(rec *device.Record, path ...string) bool {
+	return s.byClass.of(rec, s.reach.input).reaches(path)
+}
 
 // Reads lists, sorted, the parts of the input that the decision can depend on,
 // such as "input.device.class". A final "?" marks one of which only its

@@ -44,7 +44,7 @@ func (s *Set) Decide(ctx context.Context, q *Question) Decision {
 func (s *Set) decide(ctx context.Context, q *Question, start time.Time) Decision {
 	if q.Transaction != nil {
 		for _, p := range q.Transaction.Omitted {
-			if s.reach.input.reaches(p) {
+			if s.ReachesFor(q.Device, p...) {
 				return fault("a fact that this set reads was left out when the request was taken in: input.%s", strings.Join(p, "."))
 			}
 		}

@@ -49,10 +49,10 @@ type plan struct {
 
 func newDocumentsPool() *sync.Pool { return &sync.Pool{New: func() any { return newDocuments() }} }
 
-// planOf makes the plan for a set's rules, which c has compiled.
-func planOf(c *ast.Compiler, modules map[string]*ast.Module, doc ast.Object, want *paths) (*plan, error) {
-	l := leanOf(c, modules, doc, want)
-	fast := c
+// planOf makes the plan for a set's rules, which have been compiled.
+func planOf(can *possible, modules map[string]*ast.Module, want *paths) (*plan, error) {
+	l := leanOf(can, modules, want)
+	fast := can.c
 	if l.pruned {
 		fast = newCompiler(capabilities())
 		if fast.Compile(l.modules); fast.Failed() {

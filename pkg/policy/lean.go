@@ -40,31 +40,14 @@ const maxFilled = 6
 // filledName is the member that is added to the input. No fact has this name.
 const filledName = "$filled"
 
-// leanOf returns what is left of the modules of c, which have been compiled.
-func leanOf(c *ast.Compiler, modules map[string]*ast.Module, doc ast.Object, want *paths) *lean {
+// leanOf returns what is left of the modules, which have been compiled.
+func leanOf(can *possible, modules map[string]*ast.Module, want *paths) *lean {
 	l := &lean{modules: map[string]*ast.Module{}, none: map[ast.Var]bool{}}
-	for _, m := range modules {
-		replaces := false
-		ast.WalkExprs(m, func(e *ast.Expr) bool {
-			replaces = replaces || len(e.With) > 0
-			return replaces
-		})
-		if replaces {
-			return l
-		}
+	if can.replace {
+		return l
 	}
-	p := pruner{c: c, doc: doc, lean: l, names: map[string]map[ast.Var]bool{}}
 	// A set that reads all of the input would also read what is added to it.
-	p.guards = !want.all && want.at(filledName) == nil
-	for _, m := range modules {
-		pkg := m.Package.Path.String()
-		if p.names[pkg] == nil {
-			p.names[pkg] = map[ast.Var]bool{}
-		}
-		for _, r := range m.Rules {
-			p.names[pkg][r.Head.Ref()[0].Value.(ast.Var)] = true
-		}
-	}
+	p := pruner{possible: can, lean: l, guards: !want.all && want.at(filledName) == nil}
 	alive := map[string]bool{}
 	var dead []deadRule
 	for name, m := range modules {
@@ -105,34 +88,27 @@ type deadRule struct {
 
 // A pruner looks at the rules of a set, one by one.
 type pruner struct {
-	c      *ast.Compiler
-	doc    ast.Object
+	*possible
 	lean   *lean
 	guards bool
-	names  map[string]map[ast.Var]bool // of the rules, by package
 }
 
 // prune reports whether r can not hold, and guards it if it may.
 func (p *pruner) prune(m *ast.Module, r *ast.Rule) bool {
-	if r.Head.RuleKind() != ast.MultiValue || r.Default || r.Else != nil || len(r.Head.Args) > 0 || !isConstant(r.Head.Ref()) {
+	if !isSetRule(r) {
 		return false
 	}
+	if p.never(m, r) {
+		return true
+	}
 	var guards []*ast.Expr
-	// An expression behind one that may fail is not looked at: the failure must
-	// not be lost.
 	for _, e := range r.Body {
 		if !e.Negated {
 			if list := iterated(e); list != nil {
-				if p.emptyData(list) {
-					return true
-				}
 				if g := p.guard(list); g != nil {
 					g.Location = e.Location
 					guards = append(guards, g)
 				}
-			}
-			if p.otherData(e) {
-				return true
 			}
 		}
 		if !p.quiet(m, e) {
@@ -145,10 +121,23 @@ func (p *pruner) prune(m *ast.Module, r *ast.Rule) bool {
 	return false
 }
 
-// iterated returns the list in "some x in list", or nil.
+// iterated returns the list in "some x in list", or nil; the list's name is
+// written out.
 func iterated(e *ast.Expr) ast.Ref {
 	d, ok := e.Terms.(*ast.SomeDecl)
-	if !ok || len(d.Symbols) != 1 {
+	if !ok {
+		return nil
+	}
+	ref := collection(d)
+	if ref == nil || !isConstant(ref) {
+		return nil
+	}
+	return ref
+}
+
+// collection returns what "some x in y" goes through, if it has a name.
+func collection(d *ast.SomeDecl) ast.Ref {
+	if len(d.Symbols) != 1 {
 		return nil
 	}
 	call, ok := d.Symbols[0].Value.(ast.Call)
@@ -167,7 +156,7 @@ func isConstant(ref ast.Ref) bool {
 
 // base returns what is at ref in the data, if only data is there; nil if
 // nothing is.
-func (p *pruner) base(ref ast.Ref) (v ast.Value, ok bool) {
+func (p *possible) base(ref ast.Ref) (v ast.Value, ok bool) {
 	if len(ref) < 2 || !ref[0].Equal(ast.DefaultRootDocument) || !isConstant(ref) ||
 		len(p.c.GetRulesDynamicWithOpts(ref, ast.RulesOptions{IncludeHiddenModules: true})) > 0 {
 		return nil, false
@@ -177,31 +166,6 @@ func (p *pruner) base(ref ast.Ref) (v ast.Value, ok bool) {
 		return nil, true
 	}
 	return v, true
-}
-
-// emptyData reports whether there is nothing to go through at ref.
-func (p *pruner) emptyData(ref ast.Ref) bool {
-	if v, ok := p.base(ref); ok {
-		return !hasElements(v)
-	}
-	// In data.classes[input.device.class].obligations, say, for no class.
-	i := 1 + slices.IndexFunc(ref[1:], func(t *ast.Term) bool { return !ast.IsScalar(t.Value) })
-	if i < 2 || !isConstant(ref[i:]) {
-		return false
-	}
-	key, ok := ref[i].Value.(ast.Ref)
-	if !ok || !key[0].Equal(ast.InputRootDocument) || !isConstant(key) {
-		return false
-	}
-	v, ok := p.base(ref[:i])
-	if !ok || v == nil {
-		return ok
-	}
-	table, ok := v.(ast.Object)
-	return ok && !table.Until(func(_, row *ast.Term) bool {
-		list, err := row.Value.Find(ref[i+1:])
-		return err == nil && hasElements(list)
-	})
 }
 
 func hasElements(v ast.Value) bool {
@@ -216,24 +180,6 @@ func hasElements(v ast.Value) bool {
 	return false
 }
 
-// otherData reports whether e compares a part of the data with a constant that
-// it is not.
-func (p *pruner) otherData(e *ast.Expr) bool {
-	if !e.IsCall() || len(e.Operands()) != 2 || !(e.IsEquality() || e.Operator().Equal(ast.Equal.Ref())) {
-		return false
-	}
-	a, b := e.Operand(0), e.Operand(1)
-	if _, ok := a.Value.(ast.Ref); !ok {
-		a, b = b, a
-	}
-	ref, ok := a.Value.(ast.Ref)
-	if !ok || !ast.IsScalar(b.Value) {
-		return false
-	}
-	v, ok := p.base(ref)
-	return ok && (v == nil || v.Compare(b.Value) != 0)
-}
-
 // compares are the calls that give an answer or none, and never fail.
 var compares = map[string]bool{
 	ast.Equality.Name: true, ast.Equal.Name: true, ast.NotEqual.Name: true, ast.LessThan.Name: true, ast.LessThanEq.Name: true,
@@ -242,7 +188,7 @@ var compares = map[string]bool{
 
 // quiet reports whether e can not fail, and makes nothing fail that it refers
 // to.
-func (p *pruner) quiet(m *ast.Module, e *ast.Expr) bool {
+func (p *possible) quiet(m *ast.Module, e *ast.Expr) bool {
 	quiet := true
 	// The operators of calls are references too, which are looked at as such.
 	ops := map[*ast.Term]bool{}

@@ -34,8 +34,13 @@ const (
 // then stands for all below. A variable that does anything else (it is
 // compared, passed to a built-in, put into a value, returned) stands for all
 // below what it names; so does input itself.
-func reachOf(c *ast.Compiler, entry ast.Ref) *reach {
+func reachOf(c *ast.Compiler, entry ast.Ref) *reach { return reachWithout(c, entry, nil) }
+
+// reachWithout is reachOf for a set some of whose rules can not hold. Nothing
+// follows from what such a rule reads.
+func reachWithout(c *ast.Compiler, entry ast.Ref, dead map[place]bool) *reach {
 	a := newAnalysis(c)
+	a.dead = dead
 	a.follow(entry)
 	return a.run()
 }
@@ -98,6 +103,7 @@ type analysis struct {
 	compiler *ast.Compiler
 	queue    []*ast.Rule
 	seen     map[*ast.Rule]bool
+	dead     map[place]bool
 	vars     map[local]*variable
 	current  *ast.Rule // the first of the chain of else branches being read
 	out      *reach
@@ -116,7 +122,7 @@ func (a *analysis) variable(l local) *variable {
 func (a *analysis) follow(ref ast.Ref) []*ast.Rule {
 	rules := a.compiler.GetRulesDynamicWithOpts(ref, ast.RulesOptions{IncludeHiddenModules: true})
 	for _, r := range rules {
-		if !a.seen[r] {
+		if !a.seen[r] && !a.dead[placeOf(r)] {
 			a.seen[r] = true
 			a.queue = append(a.queue, r)
 		}

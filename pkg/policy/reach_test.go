@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/anteroom-iomt/anteroom/pkg/device"
 	"github.com/anteroom-iomt/anteroom/pkg/protocol"
@@ -195,6 +196,15 @@ func randomQuestion(rnd *rand.Rand) *Question {
 	if maybe() {
 		d.Posture.AssessedAt = noon.AddDate(0, 0, -rnd.IntN(1000))
 	}
+	for _, p := range []device.Patient{"Patient/a", "Patient/b", "HOSP|7"} {
+		if rnd.IntN(3) == 0 {
+			a := device.Association{Patient: p}
+			if maybe() {
+				a.Until = noon.Add(time.Duration(rnd.IntN(48)-12) * time.Hour)
+			}
+			d.Patients = append(d.Patients, a)
+		}
+	}
 	if maybe() {
 		d.Certificates = []device.Certificate{{Fingerprint: fingerprint, NotAfter: noon}}
 	}
@@ -202,6 +212,13 @@ func randomQuestion(rnd *rand.Rand) *Question {
 		var out []string
 		for range rnd.IntN(3) {
 			out = append(out, pick("a", "b", "patient", "_count", "_has", "patient:not", "code:exact"))
+		}
+		return protocol.Strings(out...)
+	}
+	patients := func() protocol.Value {
+		var out []string
+		for range rnd.IntN(3) {
+			out = append(out, pick("a", "b", "HOSP|7", ""))
 		}
 		return protocol.Strings(out...)
 	}
@@ -218,6 +235,9 @@ func randomQuestion(rnd *rand.Rand) *Question {
 				field("conditional", protocol.Bool(maybe())),
 				field("id", protocol.String(pick("", "a"))),
 				field("operation", protocol.String(pick("", "$everything", "$lastn"))),
+				field("patients", patients()),
+				field("count", protocol.Int(int64(rnd.IntN(300)-1))),
+				field("alternatives", protocol.Int(int64(rnd.IntN(30)))),
 				field("compartment", protocol.Object(field("id", protocol.String(word())), field("type", protocol.String("Patient")))),
 				field("entries", protocol.List(protocol.Object(field("type", protocol.String(word()))), protocol.Null())))
 		}

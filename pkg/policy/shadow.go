@@ -172,7 +172,7 @@ func (s *Shadow) Compare(id string, q *Question, d *Decision) {
 	}
 	if q.Transaction != nil {
 		for _, p := range q.Transaction.Omitted {
-			if g.set.reach.input.reaches(p) {
+			if g.set.ReachesFor(q.Device, p...) {
 				g.omitted.Add(1)
 				return
 			}

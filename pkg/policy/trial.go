@@ -73,13 +73,13 @@ func (e *Engine) For(rec *device.Record) *Set {
 	return e.current.Load()
 }
 
-// Reaches reports whether a decision can depend on the fact at path below input,
-// for whatever device (see Set.Reaches).
-func (e *Engine) Reaches(path ...string) bool {
-	if t := e.trial.Load(); t != nil && t.set.Reaches(path...) {
+// Reaches reports whether a decision on a device can depend on the fact at path
+// below input, by whichever set (see Set.ReachesFor).
+func (e *Engine) Reaches(rec *device.Record, path ...string) bool {
+	if t := e.trial.Load(); t != nil && t.set.ReachesFor(rec, path...) {
 		return true
 	}
-	return e.current.Load().Reaches(path...)
+	return e.current.Load().ReachesFor(rec, path...)
 }
 
 // Try puts a set on trial with some devices. There is one trial at a time;

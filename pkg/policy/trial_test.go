@@ -65,7 +65,7 @@ func TestATrialDecidesForItsDevicesOnly(t *testing.T) {
 	if e.For(nil) != e.Current() {
 		t.Error("nobody is on trial")
 	}
-	if !e.Reaches("device", "class") || e.Reaches("device", "serial") {
+	if !e.Reaches(nil, "device", "class") || e.Reaches(nil, "device", "serial") {
 		t.Error("reaches something else than the two sets do")
 	}
 	e.EndTrial()

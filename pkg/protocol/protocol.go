@@ -157,10 +157,11 @@ type Judge interface {
 	// before it moves more; whoever can not wait need not, the device will.
 	Spend(s *Session, o *Obligations, n int64) time.Duration
 	// Reaches reports whether the policy set in force can read the fact at
-	// path below input (such as "request", "fhir", "patient"). An adapter asks
-	// before it goes to the cost of learning a fact. A false answer is a
-	// promise: leaving the fact out changes no decision.
-	Reaches(path ...string) bool
+	// path below input (such as "request", "fhir", "patient") when it decides on
+	// the device of s. An adapter asks before it goes to the cost of learning a
+	// fact. A false answer is a promise: leaving the fact out changes no decision
+	// on that device.
+	Reaches(s *Session, path ...string) bool
 }
 
 // An Adapter speaks one protocol with devices.

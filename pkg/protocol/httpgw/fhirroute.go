@@ -79,7 +79,7 @@ func (x *exchange) wanted(it *fhir.Interaction) bool {
 		return x.m.length != 0
 	}
 	for _, path := range it.BodyFacts() {
-		if x.g.cfg.Judge.Reaches(path...) {
+		if x.g.cfg.Judge.Reaches(x.s, path...) {
 			return true
 		}
 	}
