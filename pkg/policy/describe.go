@@ -181,6 +181,13 @@ func (s *Set) classes() (out []ClassDescription) {
 				c.Grants = append(c.Grants, k+": "+list(members[k]))
 			}
 		}
+		if bound, _ := fhir["compartment"].(map[string]any); list(bound["held"]) != "" {
+			text := "held to the patients it is associated with: " + list(bound["held"])
+			if except := list(bound["except"]); except != "" {
+				text += "; but not with " + except
+			}
+			c.Grants = append(c.Grants, text)
+		}
 		web, _ := m["http"].([]any)
 		for _, r := range web {
 			rule, _ := r.(map[string]any)

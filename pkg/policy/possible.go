@@ -181,12 +181,18 @@ func holds(v ast.Value, t *ast.Term) bool {
 }
 
 // may reports whether ref may refer to something that fits: not if only data is
-// there, and nothing in the data does, whatever the parts of ref are that are not
-// written out.
+// there, and nothing in the data does, whatever the parts of ref are that the
+// question names. A part that a rule names is another matter: that rule may fail.
 func (p *possible) may(ref ast.Ref, fits func(ast.Value) bool) bool {
 	if len(ref) < 2 || !ref[0].Equal(ast.DefaultRootDocument) ||
 		len(p.c.GetRulesDynamicWithOpts(ref, ast.RulesOptions{IncludeHiddenModules: true})) > 0 {
 		return true
+	}
+	for _, t := range ref[1:] {
+		named, ok := t.Value.(ast.Ref)
+		if !ast.IsScalar(t.Value) && (!ok || !named[0].Equal(ast.InputRootDocument) || !isConstant(named)) {
+			return true
+		}
 	}
 	return p.some(p.doc, ref[1:], fits)
 }

@@ -117,7 +117,9 @@ func (b *bench) Undelivered(_ *protocol.Session, _, why string) {
 	b.undelivered = append(b.undelivered, why)
 }
 
-func (b *bench) Reaches(_ *protocol.Session, path ...string) bool { return b.unasked == nil || !b.unasked(path...) }
+func (b *bench) Reaches(_ *protocol.Session, path ...string) bool {
+	return b.unasked == nil || !b.unasked(path...)
+}
 
 // take returns what was asked since the last call.
 func (b *bench) take() (j []judged, r []refusal, u []string) {
