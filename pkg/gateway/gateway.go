@@ -61,6 +61,7 @@ type Gateway struct {
 	shadow  shadow
 	judge   *edge.Judge
 	edge    *edge.Server
+	mirrors *httpgw.Mirrors
 	tele    *telemetry.Server
 	socket  *admin.Server
 	seen    time.Time // the configuration file's time when it was last read
@@ -114,6 +115,7 @@ func New(ctx context.Context, cfg *config.File, opt Options) (_ *Gateway, err er
 	g.shadow.init(g)
 	g.judge = edge.NewJudge(edge.JudgeConfig{Policy: g.engine, Audit: g.state.Audit, Clock: g.clock, Compare: g.shadow.compare, Judged: g.judged,
 		Obliged: g.metrics.Obligation})
+	g.mirrors = httpgw.NewMirrors(g.log)
 	g.edge = edge.New(edge.Config{
 		TrustDomain: cfg.TrustDomain, Registry: g.state.Devices, Authority: g.state.CA, Audit: g.state.Audit,
 		Adapter: g.adapter, CertDir: filepath.Join(cfg.StateDir, admin.CertDir), Clock: g.clock, Logger: g.log, Zap: telemetry.Zap(g.log),
@@ -218,7 +220,7 @@ func (g *Gateway) adapter(l config.Listener) (protocol.Adapter, error) {
 	if l.Protocol != "http" {
 		return nil, fmt.Errorf("protocol %q is not known", l.Protocol)
 	}
-	a, err := httpgw.New(httpgw.Config{Listener: l, Judge: g.judge, Logger: g.log, Obliged: g.metrics.Obligation, Observe: func(o httpgw.Observation) {
+	a, err := httpgw.New(httpgw.Config{Listener: l, Judge: g.judge, Logger: g.log, Mirrors: g.mirrors, Obliged: g.metrics.Obligation, Observe: func(o httpgw.Observation) {
 		g.metrics.Request(o.Listener, o.Route, o.Status, o.Duration)
 	}})
 	if err != nil {
@@ -437,6 +439,9 @@ func (g *Gateway) close(ctx context.Context) error {
 	}
 	if g.edge != nil {
 		g.edge.Shutdown(ctx)
+	}
+	if g.mirrors != nil {
+		g.mirrors.Close()
 	}
 	close(g.stopping)
 	g.shadow.close()

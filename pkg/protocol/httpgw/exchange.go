@@ -35,6 +35,7 @@ type exchange struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	began  time.Time
+	table  *Table
 	route  *route
 	tx     protocol.Transaction
 	id     string // of the decision
@@ -58,7 +59,8 @@ func (g *Gateway) exchange(ctx context.Context, s *protocol.Session, b *badge, m
 	x := &exchange{g: g, s: s, badge: b, m: m, w: w, began: began}
 	x.ctx, x.cancel = context.WithCancel(ctx)
 	defer x.cancel()
-	x.route = g.table.Load().match(s.Listener, m.host, m.target.Path)
+	x.table = g.table.Load()
+	x.route = x.table.match(s.Listener, m.host, m.target.Path)
 	x.serve()
 	name := ""
 	if x.route != nil {
@@ -148,7 +150,7 @@ func (x *exchange) forward(t Target) {
 	req := x.request(t)
 	duties := x.duties.Load()
 	if duties != nil {
-		x.prepare(req, duties)
+		x.prepare(req, t, duties)
 	}
 	x.forwarded = true
 	if x.m.body == nil || x.isHeld {

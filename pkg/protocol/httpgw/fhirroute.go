@@ -152,7 +152,7 @@ func (x *exchange) forwardBatch(t Target, it *fhir.Interaction, denied []*fhir.I
 		t.Query = slices.DeleteFunc(slices.Clone(t.Query), func(p Param) bool { return p.Name == "_format" })
 		req := x.request(t)
 		if duties != nil {
-			x.prepare(req, duties)
+			x.prepare(req, t, duties)
 		}
 		req.Header["Accept"] = []string{"application/fhir+json"}
 		delete(req.Header, "Accept-Encoding")

@@ -13,12 +13,14 @@ import (
 	"github.com/anteroom-iomt/anteroom/pkg/protocol"
 )
 
-// Config is what a [Gateway] is made from. Every field but Observe and Obliged is
-// required.
+// Config is what a [Gateway] is made from. Every field but Mirrors, Observe and
+// Obliged is required.
 type Config struct {
 	Listener config.Listener
 	Judge    protocol.Judge
 	Logger   *slog.Logger
+	// Mirrors sends copies of requests; without it what obliges to one is denied.
+	Mirrors *Mirrors
 	// Observe is called after every request, for metrics.
 	Observe func(Observation)
 	// Obliged is called with the kind of each obligation that was met, or was not,

@@ -14,14 +14,14 @@ import (
 )
 
 // Unable implements [protocol.Obliged].
-func (x *exchange) Unable(_ *protocol.Transaction, o *protocol.Obligations) string {
+func (x *exchange) Unable(tx *protocol.Transaction, o *protocol.Obligations) string {
 	if len(o.Redact) > 0 {
 		if why := x.unredactable(); why != "" {
 			return why
 		}
 	}
 	if len(o.Mirror) > 0 {
-		return "requests can not be mirrored"
+		return x.unmirrored(tx, o)
 	}
 	return ""
 }
@@ -67,13 +67,16 @@ func (x *exchange) takePart(i, n int, o *protocol.Obligations) {
 }
 
 // prepare makes a request for a backend as the duties want it.
-func (x *exchange) prepare(req *http.Request, o *protocol.Obligations) {
+func (x *exchange) prepare(req *http.Request, t Target, o *protocol.Obligations) {
 	if x.redacts(o) {
 		x.wholly(req)
 	}
 	if len(o.Bytes) > 0 && x.m.length < 0 && !x.isHeld && x.m.body != nil {
 		// Declared bytes were counted when it was judged.
 		req.Body = io.NopCloser(x.paced(req.Body, x.ctx.Done()))
+	}
+	if len(o.Mirror) > 0 {
+		x.mirror(req, t, o)
 	}
 }
 

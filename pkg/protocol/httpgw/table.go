@@ -23,7 +23,10 @@ type Backend interface {
 
 // A Table holds the routes of one configuration and finds the one for a request.
 // It does not change once made.
-type Table struct{ routes []*route }
+type Table struct {
+	routes  []*route
+	mirrors map[string]*mirror // every backend, by name
+}
 
 // A route is a configured route with its backend.
 type route struct {
@@ -42,7 +45,16 @@ type route struct {
 // NewTable returns the table of the given routes. backends holds every backend
 // they name, cfgs its configuration.
 func NewTable(routes []config.Route, cfgs []config.Backend, backends map[string]Backend) (*Table, error) {
-	t := &Table{}
+	t := &Table{mirrors: map[string]*mirror{}}
+	for _, c := range cfgs {
+		base, err := prefixSegments(c.BasePath)
+		if err != nil {
+			return nil, fmt.Errorf("backend %s: base_path: %w", c.Name, err)
+		}
+		if b := backends[c.Name]; b != nil {
+			t.mirrors[c.Name] = &mirror{c.Name, b, c.Host, base}
+		}
+	}
 	for _, c := range routes {
 		b := backends[c.Backend]
 		i := slices.IndexFunc(cfgs, func(b config.Backend) bool { return b.Name == c.Backend })
@@ -53,15 +65,11 @@ func NewTable(routes []config.Route, cfgs []config.Backend, backends map[string]
 		if err != nil {
 			return nil, fmt.Errorf("route %s: path: %w", c.Name, err)
 		}
-		base, err := prefixSegments(cfgs[i].BasePath)
-		if err != nil {
-			return nil, fmt.Errorf("backend %s: base_path: %w", c.Backend, err)
-		}
 		t.routes = append(t.routes, &route{
 			Route: protocol.Route{Name: c.Name, Backend: c.Backend, Environment: c.Environment, Class: protocol.Class(c.Class),
 				Observe: c.Mode == "observe", Lane: c.Lane},
 			listener: c.Listener, host: strings.ToLower(c.Host), prefix: prefix, strip: c.StripPrefix, fhir: c.Kind == "fhir",
-			websocket: c.WebSocket, backend: b, hostSent: cfgs[i].Host, base: base,
+			websocket: c.WebSocket, backend: b, hostSent: cfgs[i].Host, base: t.mirrors[c.Backend].base,
 		})
 	}
 	// The most specific first: by length of the prefix, then host, then listener.
