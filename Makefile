@@ -31,8 +31,9 @@ fuzz: ## every parser of device bytes, FUZZTIME each
 			echo "$$dir $$target"; $(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) ./$$dir; \
 		done; done
 
-bench: ## what a request costs beside nginx, HAProxy and Caddy; rewrites integration/bench/RESULTS.md
+bench: ## what a request costs beside other gateways, and a decision by itself; rewrites the RESULTS.md of both
 	$(GO) run ./integration/bench
+	$(GO) run ./integration/bench/decision
 
 docs: ## rewrites the generated references in docs/
 	$(GO) test ./pkg/config ./pkg/policy -run Docs -update
