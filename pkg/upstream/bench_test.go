@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"crypto/tls"
 	"io"
 	"net/http"
 	"testing"
@@ -12,7 +13,9 @@ func BenchmarkRoundTrip(b *testing.B) {
 	w := newWorld(b)
 	p := serve(b, w.tls(), answering(ok))
 	up := w.backend(b, backendConfig(p.addr), Options{})
-	for name, rt := range map[string]http.RoundTripper{"backend": up, "transport": up.transport} {
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: w.ca.pool(), ServerName: name}}
+	b.Cleanup(transport.CloseIdleConnections)
+	for name, rt := range map[string]http.RoundTripper{"backend": up, "transport": transport} {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			req := request(b, "GET", "/Patient/1?a=b", nil)

@@ -1,54 +1,192 @@
 package upstream
 
 import (
+	"context"
 	"crypto/tls"
+	"io"
 	"net"
-	"sync/atomic"
+	"sync"
 	"time"
+
+	"github.com/anteroom-iomt/anteroom/pkg/wire"
 )
 
-// watchedConn is a connection to a backend, below its TLS. It limits how long one
-// write may take, and knows whether anything arrived since a request was sent.
-//
-// An answer of which nothing arrived since then was there before: the backend
-// had sent more than its last answer was long. The transport closes such a
-// connection when it finds it idle, but a request that takes it at once is given
-// what was left over for an answer, and every later one the answer of the
-// request before it, which is of another device.
-type watchedConn struct {
-	net.Conn
-	limit time.Duration
-	phase atomic.Uint32
-}
-
-// Phases of a connection that carries one request after another.
 const (
-	taken    = iota // a request has the connection
-	sent            // and some of it was written,
-	answered        // and after that something arrived.
+	// readSize is the size of the buffer an answer is read through: a TLS record
+	// whole, so that nothing of one is left inside TLS.
+	readSize = 16<<10 + 1
+	// slackPart is the part of a time limit by which it may be overrun, so that it
+	// need not be set anew for each request.
+	slackPart = 8
 )
 
-func (c *watchedConn) Write(p []byte) (int, error) {
-	c.phase.CompareAndSwap(taken, sent)
-	if err := c.SetWriteDeadline(time.Now().Add(c.limit)); err != nil {
-		return 0, err
-	}
-	return c.Conn.Write(p)
+var (
+	readers = sync.Pool{New: func() any { b := make([]byte, readSize); return &b }}
+	writers = sync.Pool{New: func() any { b := make([]byte, 0, 4<<10); return &b }}
+)
+
+// A conn is a connection to a backend that speaks HTTP/1.1. Whoever has it, has
+// it alone.
+type conn struct {
+	b    *Backend
+	addr *address
+	net  net.Conn // TLS, unless the backend is insecure
+	wire *wire.Conn
+	used bool // it has carried a request
+	idle time.Time
+
+	buf  *[]byte // what was read and not handed out is buf[r:w]; nil while idle
+	r, w int
+	full bool // the last read filled the buffer: TLS may hold more
+
+	// interrupt ends whatever is done with the connection. It may be called by
+	// anybody at any time.
+	interrupt func()
+
+	mu              sync.Mutex // over readBy, while a body is sent
+	readBy, writeBy time.Time
 }
 
-func (c *watchedConn) Read(p []byte) (int, error) {
-	n, err := c.Conn.Read(p)
+// connect returns a new connection to an address.
+func (b *Backend) connect(ctx context.Context, a *address) (*conn, error) {
+	nc, err := b.dialer.DialContext(ctx, "tcp", a.name)
+	if err != nil {
+		return nil, err
+	}
+	w, err := wire.New(nc.(*net.TCPConn), b.tls != nil)
+	if err != nil {
+		nc.Close()
+		return nil, err
+	}
+	c := &conn{b: b, addr: a, net: w, wire: w, interrupt: func() { w.Close() }}
+	if b.tls != nil {
+		if c.net, err = b.secure(ctx, w, a.name); err != nil {
+			return nil, err
+		}
+	}
+	return c, nil
+}
+
+// secure speaks TLS over raw, which it closes if that fails.
+func (b *Backend) secure(ctx context.Context, raw net.Conn, addr string) (*tls.Conn, error) {
+	c := b.tls.Clone()
+	c.NextProtos = nil
+	if c.ServerName == "" {
+		var err error
+		if c.ServerName, _, err = net.SplitHostPort(addr); err != nil {
+			raw.Close()
+			return nil, err
+		}
+	}
+	tc := tls.Client(raw, c)
+	if err := tc.HandshakeContext(ctx); err != nil {
+		raw.Close()
+		return nil, err
+	}
+	return tc, nil
+}
+
+// close ends the connection at once; TLS's closing alert could have to wait.
+func (c *conn) close() {
+	c.wire.Close()
+	c.drop()
+}
+
+// drop gives the buffer away.
+func (c *conn) drop() {
+	if c.buf != nil {
+		readers.Put(c.buf)
+		c.buf = nil
+	}
+	c.r, c.w, c.full = 0, 0, false
+}
+
+// patience gives the backend time to answer, and later to go on answering. Its
+// limit is not set anew while it is no nearer than it may be.
+func (c *conn) patience() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.near(&c.readBy) {
+		return nil
+	}
+	return c.net.SetReadDeadline(c.readBy)
+}
+
+// endless takes the limit of reading away: an answer may come at any time while
+// a body is sent. The sender sets it when that is done.
+func (c *conn) endless() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.readBy = time.Time{}
+	return c.net.SetReadDeadline(time.Time{})
+}
+
+func (c *conn) writeLimit() error {
+	if !c.near(&c.writeBy) {
+		return nil
+	}
+	return c.net.SetWriteDeadline(c.writeBy)
+}
+
+// near moves a limit away if it is nearer than it may be, and reports that.
+func (c *conn) near(by *time.Time) bool {
+	now, d := time.Now(), c.b.cfg.Timeout.D()
+	if by.Sub(now) >= d {
+		return false
+	}
+	*by = now.Add(d + d/slackPart)
+	return true
+}
+
+// fill reads more of an answer behind what is there.
+func (c *conn) fill() error {
+	if c.buf == nil {
+		c.buf = readers.Get().(*[]byte)
+	}
+	if c.r == c.w {
+		c.r, c.w = 0, 0
+	}
+	if c.w == len(*c.buf) {
+		if c.r > 0 {
+			copy(*c.buf, (*c.buf)[c.r:c.w])
+			c.w -= c.r
+			c.r = 0
+		} else {
+			larger := make([]byte, min(2*len(*c.buf), maxResponseHeader+1))
+			if len(larger) <= c.w {
+				return io.ErrShortBuffer
+			}
+			copy(larger, *c.buf)
+			if len(*c.buf) == readSize {
+				readers.Put(c.buf)
+			}
+			c.buf = &larger
+		}
+	}
+	n, err := c.net.Read((*c.buf)[c.w:])
+	c.full = n == len(*c.buf)-c.w
+	c.w += n
 	if n > 0 {
-		c.phase.CompareAndSwap(sent, answered)
+		return nil
 	}
-	return n, err
+	if err == nil {
+		err = io.ErrNoProgress
+	}
+	return err
 }
 
-// watched returns what the transport's connection is made over.
-func watched(conn net.Conn) *watchedConn {
-	if t, ok := conn.(*tls.Conn); ok {
-		conn = t.NetConn()
+// refill reads more of a body, of which all that is there was handed out. The
+// buffer is then free, and may be exchanged for one of the usual size.
+func (c *conn) refill() error {
+	if c.buf != nil && len(*c.buf) != readSize {
+		c.buf = nil
 	}
-	w, _ := conn.(*watchedConn)
-	return w
+	c.r, c.w = 0, 0
+	if err := c.patience(); err != nil {
+		return err
+	}
+	return c.fill()
 }
+
+// clean reports whether nothing is left over that was received.
+func (c *conn) clean() bool { return c.r == c.w && !c.full && !c.wire.Buffered() }

@@ -31,10 +31,11 @@ var (
 	errMalformed = errors.New("it can not be understood")
 )
 
-// classify wraps an error of an attempt with what a caller decides on.
-func (at *attempt) classify(name string, err error) error {
+// classify wraps an error of an attempt with what a caller decides on. sent says
+// that a connection was there, so that the request may have begun.
+func classify(name string, sent bool, err error) error {
 	switch {
-	case !at.connected.Load():
+	case !sent:
 		return fmt.Errorf("%w: %s: %w", ErrUnavailable, name, err)
 	case isTimeout(err):
 		return fmt.Errorf("%w: %s: %w", ErrTimeout, name, told(err))

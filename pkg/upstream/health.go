@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -24,6 +25,9 @@ type AddressHealth struct {
 // address is one address of a backend and how it is.
 type address struct {
 	name string
+	pool pool
+	// troubled is set while there is anything for succeeded to forget.
+	troubled atomic.Bool
 
 	mu       sync.Mutex
 	failures int       // in a row
@@ -52,6 +56,7 @@ func (a *address) usable(now time.Time, checked bool, cooldown time.Duration) bo
 func (a *address) failed(err error, limit int, until time.Time) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.troubled.Store(true)
 	a.failures++
 	a.last = err
 	if a.failures < limit {
@@ -64,10 +69,14 @@ func (a *address) failed(err error, limit int, until time.Time) bool {
 
 // succeeded forgets failures and reports whether the address had been set aside.
 func (a *address) succeeded() bool {
+	if !a.troubled.Load() {
+		return false
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	was := a.aside
 	a.failures, a.aside, a.last = 0, false, nil
+	a.troubled.Store(false)
 	return was
 }
 
@@ -165,7 +174,7 @@ func (b *Backend) check(ctx context.Context, a *address) error {
 	if b.cfg.Host != "" {
 		req.Host = b.cfg.Host
 	}
-	resp, err := b.transport.RoundTrip(req)
+	resp, err := b.ask(req, a)
 	if err != nil {
 		return told(err)
 	}
@@ -178,4 +187,20 @@ func (b *Backend) check(ctx context.Context, a *address) error {
 		return fmt.Errorf("health check: status %d", resp.StatusCode)
 	}
 	return nil
+}
+
+// ask sends a check to one address, which it neither praises nor blames.
+func (b *Backend) ask(req *http.Request, a *address) (*http.Response, error) {
+	if b.transport != nil {
+		return b.transport.RoundTrip(req)
+	}
+	r, err := b.requestOf(req)
+	if err != nil {
+		return nil, err
+	}
+	resp := new(Response)
+	if _, err := b.try(r, resp, a); err != nil {
+		return nil, err
+	}
+	return &http.Response{StatusCode: resp.Status, Body: resp.Reader()}, nil
 }

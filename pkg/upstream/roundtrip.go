@@ -1,15 +1,15 @@
 package upstream
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/httptrace"
 	"net/textproto"
 	"net/url"
+	"slices"
 	"strings"
-	"sync/atomic"
+
+	"github.com/anteroom-iomt/anteroom/pkg/http1"
 )
 
 // idempotent are the methods that may be sent again (RFC 9110 section 9.2.2).
@@ -17,172 +17,130 @@ var idempotent = map[string]bool{
 	http.MethodGet: true, http.MethodHead: true, http.MethodOptions: true, http.MethodPut: true, http.MethodDelete: true,
 }
 
-// RoundTrip sends a request to a healthy address and returns the response; the
-// caller closes its body. Scheme and host of the request's URL are chosen here,
-// its Host field is sent as it is. The path is sent byte for byte as URL.RawPath
-// or URL.Opaque says, the query as URL.RawQuery; a RawPath that net/url would
-// not send as it is, is an error.
-//
-// Addresses that can not be connected to are passed over until each had its try,
-// for nothing was sent to them. Past that, there are no more tries than the
-// configuration's retries say, and a request of which something may have been
-// sent is sent again only if it is idempotent and its body can be had again.
-//
-// A response that has both Transfer-Encoding and Content-Length is read by
-// Transfer-Encoding and its Content-Length removed (RFC 9112 section 6.3), so
-// that whoever passes it on has one length to go by; several Content-Lengths
-// that differ, and any coding but chunked, are ErrAnswer. The end of a body that
-// broke off is an error of reading it.
+// RoundTrip is [Backend.Do] in net/http's terms, for requests that are few. Scheme
+// and host of the request's URL are chosen here, its Host field is sent as it is.
+// The path is sent byte for byte as URL.RawPath or URL.Opaque says, the query as
+// URL.RawQuery; a RawPath that net/url would not send as it is, is an error.
 func (b *Backend) RoundTrip(req *http.Request) (*http.Response, error) {
 	if !exact(req.URL) {
 		closeBody(req)
 		return nil, fmt.Errorf("request to %s: its path or query would not be sent as it is", b.cfg.Name)
 	}
-	var body *requestBody
-	if req.Body != nil && req.Body != http.NoBody {
-		body = &requestBody{from: req.Body, length: req.ContentLength}
+	if b.transport != nil {
+		return b.roundTrip2(req)
 	}
-	order := b.order()
-	for try := 0; ; try++ {
-		a := order[try%len(order)]
-		var at attempt
-		resp, err := b.attempt(req, body, a, &at)
-		if err == nil {
-			b.note(a, nil)
-			body.settle(false)
-			return resp, nil
-		}
-		last, again := b.judge(req, body, a, &at, err)
-		tries := 1 + b.cfg.Retries
-		if !at.connected.Load() {
-			tries = max(tries, len(order))
-		}
-		if !again || try+1 >= tries {
-			body.settle(true)
-			return nil, last
-		}
-		if body.begun() {
-			from, err := req.GetBody()
-			if err != nil {
-				body.settle(true)
-				return nil, fmt.Errorf("body of the request to %s: %w", b.cfg.Name, err)
-			}
-			body.settle(true)
-			body = &requestBody{from: from, length: req.ContentLength}
-		}
+	r, err := b.requestOf(req)
+	if err != nil {
+		return nil, err
 	}
+	resp := new(Response)
+	err = b.Do(r, resp)
+	if err != nil {
+		closeBody(req)
+		return nil, err
+	}
+	if r.Body == nil {
+		closeBody(req)
+	}
+	out := &http.Response{
+		StatusCode: resp.Status, Status: fmt.Sprintf("%03d %s", resp.Status, http.StatusText(resp.Status)), Proto: "HTTP/1.1",
+		ProtoMajor: 1, ProtoMinor: 1, Header: httpHeader(resp.Header), ContentLength: resp.Length, Request: req,
+	}
+	out.Body = &responseBody{pieceReader{body: resp.body}, req, out, resp}
+	return out, nil
 }
 
-// judge says what a failed attempt means: whose fault it is, what to tell the
-// caller, and whether the request may be tried again.
-func (b *Backend) judge(req *http.Request, body *requestBody, a *address, at *attempt, err error) (last error, again bool) {
-	if own := body.fault(); own != nil {
-		return own, false // the device's fault, not the backend's
-	}
-	if cause := req.Context().Err(); cause != nil {
-		return fmt.Errorf("request to %s: %w", b.cfg.Name, cause), false
-	}
-	if !at.asked.Load() {
-		// Refused by the transport before it looked for a connection: no address
-		// can be blamed. Its words quote the request.
-		return fmt.Errorf("request to %s can not be sent in HTTP", b.cfg.Name), false
-	}
-	last = at.classify(b.cfg.Name, err)
-	b.note(a, last)
-	switch {
-	case !at.connected.Load():
-		return last, !body.begun() || req.GetBody != nil
-	case errors.Is(last, ErrTimeout):
-		return last, false // who waited once has waited long enough
-	}
-	return last, idempotent[req.Method] && (body == nil || req.GetBody != nil)
+// responseBody is a response's body that closes the request's with it.
+type responseBody struct {
+	pieceReader
+	req  *http.Request
+	out  *http.Response
+	resp *Response
 }
 
-// attempt is what is known of one try of a request.
-type attempt struct {
-	asked     atomic.Bool // the request was fit to be sent
-	connected atomic.Bool // a connection was there, so the request may have begun
-	conn      atomic.Pointer[watchedConn]
-	stale     atomic.Bool // the answer was there before the request was sent
+func (b *responseBody) Read(p []byte) (int, error) {
+	n, err := b.pieceReader.Read(p)
+	if err == io.EOF {
+		b.out.Trailer = httpHeader(b.resp.Trailer)
+	}
+	return n, err
 }
 
-func (b *Backend) attempt(req *http.Request, body *requestBody, a *address, at *attempt) (*http.Response, error) {
-	trace := &httptrace.ClientTrace{
-		GetConn: func(string) { at.asked.Store(true) },
-		GotConn: func(info httptrace.GotConnInfo) {
-			at.connected.Store(true)
-			if c := watched(info.Conn); c != nil {
-				c.phase.Store(taken)
-				at.conn.Store(c)
-			}
-		},
-		// Called where the connection is read, so nothing more can have arrived
-		// between the answer's first byte and this.
-		GotFirstResponseByte: func() {
-			c := at.conn.Load()
-			at.stale.Store(c != nil && c.phase.Load() != answered)
-		},
-	}
-	if interim := Interim(req.Context()); interim != nil {
-		trace.Got1xxResponse = func(status int, h textproto.MIMEHeader) error {
-			if blank(h) {
-				return errMalformed
-			}
-			interim(status, h)
-			return nil
+func (b *responseBody) Close() error {
+	b.pieceReader.Close()
+	closeBody(b.req)
+	return nil
+}
+
+// requestOf returns a request in our terms. A body that can be had again is held.
+func (b *Backend) requestOf(req *http.Request) (*Request, error) {
+	target := req.URL.RequestURI()
+	if req.URL.Opaque != "" {
+		target = req.URL.Opaque
+		if req.URL.RawQuery != "" || req.URL.ForceQuery {
+			target += "?" + req.URL.RawQuery
 		}
 	}
-	out := req.WithContext(httptrace.WithClientTrace(req.Context(), trace))
-	u := *req.URL
-	u.Scheme, u.Host = b.scheme(), a.name
-	out.URL = &u
-	out.GetBody = nil
-	if body != nil {
-		out.Body = body
-		// The transport tries again by itself when an idle connection turns out
-		// to be closed; it may, with a body nothing was taken from.
-		out.GetBody = func() (io.ReadCloser, error) {
-			if body.begun() {
-				return nil, errBegun
-			}
-			return body, nil
+	r := &Request{Method: req.Method, Target: target, Host: req.Host, Context: req.Context(), Inform: informer(req)}
+	if r.Host == "" {
+		r.Host = req.URL.Host
+	}
+	for _, name := range sortedNames(req.Header) {
+		for _, v := range req.Header[name] {
+			r.Header = append(r.Header, http1.Field{Name: http1.LowerASCII(name), Value: v})
 		}
 	}
-	if !idempotent[req.Method] {
-		out.Header = plainKeys(req.Header)
+	if req.Body == nil || req.Body == http.NoBody {
+		return r, nil
 	}
-	resp, err := b.transport.RoundTrip(out)
-	if err != nil || sound(resp) && at.fresh(resp) {
-		return resp, err
+	if req.ContentLength > 0 && req.ContentLength <= wholeMost && req.GetBody != nil {
+		held, err := io.ReadAll(io.LimitReader(req.Body, req.ContentLength+1))
+		switch {
+		case err != nil:
+		case int64(len(held)) != req.ContentLength:
+			err = errLength
+		}
+		if err != nil {
+			closeBody(req)
+			return nil, err
+		}
+		r.Held, r.Length = held, req.ContentLength
+		return r, nil
 	}
-	if c := at.conn.Load(); c != nil && resp.ProtoMajor == 1 {
-		c.Close() // before another request can have it
+	r.Body, r.Length = req.Body, req.ContentLength
+	if r.Length == 0 {
+		r.Length = -1
 	}
-	resp.Body.Close()
-	return nil, errMalformed
+	return r, nil
 }
 
-// sound reports whether an answer is free of two things that the transport lets
-// pass: another protocol, for which nobody asked, since upgrades go by Dial; and
-// a blank in a field's name, by which a length could hide from us and not from
-// the device (RFC 9112 section 5.1).
-func sound(resp *http.Response) bool {
-	return !blank(resp.Header) && resp.StatusCode != http.StatusSwitchingProtocols
+func informer(req *http.Request) func(int, http1.Header) {
+	f := Interim(req.Context())
+	if f == nil {
+		return nil
+	}
+	return func(status int, h http1.Header) { f(status, textproto.MIMEHeader(httpHeader(h))) }
 }
 
-func blank(fields map[string][]string) bool {
-	for k := range fields {
-		if strings.IndexByte(k, ' ') >= 0 {
-			return true
+func sortedNames(h http.Header) []string {
+	names := make([]string, 0, len(h))
+	for name, vs := range h {
+		if len(vs) > 0 {
+			names = append(names, name)
 		}
 	}
-	return false
+	slices.Sort(names)
+	return names
 }
 
-// fresh reports whether an answer arrived after its request was sent. HTTP/2
-// names the request that it answers.
-func (at *attempt) fresh(resp *http.Response) bool {
-	return resp.ProtoMajor != 1 || !at.stale.Load()
+// httpHeader returns fields in net/http's form.
+func httpHeader(h http1.Header) http.Header {
+	out := make(http.Header, len(h))
+	for i := range h {
+		key := textproto.CanonicalMIMEHeaderKey(h[i].Name)
+		out[key] = append(out[key], h[i].Value)
+	}
+	return out
 }
 
 // exact reports whether a URL's path and query are sent as they are: net/url
@@ -216,29 +174,6 @@ func visible(s string) bool {
 		}
 	}
 	return true
-}
-
-// replayKeys are the field names by which net/http takes any request to be one it
-// may send twice.
-var replayKeys = [...]string{"Idempotency-Key", "X-Idempotency-Key"}
-
-// plainKeys returns the header without replayKeys: a device must not be able to
-// have its order given again. The fields are sent all the same, their names in
-// lower case, which the transport does not look for.
-func plainKeys(h http.Header) http.Header {
-	out := h
-	for _, name := range replayKeys {
-		v, ok := out[name]
-		if !ok {
-			continue
-		}
-		out = out.Clone()
-		delete(out, name)
-		if len(v) > 0 {
-			out[strings.ToLower(name)] = v
-		}
-	}
-	return out
 }
 
 func closeBody(req *http.Request) {

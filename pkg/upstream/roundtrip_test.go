@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -133,8 +134,8 @@ func TestAConnectionThatEndedIdleIsNoFailure(t *testing.T) {
 		b := w.backend(t, backendConfig(p.addr), Options{})
 		get(t, b)
 		<-ended
-		// The transport sees the end in its own time.
-		b.transport.CloseIdleConnections()
+		// The end arrives in its own time.
+		eventually(t, "the end arrives", func() bool { return stale(t, b) })
 		resp, err := b.RoundTrip(of(t, "POST", body))
 		check(t, err)
 		resp.Body.Close()
@@ -412,4 +413,25 @@ func TestPlainHTTPNeedsToBeAskedFor(t *testing.T) {
 		t.Error("TLS to an insecure backend")
 	}
 	conn.Close()
+}
+
+// stale reports whether a backend has closed the connection it was asked over.
+func stale(t *testing.T, b *Backend) bool {
+	t.Helper()
+	p := &b.addrs[0].pool
+	c := p.take()
+	if c == nil {
+		return true // the end came with the answer
+	}
+	defer p.put(c, time.Now())
+	raw, err := c.wire.SyscallConn()
+	check(t, err)
+	gone := false
+	check(t, raw.Read(func(fd uintptr) bool {
+		var one [1]byte
+		n, _, err := syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK)
+		gone = err == nil && n >= 0 // TLS says goodbye first
+		return true
+	}))
+	return gone
 }

@@ -148,7 +148,7 @@ func TestPinsHoldForResumedSessions(t *testing.T) {
 	pins, err := parsePins([]string{pinOf(newAuthority(t, "x").issue(name, nil))})
 	check(t, err)
 	b.tls.VerifyConnection = func(st tls.ConnectionState) error { return checkPins(st, pins) }
-	b.transport.CloseIdleConnections()
+	b.closeIdle(false)
 	before := p.reqs.Load()
 	if _, err := b.RoundTrip(request(t, "GET", "/", nil)); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("with another pin: %v", err)

@@ -61,7 +61,7 @@ type Backend struct {
 	opt       Options
 	tls       *tls.Config
 	dialer    net.Dialer
-	transport *http.Transport
+	transport *http.Transport // of a backend that may be spoken to in HTTP/2; else nil
 	addrs     []*address
 	stop      context.CancelFunc
 	wg        sync.WaitGroup
@@ -84,18 +84,11 @@ func New(cfg config.Backend, opt Options) (*Backend, error) {
 	if b.tls, err = tlsConfig(&cfg, opt.Roots, opt.Clock); err != nil {
 		return nil, err
 	}
-	b.transport = &http.Transport{
-		DialContext: b.connect, TLSClientConfig: b.tls, TLSHandshakeTimeout: cfg.Connect.D(),
-		DisableCompression: true, MaxIdleConns: 0, MaxIdleConnsPerHost: cfg.MaxIdle, IdleConnTimeout: cfg.IdleTimeout.D(),
-		ResponseHeaderTimeout: cfg.Timeout.D(), MaxResponseHeaderBytes: maxResponseHeader,
-		WriteBufferSize: bufferSize, ReadBufferSize: bufferSize, ForceAttemptHTTP2: cfg.HTTP2,
-		HTTP2: &http.HTTP2Config{SendPingTimeout: keepAlive, PingTimeout: pingTimeout},
-	}
-	if !cfg.HTTP2 {
-		b.transport.TLSNextProto = map[string]func(string, *tls.Conn) http.RoundTripper{}
+	if cfg.HTTP2 {
+		b.transport = b.newTransport()
 	}
 	for _, a := range cfg.Addresses {
-		b.addrs = append(b.addrs, &address{name: a})
+		b.addrs = append(b.addrs, &address{name: a, pool: pool{limit: cfg.IdleTimeout.D(), most: cfg.MaxIdle}})
 		b.changed(a, true)
 	}
 	ctx, stop := context.WithCancel(context.Background())
@@ -110,8 +103,18 @@ func New(cfg config.Backend, opt Options) (*Backend, error) {
 func (b *Backend) Close() error {
 	b.stop()
 	b.wg.Wait()
-	b.transport.CloseIdleConnections()
+	b.closeIdle(true)
 	return nil
+}
+
+// closeIdle closes idle connections; with closing none is kept from now on.
+func (b *Backend) closeIdle(closing bool) {
+	if b.transport != nil {
+		b.transport.CloseIdleConnections()
+	}
+	for _, a := range b.addrs {
+		a.pool.drain(closing)
+	}
 }
 
 func (b *Backend) scheme() string {
@@ -142,17 +145,6 @@ func (b *Backend) Dial(ctx context.Context) (net.Conn, error) {
 	return nil, last
 }
 
-// connect is how the transport connects. A backend that takes no byte for as
-// long as its answer may take is given up: the transport limits the wait for an
-// answer only once the whole request is written.
-func (b *Backend) connect(ctx context.Context, network, addr string) (net.Conn, error) {
-	conn, err := b.dialer.DialContext(ctx, network, addr)
-	if err != nil {
-		return nil, err
-	}
-	return &watchedConn{Conn: conn, limit: b.cfg.Timeout.D()}, nil
-}
-
 // dial connects to one address.
 func (b *Backend) dial(ctx context.Context, addr string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, b.cfg.Connect.D())
@@ -161,18 +153,5 @@ func (b *Backend) dial(ctx context.Context, addr string) (net.Conn, error) {
 	if err != nil || b.tls == nil {
 		return conn, err
 	}
-	c := b.tls.Clone()
-	c.NextProtos = nil
-	if c.ServerName == "" {
-		if c.ServerName, _, err = net.SplitHostPort(addr); err != nil {
-			conn.Close()
-			return nil, err
-		}
-	}
-	tc := tls.Client(conn, c)
-	if err := tc.HandshakeContext(ctx); err != nil {
-		conn.Close()
-		return nil, err
-	}
-	return tc, nil
+	return b.secure(ctx, conn, addr)
 }
