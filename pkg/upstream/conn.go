@@ -103,10 +103,10 @@ func (c *conn) drop() {
 
 // patience gives the backend time to answer, and later to go on answering. Its
 // limit is not set anew while it is no nearer than it may be.
-func (c *conn) patience() error {
+func (c *conn) patience(d time.Duration) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.near(&c.readBy) {
+	if !near(&c.readBy, d) {
 		return nil
 	}
 	return c.net.SetReadDeadline(c.readBy)
@@ -122,16 +122,17 @@ func (c *conn) endless() error {
 }
 
 func (c *conn) writeLimit() error {
-	if !c.near(&c.writeBy) {
+	if !near(&c.writeBy, c.b.cfg.Timeout.D()) {
 		return nil
 	}
 	return c.net.SetWriteDeadline(c.writeBy)
 }
 
-// near moves a limit away if it is nearer than it may be, and reports that.
-func (c *conn) near(by *time.Time) bool {
-	now, d := time.Now(), c.b.cfg.Timeout.D()
-	if by.Sub(now) >= d {
+// near moves a limit that is to be d away if it is nearer, or much farther, and
+// reports that.
+func near(by *time.Time, d time.Duration) bool {
+	now := time.Now()
+	if left := by.Sub(now); left >= d && left <= d+d/slackPart {
 		return false
 	}
 	*by = now.Add(d + d/slackPart)
@@ -177,12 +178,12 @@ func (c *conn) fill() error {
 
 // refill reads more of a body, of which all that is there was handed out. The
 // buffer is then free, and may be exchanged for one of the usual size.
-func (c *conn) refill() error {
+func (c *conn) refill(patience time.Duration) error {
 	if c.buf != nil && len(*c.buf) != readSize {
 		c.buf = nil
 	}
 	c.r, c.w = 0, 0
-	if err := c.patience(); err != nil {
+	if err := c.patience(patience); err != nil {
 		return err
 	}
 	return c.fill()

@@ -30,6 +30,8 @@ type exchange struct {
 	sender *sender     // of a body that is not held
 	keep   bool        // the connection may carry another request
 	over   bool
+	// upgrade: the connection is not the pool's, and 101 is an answer.
+	upgrade bool
 
 	mode   bodyMode
 	left   int64 // of a body of known length
@@ -63,7 +65,7 @@ func (x *exchange) do() error {
 		return err
 	}
 	if x.sender == nil {
-		if err := c.patience(); err != nil {
+		if err := c.patience(c.b.cfg.Timeout.D()); err != nil {
 			return err
 		}
 	}
@@ -148,9 +150,9 @@ func (x *exchange) readHead() error {
 		c.r += n
 		st, err := http1.ParseStatus(head.Line)
 		switch {
-		case err != nil || st.Code == http.StatusSwitchingProtocols:
+		case err != nil || st.Code == http.StatusSwitchingProtocols && !x.upgrade:
 			return errMalformed // upgrades go by Dial
-		case st.Code < 200:
+		case st.Code < 200 && st.Code != http.StatusSwitchingProtocols:
 			if interim++; interim > maxInterim {
 				return errMalformed
 			}
@@ -175,7 +177,7 @@ func (x *exchange) frame(st http1.Status) error {
 	x.keep = persists(h, st.Minor)
 	x.resp.Length = fr.Length
 	switch {
-	case x.r.Method == http.MethodHead || st.Code == http.StatusNoContent || st.Code == http.StatusNotModified:
+	case x.r.Method == http.MethodHead || st.Code == http.StatusSwitchingProtocols || st.Code == http.StatusNoContent || st.Code == http.StatusNotModified:
 		x.mode = bodyNone
 	case fr.Chunked:
 		x.mode, x.chunks = bodyChunked, http1.Chunks{Lenient: true}
@@ -222,7 +224,7 @@ func (x *exchange) next() ([]byte, error) {
 			return nil, io.EOF
 		}
 		if c.r == c.w {
-			if err := c.refill(); err != nil {
+			if err := c.refill(x.patience()); err != nil {
 				if !errors.Is(err, io.EOF) {
 					return nil, err
 				}
@@ -255,9 +257,17 @@ func (x *exchange) next() ([]byte, error) {
 	}
 }
 
+// patience is how long the backend may keep silent within its answer.
+func (x *exchange) patience() time.Duration {
+	if x.r.Patience > 0 {
+		return x.r.Patience
+	}
+	return x.c.b.cfg.Timeout.D()
+}
+
 // finish ends an exchange whose answer was read to its end.
 func (x *exchange) finish() {
-	x.keep = x.keep && x.c.clean() && (x.sender == nil || x.sender.whole())
+	x.keep = x.keep && !x.upgrade && x.c.clean() && (x.sender == nil || x.sender.whole())
 	x.end()
 }
 
@@ -268,6 +278,10 @@ func (x *exchange) end() {
 		return
 	}
 	x.over = true
+	if x.upgrade {
+		x.c.drop()
+		return // its owner closes it
+	}
 	if !x.r.Stopper.with(nil) {
 		x.keep = false
 	}
@@ -316,7 +330,7 @@ var copies = sync.Pool{New: func() any { b := make([]byte, chunkRoom+copySize+ch
 
 func (s *sender) run() {
 	if s.err = s.copy(); s.err == nil {
-		s.err = s.c.patience()
+		s.err = s.c.patience(s.c.b.cfg.Timeout.D())
 	}
 	close(s.done)
 	var own bodyError

@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"net/url"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/anteroom-iomt/anteroom/pkg/http1"
 )
@@ -235,7 +237,10 @@ func (b *Backend) do2(r *Request, resp *Response) error {
 			resp.Header = append(resp.Header, http1.Field{Name: http1.LowerASCII(name), Value: v})
 		}
 	}
-	resp.body = &body2{resp: resp, answer: answer, over: over}
+	// The transport sets no limit to a body that stops.
+	body := &body2{readerPieces: readerPieces{from: answer.Body}, resp: resp, answer: answer, over: over, patience: cmp.Or(r.Patience, b.cfg.Timeout.D())}
+	body.stuck = time.AfterFunc(body.patience, cancel)
+	resp.body = body
 	return nil
 }
 
@@ -281,18 +286,17 @@ func (r *Request) httpRequest(ctx context.Context) (*http.Request, error) {
 
 // body2 is the body of a response that net/http read.
 type body2 struct {
-	resp   *Response
-	answer *http.Response
-	over   func()
-	buf    *[]byte
-	ended  bool
+	readerPieces
+	resp     *Response
+	answer   *http.Response
+	over     func()
+	patience time.Duration
+	stuck    *time.Timer
 }
 
 func (b *body2) next() ([]byte, error) {
-	if b.buf == nil {
-		b.buf = copies.Get().(*[]byte)
-	}
-	n, err := b.answer.Body.Read(*b.buf)
+	b.stuck.Reset(b.patience)
+	p, err := b.readerPieces.next()
 	if err == io.EOF {
 		b.resp.Trailer = nil
 		for _, name := range sortedNames(b.answer.Trailer) {
@@ -301,21 +305,13 @@ func (b *body2) next() ([]byte, error) {
 			}
 		}
 	}
-	if n > 0 {
-		return (*b.buf)[:n], nil // the error comes again
-	}
-	return nil, err
+	return p, err
 }
 
 func (b *body2) end() {
-	if b.ended {
-		return
-	}
-	b.ended = true
-	b.answer.Body.Close()
-	b.over()
-	if b.buf != nil {
-		copies.Put(b.buf)
-		b.buf = nil
+	if !b.ended {
+		b.stuck.Stop()
+		b.readerPieces.end()
+		b.over()
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"io"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/anteroom-iomt/anteroom/pkg/http1"
 )
@@ -28,6 +29,10 @@ type Request struct {
 	// Held is the whole body, if it is there: then Body is not looked at, and the
 	// request can be sent again.
 	Held []byte
+
+	// Patience is how long the backend may keep silent within its response's body.
+	// Zero means the backend's timeout.
+	Patience time.Duration
 
 	// Inform is called with each interim response but 101, before Do returns.
 	Inform func(status int, h http1.Header)
@@ -78,6 +83,42 @@ func (r *Response) Next() ([]byte, error) { return r.body.next() }
 // Close ends the response. A body that was not read to its end takes its
 // connection with it.
 func (r *Response) Close() { r.body.end() }
+
+// Answer makes r a response that did not come over a connection, for whoever
+// stands in for a [Backend]. r closes the body.
+func (r *Response) Answer(status int, h http1.Header, length int64, body io.ReadCloser) {
+	*r = Response{Status: status, Header: h, Length: length, body: &readerPieces{from: body}}
+}
+
+// readerPieces is a body that is read.
+type readerPieces struct {
+	from  io.ReadCloser
+	buf   *[]byte
+	ended bool
+}
+
+func (p *readerPieces) next() ([]byte, error) {
+	if p.buf == nil {
+		p.buf = copies.Get().(*[]byte)
+	}
+	n, err := p.from.Read(*p.buf)
+	if n > 0 {
+		return (*p.buf)[:n], nil // the error comes again
+	}
+	return nil, err
+}
+
+func (p *readerPieces) end() {
+	if p.ended {
+		return
+	}
+	p.ended = true
+	p.from.Close()
+	if p.buf != nil {
+		copies.Put(p.buf)
+		p.buf = nil
+	}
+}
 
 // Reader returns the body as a reader.
 func (r *Response) Reader() io.ReadCloser { return &pieceReader{body: r.body} }

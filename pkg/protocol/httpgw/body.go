@@ -5,20 +5,16 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/anteroom-iomt/anteroom/pkg/http1"
 )
 
-const (
-	// readSize is the size of a connection's read buffer to begin with; it
-	// grows to the largest head that is allowed when a head needs it.
-	readSize = 4 << 10
-	// maxChunkLine bounds a chunk-size line. Extensions are refused, so a line
-	// is a size of at most 16 digits.
-	maxChunkLine = 18
-	// maxTrailer bounds a trailer section.
-	maxTrailer = 4 << 10
-)
+// readSize is the size of a connection's read buffer to begin with; it grows to
+// the largest head that is allowed when a head needs it.
+const readSize = 4 << 10
 
 // errBody is wrapped by errors for bodies whose framing is broken.
 var errBody = errors.New("the request body is malformed")
@@ -26,16 +22,71 @@ var errBody = errors.New("the request body is malformed")
 // errTruncated says that a body ended before its framing said so.
 var errTruncated = errors.New("the request body ended early")
 
+// sources are read buffers that are in no use: a connection has one only while
+// it has something in it.
+var sources = sync.Pool{New: func() any { b := make([]byte, readSize); return &b }}
+
 // A source reads a connection through a buffer that the head of a request and
 // its body share.
 type source struct {
 	conn  net.Conn
 	buf   []byte
-	r, w  int // unread bytes are buf[r:w]
+	usual *[]byte // buf, while it is of the usual size and from sources
+	r, w  int     // unread bytes are buf[r:w]
 	stall time.Duration
+	one   [1]byte
 	// interrupted stops a body's reads for good: an interrupt must win against
 	// a read that is just setting its own deadline.
 	interrupted atomic.Bool
+}
+
+// wait waits for the first byte of a request without holding a buffer for it:
+// most of the time most connections are idle.
+func (s *source) wait() error {
+	s.release()
+	n, err := s.conn.Read(s.one[:])
+	if n == 0 {
+		if err == nil {
+			err = io.ErrNoProgress
+		}
+		return err
+	}
+	s.obtain()
+	s.buf[0] = s.one[0]
+	s.r, s.w = 0, 1
+	return nil
+}
+
+// obtain gets a buffer, if there is none.
+func (s *source) obtain() {
+	if s.buf == nil {
+		s.usual = sources.Get().(*[]byte)
+		s.buf, s.r, s.w = *s.usual, 0, 0
+	}
+}
+
+// release gives the buffer away, in which nothing is left.
+func (s *source) release() {
+	if s.usual != nil {
+		sources.Put(s.usual)
+	}
+	s.buf, s.usual, s.r, s.w = nil, nil, 0, 0
+}
+
+// grow makes the buffer one of n bytes, with what is unread in it.
+func (s *source) grow(n int) {
+	larger := make([]byte, n)
+	w := copy(larger, s.buf[s.r:s.w])
+	s.release()
+	s.buf, s.w = larger, w
+}
+
+// shrink goes back to a buffer of the usual size, into which what is unread fits.
+func (s *source) shrink() {
+	large := s.buf[s.r:s.w]
+	s.release()
+	s.obtain()
+	s.w = copy(s.buf, large)
 }
 
 // arm gives the device time to send the next bytes of a body.
@@ -49,8 +100,8 @@ func (s *source) arm() error {
 	return nil
 }
 
-// fill reads once more into the buffer, making room if there is none. It is the
-// only place that reads the connection.
+// fill reads once more into the buffer, making room if there is none. It and
+// wait are the only places that read what is not a body.
 func (s *source) fill() error {
 	if s.r == s.w {
 		s.r, s.w = 0, 0
@@ -87,29 +138,14 @@ func (s *source) read(p []byte) (int, error) {
 	return s.conn.Read(p)
 }
 
-// readByte reads one byte of a body's framing.
-func (s *source) readByte() (byte, error) {
-	if s.r == s.w {
-		if err := s.arm(); err != nil {
-			return 0, err
-		}
-		if err := s.fill(); err != nil {
-			return 0, err
-		}
-	}
-	b := s.buf[s.r]
-	s.r++
-	return b, nil
-}
-
 // A body is the body of a request being read from a source. It ends with io.EOF
 // exactly where the framing says; anything else is an error, and the connection
 // is of no more use then.
 type body struct {
 	src     *source
-	left    int64 // of the body, or of the chunk
+	left    int64 // of the body; of one in chunks, the content in src's buffer
 	chunked bool
-	begun   bool // a chunk was read, so the next one follows a CRLF
+	chunks  http1.Chunks
 	err     error
 	invite  func() error // sends 100 Continue before the first read
 }
@@ -158,108 +194,34 @@ func (b *body) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// nextChunk reads a chunk's size line, and after the last one the trailer
-// section (RFC 9112 section 7.1).
+// nextChunk reads framing until content follows it in the buffer. The trailer
+// section is checked and dropped: no backend of a medical device needs one, and
+// each field in it would have to be judged.
 func (b *body) nextChunk() error {
-	if b.begun {
-		if err := b.crlf(); err != nil {
-			return err
-		}
-	}
-	b.begun = true
-	var n int64
-	digits := 0
+	s := b.src
 	for {
-		c, err := b.frameByte()
+		skip, n, err := b.chunks.Next(s.buf[s.r:s.w])
 		if err != nil {
-			return err
-		}
-		if c == '\r' {
-			break
-		}
-		v, ok := nibble(c)
-		if !ok {
-			return errBody // a sign, white space, an extension, a bare LF
-		}
-		// Leading zeros are refused: they let a size line be of any length.
-		if digits == 1 && n == 0 || digits >= maxChunkLine-3 {
 			return errBody
 		}
-		n = n<<4 | int64(v)
-		digits++
-	}
-	if digits == 0 {
-		return errBody
-	}
-	if c, err := b.frameByte(); err != nil {
-		return err
-	} else if c != '\n' {
-		return errBody
-	}
-	if n > 0 {
-		b.left = n
-		return nil
-	}
-	return b.trailer()
-}
-
-// trailer reads the trailer section and drops it: no backend of a medical
-// device needs one, and each field in it would have to be judged.
-func (b *body) trailer() error {
-	total := 0
-	for {
-		line := make([]byte, 0, 64)
-		for {
-			c, err := b.frameByte()
-			if err != nil {
-				return err
-			}
-			if total++; total > maxTrailer {
-				return errBody
-			}
-			if c == '\n' {
-				return errBody
-			}
-			if c == '\r' {
-				break
-			}
-			line = append(line, c)
-		}
-		if c, err := b.frameByte(); err != nil {
-			return err
-		} else if c != '\n' {
-			return errBody
-		}
-		if len(line) == 0 {
+		s.r += skip
+		if b.chunks.Done() {
 			return io.EOF
 		}
-		if _, f := parseField(string(line)); f != nil {
-			return errBody
+		if n > 0 {
+			b.left = int64(n)
+			return nil
 		}
-	}
-}
-
-func (b *body) crlf() error {
-	for _, want := range [...]byte{'\r', '\n'} {
-		c, err := b.frameByte()
-		if err != nil {
+		if err := s.arm(); err != nil {
 			return err
 		}
-		if c != want {
-			return errBody
+		if err := s.fill(); err != nil {
+			if errors.Is(err, io.EOF) {
+				err = errTruncated
+			}
+			return err
 		}
 	}
-	return nil
-}
-
-// frameByte reads a byte of framing, where the end of the connection is never
-// the end of the body.
-func (b *body) frameByte() (byte, error) {
-	c, err := b.src.readByte()
-	if errors.Is(err, io.EOF) {
-		err = errTruncated
-	}
-	return c, err
 }
 
 // done reports whether the body was read to its end.

@@ -325,6 +325,24 @@ func (t Target) String() string {
 	return string(b)
 }
 
+// rewritten returns the target that a backend is sent for t: below base, and
+// without the first strip segments.
+func (t Target) rewritten(strip int, base []string) string {
+	b := make([]byte, 0, 128)
+	if path := t.Path[strip:]; len(base) == 0 {
+		b = AppendPath(b, path)
+	} else {
+		b = AppendPath(b, base)
+		if len(path) > 0 {
+			b = AppendPath(b, path)
+		}
+	}
+	if len(t.Query) > 0 {
+		b = AppendQuery(append(b, '?'), t.Query)
+	}
+	return string(b)
+}
+
 // canonicalHost reads a Host or :authority value (RFC 9110 section 7.2) into a
 // host in lower case, without port, and the port, "" if there is none.
 func canonicalHost(v string) (host, port string, f *fault) {

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -47,8 +48,8 @@ func rawBackend(t testing.TB, answer string) *upstream.Backend {
 // failing is a backend that can not be reached.
 type failing struct{ err error }
 
-func (f failing) RoundTrip(*http.Request) (*http.Response, error) { return nil, f.err }
-func (f failing) Dial(context.Context) (net.Conn, error)          { return nil, f.err }
+func (f failing) Do(*upstream.Request, *upstream.Response) error { return f.err }
+func (f failing) Dial(context.Context) (net.Conn, error)         { return nil, f.err }
 
 func TestAnswersOfBackendsPass(t *testing.T) {
 	for name, tt := range map[string]struct {
@@ -283,13 +284,37 @@ func TestUploadsArriveAsTheyCome(t *testing.T) {
 		_, _ = io.Copy(io.Discard, req.Body)
 	})))
 	conn, _ := r.connect()
-	fmt.Fprintf(conn, "POST /api/a HTTP/1.1\r\nHost: %s\r\nContent-Length: 2\r\n\r\na", testHost)
+	fmt.Fprintf(conn, "POST /api/a HTTP/1.1\r\nHost: %s\r\nContent-Length: %d\r\n\r\na", testHost, smallBody+1)
 	if b := <-first; b != 'a' {
 		t.Errorf("first byte %q", b)
 	}
-	fmt.Fprint(conn, "b")
+	fmt.Fprint(conn, strings.Repeat("b", smallBody))
 	if resp, _ := r.read(bufio.NewReader(conn), "POST"); resp.StatusCode != 200 {
 		t.Errorf("answered %s", resp.Status)
+	}
+}
+
+// TestASmallBodyIsTakenInFirst: a device that dawdles over a small body holds no
+// connection to a backend meanwhile.
+func TestASmallBodyIsTakenInFirst(t *testing.T) {
+	var asked atomic.Int64
+	r := newRig(t, serveBackend(t, http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		asked.Add(1)
+		b, _ := io.ReadAll(req.Body)
+		_, _ = w.Write(b)
+	})))
+	conn, s := r.connect()
+	fmt.Fprintf(conn, "POST /api/a HTTP/1.1\r\nHost: %s\r\nContent-Length: %d\r\n\r\n", testHost, smallBody)
+	eventually(t, "the request is judged", func() bool { j, _, _ := r.judge.take(); return len(j) == 1 })
+	body := strings.Repeat("b", smallBody)
+	fmt.Fprint(conn, body[:smallBody/2])
+	time.Sleep(20 * time.Millisecond) // time in which it could be asked
+	if n := asked.Load(); n != 0 || s.Ongoing() != 1 {
+		t.Errorf("the backend was asked %d times before the body was there", n)
+	}
+	fmt.Fprint(conn, body[smallBody/2:])
+	if resp, got := r.read(bufio.NewReader(conn), "POST"); resp.StatusCode != 200 || got != body {
+		t.Errorf("answered %s with %d bytes", resp.Status, len(got))
 	}
 }
 
@@ -461,7 +486,7 @@ func TestAStalledBodyIsCutOff(t *testing.T) {
 		cut <- err
 	})))
 	r.g.cfg.Listener.Limits.Stall = config.Duration(50 * time.Millisecond)
-	for _, framing := range []string{"Content-Length: 100\r\n\r\nhello", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"} {
+	for _, framing := range []string{fmt.Sprintf("Content-Length: %d\r\n\r\nhello", smallBody+1), "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"} {
 		conn, _ := r.connect()
 		fmt.Fprintf(conn, "POST /api/a HTTP/1.1\r\nHost: %s\r\n%s", testHost, framing)
 		_, _ = io.Copy(io.Discard, conn)

@@ -7,66 +7,95 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/textproto"
-	"net/url"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/anteroom-iomt/anteroom/pkg/http1"
 	"github.com/anteroom-iomt/anteroom/pkg/protocol"
 	"github.com/anteroom-iomt/anteroom/pkg/protocol/fhir"
 	"github.com/anteroom-iomt/anteroom/pkg/upstream"
 )
 
-// copySize is the size of the buffers bodies are copied through.
-const copySize = 32 << 10
+const (
+	// copySize is the size of the buffers bodies are copied through.
+	copySize = 32 << 10
+	// smallBody is the largest body that is taken in before its request is sent, so
+	// that a device that dawdles holds no connection to a backend, and one packet
+	// carries all of it.
+	smallBody = 32 << 10
+)
 
 var copyBuffers = sync.Pool{New: func() any { b := make([]byte, copySize); return &b }}
 
-// An exchange is one request on its way: judged, forwarded, answered.
+// An exchange is one request on its way: judged, forwarded, answered. One may be
+// used for one request after another.
 type exchange struct {
-	g      *Gateway
-	s      *protocol.Session
-	badge  *badge
-	m      *message
-	w      answerer
-	ctx    context.Context
-	cancel context.CancelFunc
-	began  time.Time
-	table  *Table
-	route  *route
-	tx     protocol.Transaction
-	id     string // of the decision
+	g     *Gateway
+	s     *protocol.Session
+	badge *badge
+	m     *message
+	w     answerer
+	// ctx ends when nobody waits for the answer any more; stopper ends the request
+	// at its backend.
+	ctx     context.Context
+	stopper *upstream.Stopper
+	began   time.Time
+	table   *Table
+	route   *route
+	tx      protocol.Transaction
+	id      string // of the decision
 	// duties are what else the decision obliges to, or nil. A later one on what
 	// lasts replaces them.
 	duties atomic.Pointer[protocol.Obligations]
 	// parts are what is to be redacted for each entry of a Bundle; nil if nothing
 	// is for any.
 	parts [][]protocol.Pointer
-	// held is the body, where the decision needed it whole.
+	tee   *teeBody // the body, if it is mirrored as it goes by
+	// held is the body, where it was taken in whole.
 	held   []byte
 	isHeld bool
+	small  *[]byte // what held is in, if it is from copyBuffers
 	// forwarded says that a backend's connection may be reading the body.
 	forwarded bool
+	watching  bool // the device is watched for going away
 	status    int
+
+	// What is asked of the backend, and answered, and what goes to the device.
+	req    upstream.Request
+	resp   upstream.Response
+	fields http1.Header
 }
 
-// exchange serves one request that an engine has read. It has answered when it
+// begin makes x ready for a request; the caller sets ctx and stopper.
+func (x *exchange) begin(g *Gateway, s *protocol.Session, b *badge, m *message, w answerer, began time.Time) {
+	x.g, x.s, x.badge, x.m, x.w, x.began = g, s, b, m, w, began
+	x.route, x.tx, x.id = nil, protocol.Transaction{}, ""
+	if x.duties.Load() != nil {
+		x.duties.Store(nil)
+	}
+	x.tee, x.parts, x.held, x.isHeld, x.small, x.forwarded, x.status = nil, nil, nil, false, nil, false, 0
+}
+
+// run serves one request that an engine has read. It has answered when it
 // returns, and nobody reads the body any more but the engine.
-func (g *Gateway) exchange(ctx context.Context, s *protocol.Session, b *badge, m *message, w answerer, began time.Time) {
-	x := &exchange{g: g, s: s, badge: b, m: m, w: w, began: began}
-	x.ctx, x.cancel = context.WithCancel(ctx)
-	defer x.cancel()
-	x.table = g.table.Load()
-	x.route = x.table.match(s.Listener, m.host, m.target.Path)
+func (x *exchange) run() {
+	x.table = x.g.table.Load()
+	x.route = x.table.match(x.s.Listener, x.m.host, x.m.target.Path)
 	x.serve()
+	if x.tee != nil {
+		x.tee.close()
+	}
+	if x.small != nil {
+		copyBuffers.Put(x.small)
+	}
 	name := ""
 	if x.route != nil {
 		name = x.route.Name
 	}
-	g.observe(s, name, x.status, began)
+	x.g.observe(x.s, name, x.status, x.began)
 }
 
 func (g *Gateway) observe(s *protocol.Session, route string, status int, began time.Time) {
@@ -82,7 +111,7 @@ func (x *exchange) serve() {
 		x.refuse(unfit(http.StatusNotFound, "no route leads there"))
 		return
 	}
-	if x.m.header.has("upgrade") {
+	if x.m.header.Has("upgrade") {
 		x.upgrade()
 		return
 	}
@@ -123,7 +152,7 @@ func (x *exchange) hold() *fault {
 	if x.m.length > limit {
 		return tooLarge
 	}
-	if v, n := x.m.header.get("content-encoding"); n > 0 && !strings.EqualFold(v, "identity") {
+	if v, n := x.m.header.Get("content-encoding"); n > 0 && !strings.EqualFold(v, "identity") {
 		return unfit(http.StatusUnsupportedMediaType, "the body is encoded, and the decision needs to read it")
 	}
 	var buf bytes.Buffer
@@ -145,128 +174,163 @@ func (x *exchange) hold() *fault {
 	return nil
 }
 
+// takeIn takes a small body in, if it was not held before.
+func (x *exchange) takeIn() error {
+	if x.isHeld || x.m.body == nil || x.m.length < 0 || x.m.length > smallBody || x.uninvited() {
+		return nil
+	}
+	x.small = copyBuffers.Get().(*[]byte)
+	buf := (*x.small)[:x.m.length]
+	if _, err := io.ReadFull(x.m.body, buf); err != nil {
+		if errors.Is(err, io.ErrUnexpectedEOF) {
+			err = errTruncated
+		}
+		return err
+	}
+	x.held, x.isHeld = buf, true
+	return nil
+}
+
+// uninvited reports whether the device waits to be invited to send its body.
+func (x *exchange) uninvited() bool {
+	b, ok := x.m.body.(*stream1)
+	return ok && b.body.invite != nil
+}
+
 // forward sends the request in its canonical form and passes the answer on.
 func (x *exchange) forward(t Target) {
-	req := x.request(t)
-	duties := x.duties.Load()
-	if duties != nil {
-		x.prepare(req, t, duties)
+	defer x.unwatch()
+	if x.ask(t, nil) == nil && x.fulfil() {
+		x.answer()
 	}
-	x.forwarded = true
-	if x.m.body == nil || x.isHeld {
-		stop := x.w.watch(x.cancel)
-		defer stop()
+}
+
+// ask sends the request and takes the head of its answer, or answers the device
+// itself and returns why. change, if there is one, changes the fields that are
+// sent.
+func (x *exchange) ask(t Target, change func(http1.Header) http1.Header) error {
+	err := x.takeIn()
+	if err == nil {
+		x.request(t)
+		if change != nil {
+			x.req.Header = change(x.req.Header)
+		}
+		if duties := x.duties.Load(); duties != nil {
+			x.prepare(t, duties)
+		}
+		x.forwarded = true
+		if x.m.body == nil || x.isHeld {
+			x.watching = true
+			x.w.watch()
+		}
+		err = x.route.backend.Do(&x.req, &x.resp)
 	}
-	resp, err := x.route.backend.RoundTrip(req)
 	if err != nil {
 		x.failed(err)
-		return
 	}
-	defer resp.Body.Close()
-	if duties != nil && !x.fulfil(resp, duties) {
-		return
+	return err
+}
+
+// unwatch ends the watch over the device that ask began.
+func (x *exchange) unwatch() {
+	if x.watching {
+		x.watching = false
+		x.w.unwatch()
 	}
-	x.answer(resp)
 }
 
 // request makes the backend's request from what was judged.
-func (x *exchange) request(t Target) *http.Request {
-	path := x.route.rewrite(t.Path)
-	u := &url.URL{Path: "/" + strings.Join(path, "/"), RawPath: string(AppendPath(nil, path))}
-	if len(t.Query) > 0 {
-		u.RawQuery = string(AppendQuery(nil, t.Query))
+func (x *exchange) request(t Target) {
+	h := outbound(x.req.Header[:0], x.m.header, x.m.conn.named)
+	h = append(h, http1.Field{Name: "x-anteroom-decision-id", Value: x.id}, http1.Field{Name: "via", Value: via(x.m.version)})
+	x.req = upstream.Request{
+		Method: x.m.method, Target: t.rewritten(x.route.strips(), x.route.base), Host: x.route.hostSent, Header: h, Fixed: x.badge.of(x.s, x.m.authority()),
+		Context: x.ctx, Stopper: x.stopper, Inform: x.req.Inform, Patience: x.g.cfg.Listener.Limits.Stall.D(),
 	}
-	h := outbound(x.m.header, x.m.conn.named, x.badge.of(x.s, x.m.authority()))
-	h["X-Anteroom-Decision-Id"] = []string{x.id}
-	h["Via"] = []string{x.m.version + " anteroom"}
-	req := &http.Request{Method: x.m.method, URL: u, Host: x.route.hostSent, Header: h, ProtoMajor: 1, ProtoMinor: 1}
-	if req.Host == "" {
-		req.Host = x.m.authority()
+	if x.req.Host == "" {
+		x.req.Host = x.m.authority()
+	}
+	if x.req.Inform == nil {
+		x.req.Inform = x.inform
 	}
 	switch {
 	case x.isHeld:
-		body := x.held
-		req.ContentLength = int64(len(body))
-		req.Body = io.NopCloser(bytes.NewReader(body))
-		req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
+		x.req.Held, x.req.Length = x.held, int64(len(x.held))
 	case x.m.body != nil:
-		req.ContentLength = x.m.length
-		req.Body = io.NopCloser(x.m.body)
-	default:
-		req.Body = http.NoBody
+		x.req.Body, x.req.Length = x.m.body, x.m.length
 	}
-	ctx := upstream.WithInterim(x.ctx, func(code int, h textproto.MIMEHeader) {
-		if code > http.StatusSwitchingProtocols {
-			x.w.inform(code, inbound(http.Header(h)))
-		}
-	})
-	return req.WithContext(ctx)
+}
+
+// inform passes an interim response on.
+func (x *exchange) inform(status int, h http1.Header) {
+	x.w.inform(status, inbound(nil, h))
+}
+
+func via(version string) string {
+	switch version {
+	case "1.0":
+		return "1.0 anteroom"
+	case "1.1":
+		return "1.1 anteroom"
+	}
+	return "2 anteroom"
 }
 
 // answer passes a backend's response on, as it comes.
-func (x *exchange) answer(resp *http.Response) {
-	if resp.StatusCode < 200 || resp.StatusCode > 599 {
-		// A 101 nobody asked for would leave the device in another protocol.
-		x.failed(errors.New("the status is none of a final answer"))
-		return
-	}
-	h := inbound(resp.Header)
-	length := resp.ContentLength
-	if x.m.method == http.MethodHead || resp.StatusCode == http.StatusNotModified {
+func (x *exchange) answer() {
+	defer x.resp.Close()
+	resp := &x.resp
+	x.fields = inbound(x.fields[:0], resp.Header)
+	length := resp.Length
+	if x.m.method == http.MethodHead || resp.Status == http.StatusNotModified {
 		length = described(resp.Header)
 	}
-	x.status = resp.StatusCode
-	if err := x.w.start(resp.StatusCode, h, length); err != nil {
+	x.status = resp.Status
+	if err := x.w.start(resp.Status, x.fields, length); err != nil {
 		x.broken("the device went away before its answer")
 		return
 	}
-	if !nobody(x.m.method, resp.StatusCode) {
-		if why := x.copy(resp.Body, length); why != "" {
+	if !nobody(x.m.method, resp.Status) {
+		if why := x.copy(); why != "" {
 			x.broken(why)
 			return
 		}
 	}
-	if err := x.w.finish(inbound(resp.Trailer)); err != nil {
+	if err := x.w.finish(inbound(nil, resp.Trailer)); err != nil {
 		x.broken("the device went away before the end of its answer")
 	}
 }
 
 // described returns the length of the body that an answer without one speaks of
 // (RFC 9110 section 8.6), or -1 if it says nothing.
-func described(h http.Header) int64 {
-	if v := h["Content-Length"]; len(v) == 1 {
-		if n, ok := parseLength(v[0]); ok {
+func described(h http1.Header) int64 {
+	if v, n := h.Get("content-length"); n == 1 {
+		if n, ok := http1.ParseLength(v); ok {
 			return n
 		}
 	}
 	return -1
 }
 
-// copy passes a body on, each piece as soon as it is there.
-func (x *exchange) copy(from io.Reader, length int64) (why string) {
-	bp := copyBuffers.Get().(*[]byte)
-	defer copyBuffers.Put(bp)
-	buf := *bp
-	var done int64
-	// A backend that stops in the middle of an answer must not hold the
-	// connection for ever.
-	stall := x.g.cfg.Listener.Limits.Stall.D()
-	stuck := time.AfterFunc(stall, x.cancel)
-	defer stuck.Stop()
-	for {
-		stuck.Reset(stall)
-		n, err := from.Read(buf)
-		done += int64(n)
-		if n > 0 {
-			if _, werr := x.w.Write(buf[:n]); werr != nil {
-				return "the device went away before the end of its answer"
-			}
-		}
-		if err == io.EOF || err == nil && done == length {
+// copy passes a body on, each piece as soon as it is there. The backend may not
+// keep silent for longer than the request's Patience, or it would hold the
+// connection for ever.
+func (x *exchange) copy() (why string) {
+	length := x.resp.Length
+	for done := int64(0); ; {
+		p, err := x.resp.Next()
+		if err == io.EOF {
 			return ""
 		}
 		if err != nil {
 			return "the backend's answer ended early"
+		}
+		x.count(len(p))
+		if _, werr := x.w.Write(p); werr != nil {
+			return "the device went away before the end of its answer"
+		}
+		if done += int64(len(p)); done == length {
+			continue // the end of the answer goes with it
 		}
 		if werr := x.w.flush(); werr != nil {
 			return "the device went away before the end of its answer"
@@ -337,7 +401,7 @@ func (x *exchange) write(status int, why string, fatal bool) {
 		x.g.plain(x.w, status, x.id, why)
 		return
 	}
-	accept, _ := x.m.header.get("accept")
+	accept, _ := x.m.header.Get("accept")
 	ct, body := fhir.Outcome(accept, x.format(), fhir.IssueOf(status, why, x.id))
 	send(x.w, status, x.id, ct, body)
 }
@@ -353,8 +417,7 @@ func (x *exchange) unreadable() bool {
 	if x.m.length > drainMax {
 		return true
 	}
-	b, ok := x.m.body.(*stream1)
-	return ok && !x.forwarded && b.body.invite != nil
+	return !x.forwarded && x.uninvited()
 }
 
 // format returns the value of the _format parameter.
@@ -376,9 +439,9 @@ func (g *Gateway) plain(w answerer, status int, id, why string) {
 
 // send writes a whole response of ours.
 func send(w answerer, status int, id, contentType string, body []byte) {
-	h := http.Header{"Content-Type": {contentType}, "Cache-Control": {"no-store"}, "X-Anteroom-Decision-Id": {id}}
+	h := http1.Header{{Name: "content-type", Value: contentType}, {Name: "cache-control", Value: "no-store"}, {Name: "x-anteroom-decision-id", Value: id}}
 	if status == http.StatusServiceUnavailable {
-		h["Retry-After"] = []string{"5"}
+		h = append(h, http1.Field{Name: "retry-after", Value: "5"})
 	}
 	if w.start(status, h, int64(len(body))) == nil {
 		if _, err := w.Write(body); err == nil {

@@ -82,7 +82,7 @@ func TestRoutes(t *testing.T) {
 		if r == nil || r.Name != tt.want {
 			t.Errorf("%s %s %s leads to %v, want %s", tt.listener, tt.host, tt.path, r, tt.want)
 		}
-		if got := string(AppendPath(nil, r.rewrite(target.Path))); !strings.HasPrefix(got, "/base/x") {
+		if got := target.rewritten(r.strips(), r.base); !strings.HasPrefix(got, "/base/x") {
 			t.Errorf("%s is sent as %s", tt.path, got)
 		}
 	}

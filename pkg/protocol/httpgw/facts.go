@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/anteroom-iomt/anteroom/pkg/http1"
 	"github.com/anteroom-iomt/anteroom/pkg/protocol"
 )
 
@@ -14,7 +15,7 @@ var shown = [...]string{"accept", "content-encoding", "if-match", "if-modified-s
 // mediaType returns a Content-Type without parameters, in lower case.
 func mediaType(v string) string {
 	t, _, _ := strings.Cut(v, ";")
-	return lowerASCII(strings.Trim(t, " \t"))
+	return http1.LowerASCII(strings.Trim(t, " \t"))
 }
 
 // facts returns the object that describes a request as HTTP.
@@ -27,7 +28,7 @@ func (m *message) facts(fhirBase int) protocol.Field {
 			path[i] = protocol.String(seg)
 		}
 	}
-	ct, _ := m.header.get("content-type")
+	ct, _ := m.header.Get("content-type")
 	return protocol.Field{Name: "http", Value: protocol.Object(
 		protocol.Field{Name: "method", Value: protocol.String(m.method)},
 		protocol.Field{Name: "host", Value: protocol.String(m.host)},
@@ -62,7 +63,7 @@ func (m *message) queryFacts() protocol.Value {
 func (m *message) headerFacts() protocol.Value {
 	var fields []protocol.Field
 	for _, name := range shown {
-		vs := m.header.all(name)
+		vs := m.header.All(name)
 		if len(vs) == 0 {
 			continue
 		}

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 
+	"github.com/anteroom-iomt/anteroom/pkg/http1"
 	"github.com/anteroom-iomt/anteroom/pkg/protocol"
 	"github.com/anteroom-iomt/anteroom/pkg/protocol/fhir"
 )
@@ -29,7 +30,7 @@ func (x *exchange) serveFHIR() {
 	x.tx = protocol.Transaction{Protocol: "fhir", Action: x.m.method, Bytes: x.m.length, Facts: []protocol.Field{x.m.facts(base)}}
 	it, err := fhir.Parse(&fhir.Request{
 		Method: x.m.method, Path: t.Path[base:], Query: fhirParams(t.Query),
-		Header: func(name string) []string { return x.m.header.all(lowerASCII(name)) },
+		Header: func(name string) []string { return x.m.header.All(http1.LowerASCII(name)) },
 	}, fhir.Limits{Entries: x.g.cfg.Listener.Limits.BundleEntries})
 	if err != nil {
 		x.refuseFHIR(err)
@@ -40,7 +41,7 @@ func (x *exchange) serveFHIR() {
 			x.refuse(f)
 			return
 		}
-		ct, _ := x.m.header.get("content-type")
+		ct, _ := x.m.header.Get("content-type")
 		if err := it.ReadBody(ct, x.held); err != nil {
 			x.refuseFHIR(err)
 			return
@@ -143,58 +144,49 @@ func (x *exchange) forwardBatch(t Target, it *fhir.Interaction, denied []*fhir.I
 	if x.status != 0 {
 		return // answered already: an entry could not be judged
 	}
-	duties := x.duties.Load()
 	rest, n := it.Split(denied)
 	var answer []byte
 	if n > 0 {
 		x.held, x.isHeld = rest, true
 		// The answer has to be read here, whatever form the device wants.
 		t.Query = slices.DeleteFunc(slices.Clone(t.Query), func(p Param) bool { return p.Name == "_format" })
-		req := x.request(t)
-		if duties != nil {
-			x.prepare(req, t, duties)
-		}
-		req.Header["Accept"] = []string{"application/fhir+json"}
-		delete(req.Header, "Accept-Encoding")
-		stop := x.w.watch(x.cancel)
-		resp, err := x.route.backend.RoundTrip(req)
-		if err != nil {
-			stop()
-			x.failed(err)
+		defer x.unwatch()
+		if x.ask(t, jsonOnly) != nil {
 			return
 		}
-		if resp.StatusCode != http.StatusOK {
-			stop()
-			defer resp.Body.Close()
-			if duties == nil || x.fulfil(resp, duties) {
-				x.answer(resp)
+		if x.resp.Status != http.StatusOK {
+			if x.fulfil() {
+				x.answer()
 			}
 			return
 		}
-		answer, err = io.ReadAll(io.LimitReader(resp.Body, maxBatchAnswer+1))
-		resp.Body.Close()
-		stop()
+		var err error
+		body := x.resp.Reader()
+		answer, err = io.ReadAll(io.LimitReader(body, maxBatchAnswer+1))
+		body.Close()
 		if err != nil || len(answer) > maxBatchAnswer {
 			x.failed(errors.New("the answer to a batch is too large, or not whole"))
 			return
 		}
+		x.count(len(answer))
 	}
 	joined, err := it.Join(denied, answer)
 	if err != nil {
 		x.failed(err)
 		return
 	}
-	h := http.Header{"Content-Type": {"application/fhir+json; charset=utf-8"}, "X-Anteroom-Decision-Id": {x.id}}
-	if duties != nil {
+	h := http1.Header{{Name: "content-type", Value: "application/fhir+json; charset=utf-8"}, {Name: "x-anteroom-decision-id", Value: x.id}}
+	if x.redacts() {
 		// Its entries are those that were asked for again, each in its place.
-		resp := &http.Response{StatusCode: http.StatusOK, Header: h, Body: io.NopCloser(bytes.NewReader(joined)), ContentLength: int64(len(joined))}
-		if !x.fulfil(resp, duties) {
+		x.resp.Answer(http.StatusOK, h, int64(len(joined)), io.NopCloser(bytes.NewReader(joined)))
+		if !x.fulfil() {
 			return
 		}
-		if joined, err = io.ReadAll(resp.Body); err != nil {
+		if joined, err = io.ReadAll(x.resp.Reader()); err != nil {
 			x.failed(err)
 			return
 		}
+		h = x.resp.Header
 	}
 	x.status = http.StatusOK
 	if err := x.w.start(http.StatusOK, h, int64(len(joined))); err != nil {
@@ -204,4 +196,10 @@ func (x *exchange) forwardBatch(t Target, it *fhir.Interaction, denied []*fhir.I
 	if _, err := io.Copy(x.w, bytes.NewReader(joined)); err != nil || x.w.finish(nil) != nil {
 		x.broken("the device went away before the end of its answer")
 	}
+}
+
+// jsonOnly has a backend answer with plain JSON, whatever the device asked for.
+func jsonOnly(h http1.Header) http1.Header {
+	h = slices.DeleteFunc(h, func(f http1.Field) bool { return f.Name == "accept" || f.Name == "accept-encoding" })
+	return append(h, http1.Field{Name: "accept", Value: "application/fhir+json"})
 }

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/anteroom-iomt/anteroom/pkg/config"
+	"github.com/anteroom-iomt/anteroom/pkg/http1"
 	"github.com/anteroom-iomt/anteroom/pkg/protocol"
 	"github.com/anteroom-iomt/anteroom/pkg/protocol/httpgw/corpus"
 )
@@ -68,16 +69,17 @@ func quiet(t testing.TB) *Gateway {
 func readAll(g *Gateway, s *protocol.Session, data []byte) (m *message, h *head, body, rest []byte, err error) {
 	r := bytes.NewReader(data)
 	c := &conn1{g: g, s: s, conn: memory{r}}
-	c.src = source{conn: c.conn, buf: make([]byte, readSize), stall: time.Minute}
-	h, f := c.readHead(int(g.cfg.Listener.Limits.HeadBytes))
-	if f != nil {
+	c.src = source{conn: c.conn, stall: time.Minute}
+	c.src.obtain()
+	c.w.c, c.inline.c = c, c
+	defer c.w.release()
+	if f := c.readHead(time.Now()); f != nil {
 		return nil, nil, nil, nil, f
 	}
-	w := &answer1{c: c}
-	defer w.release()
-	if m, f = c.message(h, w); f != nil {
+	if f := c.message(); f != nil {
 		return nil, nil, nil, nil, f
 	}
+	m, h = &c.msg, &c.head
 	if m.body != nil {
 		if body, err = io.ReadAll(m.body); err != nil {
 			return nil, nil, nil, nil, err
@@ -128,10 +130,10 @@ func FuzzDifferential(f *testing.F) {
 		case req.URL.Path != "/"+strings.Join(m.target.Path, "/"):
 			t.Errorf("path %q, net/http %q", m.target.Path, req.URL.Path)
 		}
-		if host, _ := h.header.get("host"); host != req.Host && !strings.EqualFold(host, req.Host) {
+		if host, _ := h.Header.Get("host"); host != req.Host && !strings.EqualFold(host, req.Host) {
 			t.Errorf("host %q, net/http %q", host, req.Host)
 		}
-		ours := fieldMap(h.header)
+		ours := fieldMap(h.Header)
 		for _, name := range []string{"Host", "Transfer-Encoding", "Trailer"} {
 			delete(ours, name) // net/http takes them out, or moves them
 			delete(req.Header, name)
@@ -149,10 +151,10 @@ func FuzzDifferential(f *testing.F) {
 	})
 }
 
-func fieldMap(h header) http.Header {
+func fieldMap(h http1.Header) http.Header {
 	out := http.Header{}
 	for _, f := range h {
-		out.Add(f.name, f.value)
+		out.Add(f.Name, f.Value)
 	}
 	return out
 }

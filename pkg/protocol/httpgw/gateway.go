@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/anteroom-iomt/anteroom/pkg/config"
+	"github.com/anteroom-iomt/anteroom/pkg/http1"
 	"github.com/anteroom-iomt/anteroom/pkg/protocol"
 )
 
@@ -84,10 +85,11 @@ type message struct {
 	target  Target
 	host    string // without port
 	port    string
-	header  header
+	header  http1.Header
 	conn    connection
 	body    bodyReader // nil if there is none
 	length  int64      // of the body: as declared, 0 for none, -1 if unknown
+	scratch *scratch   // nil where facts have to be made anew
 }
 
 // authority returns the host as the device named it.
@@ -112,21 +114,22 @@ type bodyReader interface {
 // An answerer writes one response to the device. There is one for each engine.
 type answerer interface {
 	// inform sends an interim response (1xx other than 100 and 101).
-	inform(status int, h http.Header)
+	inform(status int, h http1.Header)
 	// start sends the head. length is the body's, or -1 if unknown. Nothing
 	// follows where the method or the status has no body.
-	start(status int, h http.Header, length int64) error
+	start(status int, h http1.Header, length int64) error
 	Write([]byte) (int, error)
 	// flush hands everything written so far to the network.
 	flush() error
 	// finish ends the body, with a trailer section if h is not empty.
-	finish(trailer http.Header) error
+	finish(trailer http1.Header) error
 	// abort ends a body that can not be completed, in a way that the device can
 	// tell from an end.
 	abort()
-	// watch calls gone if the device goes away while it waits for its answer,
-	// until stop is called.
-	watch(gone func()) (stop func())
+	// watch stops the request at its backend if the device goes away while it
+	// waits for its answer, until unwatch is called.
+	watch()
+	unwatch()
 	// hijack hands the connection over after a 101, with what was read past the
 	// head. It is nil where there is none to hand over.
 	hijack() (net.Conn, []byte)

@@ -23,6 +23,7 @@ import (
 
 	"github.com/anteroom-iomt/anteroom/pkg/protocol"
 	"github.com/anteroom-iomt/anteroom/pkg/protocol/httpgw/corpus"
+	"github.com/anteroom-iomt/anteroom/pkg/upstream"
 )
 
 // client2 returns an HTTP/2 client of one connection to the gateway.
@@ -495,7 +496,7 @@ func (f *frames2) sendLarge(pairs []string) {
 }
 
 // overlong is a backend that answers at once and goes on reading the request's
-// body, as a RoundTripper may (and net/http's does) after it has returned.
+// body, as a backend may until the response is closed, and a little longer.
 type overlong struct {
 	failing
 	begin   chan struct{} // reading begins when it is closed
@@ -503,7 +504,11 @@ type overlong struct {
 	paniced atomic.Int32
 }
 
-func (o *overlong) RoundTrip(r *http.Request) (*http.Response, error) {
+func (o *overlong) Do(r *upstream.Request, resp *upstream.Response) error {
+	body := r.Body
+	if body == nil {
+		body = bytes.NewReader(r.Held)
+	}
 	o.readers.Go(func() {
 		defer func() {
 			if recover() != nil {
@@ -512,12 +517,13 @@ func (o *overlong) RoundTrip(r *http.Request) (*http.Response, error) {
 		}()
 		<-o.begin
 		for {
-			if _, err := r.Body.Read(make([]byte, 1)); err != nil {
+			if _, err := body.Read(make([]byte, 1)); err != nil {
 				return
 			}
 		}
 	})
-	return &http.Response{StatusCode: 413, Header: http.Header{}, Body: http.NoBody, ContentLength: 0}, nil
+	resp.Answer(413, nil, 0, http.NoBody)
+	return nil
 }
 
 // TestAnEarlyAnswerEndsItsUpload: whoever reads the body still, when the answer
@@ -573,7 +579,7 @@ func TestAReadAfterTheEndIsHarmless(t *testing.T) {
 			}
 			conn.Close()
 		} else {
-			r.ask("POST /api/a HTTP/1.1\r\nHost: " + testHost + "\r\nContent-Length: 10\r\n\r\n")
+			r.ask("POST /api/a HTTP/1.1\r\nHost: " + testHost + "\r\nContent-Length: 100000\r\n\r\n")
 		}
 		r.served.Wait()
 		close(o.begin)

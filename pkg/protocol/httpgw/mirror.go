@@ -7,13 +7,13 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"net/url"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
+	"github.com/anteroom-iomt/anteroom/pkg/http1"
 	"github.com/anteroom-iomt/anteroom/pkg/protocol"
+	"github.com/anteroom-iomt/anteroom/pkg/upstream"
 )
 
 const (
@@ -118,7 +118,7 @@ func (x *exchange) unmirrored(tx *protocol.Transaction, o *protocol.Obligations)
 	switch {
 	case x.g.cfg.Mirrors == nil:
 		return "requests are not mirrored here"
-	case x.m.header.has("upgrade"):
+	case x.m.header.Has("upgrade"):
 		return "an upgraded connection can not be mirrored"
 	case x.m.length > x.mirrorMost():
 		return "the body is larger than one that is mirrored may be"
@@ -140,58 +140,45 @@ func (x *exchange) unmirrored(tx *protocol.Transaction, o *protocol.Obligations)
 // mirrorMost is the largest body that is mirrored.
 func (x *exchange) mirrorMost() int64 { return int64(x.g.cfg.Listener.Limits.DecisionBytes) }
 
-// secrets are the fields of a request that are for its own backend only.
-var secrets = [...]string{"Authorization", "Cookie", "X-Api-Key"}
-
-// mirror sends copies of a request in the form in which it goes to its backend,
-// at once if its body is known, else when the backend has read it.
-func (x *exchange) mirror(req *http.Request, t Target, o *protocol.Obligations) {
-	c := &copies{m: x.g.cfg.Mirrors, g: x.g, s: x.s, id: strings.Clone(x.id), most: x.mirrorMost()}
-	for _, name := range o.Mirror {
-		c.list = append(c.list, x.copied(x.table.mirrors[name], req, t))
-	}
-	switch {
-	case x.isHeld:
-		c.send(x.held)
-	case x.m.body == nil:
-		c.send(nil)
-	default:
-		req.Body = &teeBody{from: req.Body, copies: c, length: x.m.length}
-	}
+// ownOnly reports whether a field of a request is for its own backend only.
+func ownOnly(f http1.Field) bool {
+	return f.Name == "authorization" || f.Name == "cookie" || f.Name == "x-api-key"
 }
 
-// copied returns a copy of a request, less its body. It shares nothing with the
-// request, which is over before the copy is sent.
-func (x *exchange) copied(to *mirror, req *http.Request, t Target) copied {
-	path := t.Path
-	if x.route.strip {
-		path = path[len(x.route.prefix):]
+// mirror sends copies of the request in the form in which it goes to its backend,
+// at once if its body is known, else when the backend has read it.
+func (x *exchange) mirror(t Target, o *protocol.Obligations) {
+	c := &copies{m: x.g.cfg.Mirrors, g: x.g, s: x.s, id: x.id, most: x.mirrorMost()}
+	for _, name := range o.Mirror {
+		c.list = append(c.list, x.copied(x.table.mirrors[name], t))
 	}
-	path = slices.Concat(to.base, path)
-	u := &url.URL{Path: "/" + strings.Join(path, "/"), RawPath: string(AppendPath(nil, path)), RawQuery: strings.Clone(req.URL.RawQuery)}
-	h := make(http.Header, len(req.Header)+1)
-	for name, vs := range req.Header {
-		if slices.Contains(secrets[:], name) {
-			continue
-		}
-		// A name without values is one that the transport would add.
-		h[strings.Clone(name)] = nil
-		for _, v := range vs {
-			h[name] = append(h[name], strings.Clone(v))
-		}
+	if x.req.Body == nil {
+		c.send(x.req.Held)
+		return
 	}
-	h["X-Anteroom-Mirror"] = []string{"1"}
-	host := to.hostSent
-	if host == "" {
-		host = strings.Clone(x.m.authority())
+	x.tee = &teeBody{from: x.req.Body, copies: c, length: x.m.length}
+	x.req.Body = x.tee
+}
+
+// copied returns a copy of the request, less its body. It shares no memory with
+// it that is used again, for the request is over before the copy is sent.
+func (x *exchange) copied(to *mirror, t Target) copied {
+	h := slices.DeleteFunc(slices.Clone(x.req.Header), ownOnly)
+	h = append(h, http1.Field{Name: "x-anteroom-mirror", Value: "1"})
+	r := &upstream.Request{
+		Method: x.req.Method, Target: t.rewritten(x.route.strips(), to.base), Host: to.hostSent, Header: h, Fixed: x.req.Fixed,
+		Patience: mirrorTime,
 	}
-	return copied{to, &http.Request{Method: strings.Clone(req.Method), URL: u, Host: host, Header: h, ProtoMajor: 1, ProtoMinor: 1}}
+	if r.Host == "" {
+		r.Host = x.m.authority()
+	}
+	return copied{to, r}
 }
 
 // A copied is a copy of a request, less its body.
 type copied struct {
 	to  *mirror
-	req *http.Request
+	req *upstream.Request
 }
 
 // copies are the copies of one request, which may outlive its exchange.
@@ -241,21 +228,15 @@ func (cs *copies) skip(c copied, why string) {
 func (m *Mirrors) send(c copied, body []byte) error {
 	ctx, cancel := context.WithTimeout(m.ctx, mirrorTime)
 	defer cancel()
-	req := c.req.WithContext(ctx)
-	req.Body = http.NoBody
-	if len(body) > 0 {
-		req.ContentLength = int64(len(body))
-		req.Body = io.NopCloser(bytes.NewReader(body))
-		req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
-	}
-	resp, err := c.to.backend.RoundTrip(req)
-	if err != nil {
+	c.req.Context, c.req.Held, c.req.Length = ctx, body, int64(len(body))
+	var resp upstream.Response
+	if err := c.to.backend.Do(c.req, &resp); err != nil {
 		return err
 	}
-	defer resp.Body.Close()
-	_, _ = io.CopyN(io.Discard, resp.Body, mirrorAnswer)
-	if resp.StatusCode >= http.StatusInternalServerError {
-		return fmt.Errorf("it answered %d", resp.StatusCode)
+	defer resp.Close()
+	_, _ = io.CopyN(io.Discard, resp.Reader(), mirrorAnswer)
+	if resp.Status >= http.StatusInternalServerError {
+		return fmt.Errorf("it answered %d", resp.Status)
 	}
 	return nil
 }
@@ -264,7 +245,7 @@ func (m *Mirrors) send(c copied, body []byte) error {
 // kept: when the backend has read all of it the copies are sent, and if it does
 // not, or it is too large, they are skipped.
 type teeBody struct {
-	from   io.ReadCloser
+	from   io.Reader
 	copies *copies
 	length int64 // as declared, or -1
 
@@ -294,14 +275,13 @@ func (b *teeBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Close implements io.Closer.
-func (b *teeBody) Close() error {
+// close ends the copies of a body that was not read to its end.
+func (b *teeBody) close() {
 	b.mu.Lock()
+	defer b.mu.Unlock()
 	if !b.done {
 		b.end("its backend did not read the body to its end")
 	}
-	b.mu.Unlock()
-	return b.from.Close()
 }
 
 // end sends the copies, or says why not. The caller holds mu.

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/anteroom-iomt/anteroom/pkg/http1"
 	"github.com/anteroom-iomt/anteroom/pkg/protocol"
 	"github.com/anteroom-iomt/anteroom/pkg/protocol/fhir"
 )
@@ -67,29 +68,29 @@ func (x *exchange) takePart(i, n int, o *protocol.Obligations) {
 }
 
 // prepare makes a request for a backend as the duties want it.
-func (x *exchange) prepare(req *http.Request, t Target, o *protocol.Obligations) {
-	if x.redacts(o) {
-		x.wholly(req)
+func (x *exchange) prepare(t Target, o *protocol.Obligations) {
+	if x.redacts() {
+		x.wholly()
 	}
-	if len(o.Bytes) > 0 && x.m.length < 0 && !x.isHeld && x.m.body != nil {
+	if len(o.Bytes) > 0 && x.req.Length < 0 {
 		// Declared bytes were counted when it was judged.
-		req.Body = io.NopCloser(x.paced(req.Body, x.ctx.Done()))
+		x.req.Body = x.paced(x.req.Body, x.ctx.Done())
 	}
 	if len(o.Mirror) > 0 {
-		x.mirror(req, t, o)
+		x.mirror(t, o)
 	}
 }
 
 // fulfil makes a backend's answer what the duties want it to be. It reports false
 // if that can not be, and has then answered.
-func (x *exchange) fulfil(resp *http.Response, o *protocol.Obligations) bool {
-	if x.redacts(o) && !x.redact(resp, o) {
-		return false
+func (x *exchange) fulfil() bool { return !x.redacts() || x.redact() }
+
+// count counts n bytes of an answer against the device's limit, if it has one.
+// The answer is not slowed down: the device pays for it with its next request.
+func (x *exchange) count(n int) {
+	if o := x.duties.Load(); o != nil && len(o.Bytes) > 0 {
+		x.g.cfg.Judge.Spend(x.s, o, int64(n))
 	}
-	if len(o.Bytes) > 0 {
-		resp.Body = &countedBody{ReadCloser: resp.Body, x: x}
-	}
-	return true
 }
 
 // throttle answers a request that is beyond a limit.
@@ -104,7 +105,7 @@ func (x *exchange) throttle(wait time.Duration) {
 		x.g.plain(w, status, x.id, why)
 		return
 	}
-	accept, _ := x.m.header.get("accept")
+	accept, _ := x.m.header.Get("accept")
 	ct, body := fhir.Outcome(accept, x.format(), fhir.IssueOf(status, why, x.id))
 	send(w, status, x.id, ct, body)
 }
@@ -116,24 +117,8 @@ type retryLater struct {
 	seconds string
 }
 
-func (r retryLater) start(status int, h http.Header, length int64) error {
-	h["Retry-After"] = []string{r.seconds}
-	return r.answerer.start(status, h, length)
-}
-
-// A countedBody counts an answer against the device's limit. It is not slowed
-// down: the device pays for it with its next request.
-type countedBody struct {
-	io.ReadCloser
-	x *exchange
-}
-
-func (b *countedBody) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	if n > 0 {
-		b.x.g.cfg.Judge.Spend(b.x.s, b.x.duties.Load(), int64(n))
-	}
-	return n, err
+func (r retryLater) start(status int, h http1.Header, length int64) error {
+	return r.answerer.start(status, append(h, http1.Field{Name: "retry-after", Value: r.seconds}), length)
 }
 
 // A pacedReader reads no faster than the device's limit lets it, if it has one:

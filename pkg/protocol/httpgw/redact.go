@@ -5,9 +5,10 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
-	"time"
 
+	"github.com/anteroom-iomt/anteroom/pkg/http1"
 	"github.com/anteroom-iomt/anteroom/pkg/protocol"
 	"github.com/anteroom-iomt/anteroom/pkg/protocol/fhir"
 )
@@ -15,11 +16,11 @@ import (
 // unredactable says why the answer to a request can not be redacted, as far as
 // that is known before it is asked for.
 func (x *exchange) unredactable() string {
-	accept, _ := x.m.header.get("accept")
+	accept, _ := x.m.header.Get("accept")
 	switch {
 	case !x.route.fhir:
 		return "only answers of FHIR routes can be redacted"
-	case x.m.header.has("upgrade"):
+	case x.m.header.Has("upgrade"):
 		return "an upgraded connection can not be redacted"
 	case !fhir.AnswersJSON(accept, x.format()):
 		return "only JSON can be redacted, and the device asks for something else"
@@ -28,32 +29,38 @@ func (x *exchange) unredactable() string {
 }
 
 // redacts reports whether the answer has to be redacted.
-func (x *exchange) redacts(o *protocol.Obligations) bool { return len(o.Redact) > 0 || x.parts != nil }
-
-// plainly are the fields of a request by which an answer could be something else
-// than the whole resource as it is.
-var plainly = [...]string{"Accept-Encoding", "Accept-Charset", "Range", "If-Range", "A-Im"}
+func (x *exchange) redacts() bool {
+	o := x.duties.Load()
+	return o != nil && (len(o.Redact) > 0 || x.parts != nil)
+}
 
 // wholly has a backend asked for what can be redacted: the whole resource, in
 // JSON, in no coding. That the device has a copy is not told: a copy of its own
 // may be one that was not redacted, and one of the backend's would be compared
 // with that.
-func (x *exchange) wholly(req *http.Request) {
-	req.Header["Accept"] = []string{"application/fhir+json"}
-	for _, name := range plainly {
-		delete(req.Header, name)
-	}
-	if req.Method == http.MethodGet || req.Method == http.MethodHead {
-		delete(req.Header, "If-None-Match")
-		delete(req.Header, "If-Modified-Since")
-	}
+func (x *exchange) wholly() {
+	reads := x.m.method == http.MethodGet || x.m.method == http.MethodHead
+	h := slices.DeleteFunc(x.req.Header, func(f http1.Field) bool {
+		switch f.Name {
+		case "accept", "accept-encoding", "accept-charset", "range", "if-range", "a-im":
+			return true
+		case "if-none-match", "if-modified-since":
+			return reads
+		}
+		return false
+	})
+	x.req.Header = append(h, http1.Field{Name: "accept", Value: "application/fhir+json"})
 }
 
-// unmade are the fields of an answer that are of its very bytes. The ETag goes
+// ofBytes reports whether a field of an answer is of its very bytes. The ETag goes
 // although it may be weak: who has less than the whole resource must not replace
 // it on the condition that it has not changed.
-var unmade = [...]string{
-	"Content-Length", "Content-Md5", "Digest", "Content-Digest", "Repr-Digest", "Unencoded-Digest", "Etag", "Accept-Ranges",
+func ofBytes(f http1.Field) bool {
+	switch f.Name {
+	case "content-length", "content-md5", "digest", "content-digest", "repr-digest", "unencoded-digest", "etag", "accept-ranges":
+		return true
+	}
+	return false
 }
 
 // Why an answer can not be redacted.
@@ -66,11 +73,12 @@ var (
 
 // redact replaces the body of an answer by what is left of it. If it can not, the
 // device hears nothing of it: it has answered, and reports false.
-func (x *exchange) redact(resp *http.Response, o *protocol.Obligations) bool {
-	err := x.redactBody(resp, o)
+func (x *exchange) redact() bool {
+	err := x.redactBody(x.duties.Load())
 	if err == nil {
 		return true
 	}
+	x.resp.Close()
 	if x.s.Context().Err() != nil {
 		x.failed(err)
 		return false
@@ -82,28 +90,29 @@ func (x *exchange) redact(resp *http.Response, o *protocol.Obligations) bool {
 	return false
 }
 
-func (x *exchange) redactBody(resp *http.Response, o *protocol.Obligations) error {
-	if resp.StatusCode == http.StatusPartialContent || resp.StatusCode == http.StatusIMUsed || len(resp.Header["Content-Range"]) > 0 {
+func (x *exchange) redactBody(o *protocol.Obligations) error {
+	resp := &x.resp
+	if resp.Status == http.StatusPartialContent || resp.Status == http.StatusIMUsed || resp.Header.Has("content-range") {
 		return errPartial
 	}
 	var body []byte
-	if !nobody(x.m.method, resp.StatusCode) {
+	if !nobody(x.m.method, resp.Status) {
 		var err error
-		if body, err = x.whole(resp.Body, resp.ContentLength); err != nil {
+		if body, err = x.whole(); err != nil {
 			return err
 		}
 	}
 	if len(body) > 0 {
-		for _, v := range resp.Header["Content-Encoding"] {
+		for _, v := range resp.Header.All("content-encoding") {
 			if !strings.EqualFold(v, "identity") {
 				return errCoded
 			}
 		}
-		ct := resp.Header["Content-Type"]
-		if len(ct) > 1 {
+		ct, n := resp.Header.Get("content-type")
+		if n > 1 {
 			return errMany
 		}
-		left, n, err := fhir.Redact(strings.Join(ct, ""), body, fhir.Redaction{All: o.Redact, Entries: x.parts})
+		left, n, err := fhir.Redact(ct, body, fhir.Redaction{All: o.Redact, Entries: x.parts})
 		if err != nil {
 			return err
 		}
@@ -112,29 +121,24 @@ func (x *exchange) redactBody(resp *http.Response, o *protocol.Obligations) erro
 		}
 		body = left
 	}
-	for _, name := range unmade {
-		delete(resp.Header, name)
-	}
-	resp.Trailer = nil
-	resp.Body, resp.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+	resp.Close()
+	h := slices.DeleteFunc(resp.Header, ofBytes)
+	resp.Answer(resp.Status, h, int64(len(body)), io.NopCloser(bytes.NewReader(body)))
 	return nil
 }
 
 // whole reads all of a backend's answer, within the limit for decisions: what is
 // larger could only pass unseen.
-func (x *exchange) whole(from io.Reader, length int64) ([]byte, error) {
-	limit := int64(x.g.cfg.Listener.Limits.DecisionBytes)
+func (x *exchange) whole() ([]byte, error) {
+	limit, length := int64(x.g.cfg.Listener.Limits.DecisionBytes), x.resp.Length
 	if length > limit {
 		return nil, errLarge
 	}
-	stall := x.g.cfg.Listener.Limits.Stall.D()
-	stuck := time.AfterFunc(stall, x.cancel)
-	defer stuck.Stop()
 	var buf bytes.Buffer
 	if length > 0 {
 		buf.Grow(int(length) + bytes.MinRead)
 	}
-	n, err := buf.ReadFrom(&steadyReader{io.LimitReader(from, limit+1), stuck, stall})
+	n, err := buf.ReadFrom(io.LimitReader(x.resp.Reader(), limit+1))
 	switch {
 	case n > limit:
 		return nil, errLarge
@@ -142,16 +146,4 @@ func (x *exchange) whole(from io.Reader, length int64) ([]byte, error) {
 		return nil, errors.New("the answer ended early")
 	}
 	return buf.Bytes(), nil
-}
-
-// A steadyReader puts off a timer with every read.
-type steadyReader struct {
-	io.Reader
-	stuck *time.Timer
-	stall time.Duration
-}
-
-func (r *steadyReader) Read(p []byte) (int, error) {
-	r.stuck.Reset(r.stall)
-	return r.Reader.Read(p)
 }

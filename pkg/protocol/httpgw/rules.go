@@ -8,7 +8,9 @@ import (
 	"sync"
 
 	"github.com/anteroom-iomt/anteroom/pkg/device"
+	"github.com/anteroom-iomt/anteroom/pkg/http1"
 	"github.com/anteroom-iomt/anteroom/pkg/protocol"
+	"github.com/anteroom-iomt/anteroom/pkg/upstream"
 )
 
 // hop are the fields that are for one connection only (RFC 9110 section 7.6.1)
@@ -71,13 +73,13 @@ type connection struct {
 	named                     []string // fields to remove, lower case
 }
 
-func parseConnection(h header) (c connection, f *fault) {
+func parseConnection(h http1.Header) (c connection, f *fault) {
 	for i := range h {
-		if h[i].name != "connection" {
+		if h[i].Name != "connection" {
 			continue
 		}
-		for tok := range strings.SplitSeq(h[i].value, ",") {
-			tok = lowerASCII(strings.Trim(tok, " \t"))
+		for tok := range strings.SplitSeq(h[i].Value, ",") {
+			tok = http1.LowerASCII(strings.Trim(tok, " \t"))
 			switch tok {
 			case "":
 			case "close":
@@ -87,7 +89,7 @@ func parseConnection(h header) (c connection, f *fault) {
 			case "upgrade":
 				c.upgrade = true
 			default:
-				if !isToken(tok) {
+				if !http1.IsToken(tok) {
 					return c, bad("the Connection field is not a list of tokens")
 				}
 				if essential[tok] {
@@ -101,31 +103,30 @@ func parseConnection(h header) (c connection, f *fault) {
 }
 
 // checkHeader refuses what no request may carry, whichever engine read it.
-func checkHeader(h header) *fault {
+func checkHeader(h http1.Header) *fault {
 	for i := range h {
-		if overrides[dashed(h[i].name)] {
+		if overrides[dashed(h[i].Name)] {
 			return bad("the request asks for another method than its own")
 		}
 	}
 	for _, name := range [...]string{"content-type", "content-encoding", "authorization", "if-none-exist", "expect"} {
-		if _, n := h.get(name); n > 1 {
+		if _, n := h.Get(name); n > 1 {
 			return bad("the request repeats a header field that may be there once")
 		}
 	}
-	if v, n := h.get("expect"); n == 1 && !strings.EqualFold(v, "100-continue") {
+	if v, n := h.Get("expect"); n == 1 && !strings.EqualFold(v, "100-continue") {
 		return &fault{http.StatusExpectationFailed, "the Expect field asks for something unknown", true}
 	}
 	return nil
 }
 
-// outbound returns the fields that go to the backend: the device's own less
-// what is for one connection, what its Connection header names, and what claims
-// an identity; and then ours, set last so that nothing can remove them.
-func outbound(h header, named []string, id *identity) http.Header {
-	out := make(http.Header, len(h)+8)
+// outbound appends the fields that go to the backend to out: the device's own
+// less what is for one connection, what its Connection header names, and what
+// claims an identity. Ours follow them, so that nothing can remove those.
+func outbound(out, h http1.Header, named []string) http1.Header {
 next:
 	for i := range h {
-		name := h[i].name
+		name := h[i].Name
 		if private(name) {
 			continue
 		}
@@ -134,21 +135,9 @@ next:
 				continue next
 			}
 		}
-		key := http.CanonicalHeaderKey(name)
-		out[key] = append(out[key], h[i].value)
-	}
-	for i := range id.fields {
-		out[id.fields[i].key] = id.fields[i].value
-	}
-	if _, ok := out["User-Agent"]; !ok {
-		out["User-Agent"] = nil // net/http would add its own name
+		out = append(out, h[i])
 	}
 	return out
-}
-
-// identity is what the gateway tells backends of a device.
-type identity struct {
-	fields []identityField
 }
 
 // A badge keeps a connection's identity from one request to the next: making it
@@ -158,10 +147,10 @@ type badge struct {
 	mu   sync.Mutex
 	rec  *device.Record
 	host string
-	id   *identity
+	id   *upstream.Fixed
 }
 
-func (b *badge) of(s *protocol.Session, host string) *identity {
+func (b *badge) of(s *protocol.Session, host string) *upstream.Fixed {
 	rec := s.Device()
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -171,35 +160,30 @@ func (b *badge) of(s *protocol.Session, host string) *identity {
 	return b.id
 }
 
-type identityField struct {
-	key   string
-	value []string
-}
-
 // newIdentity makes the fields of a session: RFC 9440's Client-Cert, RFC 7239's
 // Forwarded with its older kin, and ours.
-func newIdentity(s *protocol.Session, rec *device.Record, host string) *identity {
+func newIdentity(s *protocol.Session, rec *device.Record, host string) *upstream.Fixed {
 	addr := s.Remote.Addr()
 	forwarded := addr.String()
 	if addr.Is6() {
 		forwarded = `"[` + forwarded + `]"`
 	}
-	id := &identity{}
-	set := func(key, value string) {
-		if value != "" && cleanValue(value) {
-			id.fields = append(id.fields, identityField{key, []string{value}})
+	var h http1.Header
+	set := func(name, value string) {
+		if value != "" && http1.CleanValue(value) {
+			h = append(h, http1.Field{Name: name, Value: value})
 		}
 	}
-	set("Client-Cert", ":"+base64.StdEncoding.EncodeToString(s.Certificate.Raw)+":")
-	set("Forwarded", fmt.Sprintf("for=%s;host=%q;proto=https", forwarded, host))
-	set("X-Forwarded-For", addr.String())
-	set("X-Forwarded-Host", host)
-	set("X-Forwarded-Proto", "https")
-	set("X-Anteroom-Device-Id", rec.ID)
-	set("X-Anteroom-Device-Class", rec.Class)
-	set("X-Anteroom-Device-Location", asciiOnly(rec.Location))
-	set("X-Anteroom-Device-Serial", asciiOnly(rec.Serial))
-	return id
+	set("client-cert", ":"+base64.StdEncoding.EncodeToString(s.Certificate.Raw)+":")
+	set("forwarded", fmt.Sprintf("for=%s;host=%q;proto=https", forwarded, host))
+	set("x-forwarded-for", addr.String())
+	set("x-forwarded-host", host)
+	set("x-forwarded-proto", "https")
+	set("x-anteroom-device-id", rec.ID)
+	set("x-anteroom-device-class", rec.Class)
+	set("x-anteroom-device-location", asciiOnly(rec.Location))
+	set("x-anteroom-device-serial", asciiOnly(rec.Serial))
+	return upstream.NewFixed(h)
 }
 
 // asciiOnly percent-encodes what header fields can not carry safely (RFC 8187's
@@ -215,33 +199,37 @@ var headerSafe = func() (t [256]bool) {
 	return t
 }()
 
-// inbound returns the fields of a backend's response that go to the device.
-func inbound(h http.Header) http.Header {
-	out := make(http.Header, len(h))
-	var named []string
-	for _, v := range h["Connection"] {
-		for tok := range strings.SplitSeq(v, ",") {
-			named = append(named, http.CanonicalHeaderKey(strings.Trim(tok, " \t")))
+// inbound appends the fields of a backend's response that go to the device to
+// out.
+func inbound(out, h http1.Header) http1.Header {
+	// What a Connection field names is for that connection only.
+	const few = 8
+	var room [few]string
+	named := room[:0]
+	for i := range h {
+		if h[i].Name == "connection" {
+			for tok := range strings.SplitSeq(h[i].Value, ",") {
+				named = append(named, http1.LowerASCII(strings.Trim(tok, " \t")))
+			}
 		}
 	}
-	for key, vs := range h {
-		// net/http lets names that are none pass in trailers.
-		if isToken(key) {
-			out[key] = vs
+next:
+	for i := range h {
+		switch h[i].Name {
+		case "connection", "proxy-connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "proxy-authenticate",
+			"content-length",
+			// It would send the device around the gateway, or to HTTP/3.
+			"alt-svc",
+			// What the gateway says of itself is the gateway's to say.
+			"x-anteroom-decision-id":
+			continue
 		}
-	}
-	for _, key := range [...]string{
-		"Connection", "Proxy-Connection", "Keep-Alive", "Te", "Trailer", "Transfer-Encoding", "Upgrade", "Proxy-Authenticate",
-		"Content-Length",
-		// It would send the device around the gateway, or to HTTP/3.
-		"Alt-Svc",
-		// What the gateway says of itself is the gateway's to say.
-		"X-Anteroom-Decision-Id",
-	} {
-		delete(out, key)
-	}
-	for _, key := range named {
-		delete(out, key)
+		for _, n := range named {
+			if n == h[i].Name {
+				continue next
+			}
+		}
+		out = append(out, h[i])
 	}
 	return out
 }

@@ -1,7 +1,7 @@
 package httpgw
 
 import (
-	"bufio"
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/anteroom-iomt/anteroom/pkg/protocol"
+	"github.com/anteroom-iomt/anteroom/pkg/upstream"
 )
 
 const (
@@ -25,42 +26,53 @@ const (
 	// lingerMax bounds what is read meanwhile. A device that sends a body of some
 	// megabytes before it looks for an answer finds it.
 	lingerMax = 64 << 20
-	// watchAfter is how long an answer may take before the device is watched for
-	// going away. Nearly every answer is there sooner, and watching costs a
-	// goroutine.
-	watchAfter = 500 * time.Millisecond
-	// writeSize is the size of a response's write buffer: a small response
-	// leaves in one TLS record.
-	writeSize = 8 << 10
+	// hotTime is how long a connection waits for its next request with its read
+	// buffer in hand. After that it gives the buffer away, and pays for that with a
+	// second read when a request comes.
+	hotTime = time.Second
+	// slackPart is the part of a time limit by which it may be overrun, so that it
+	// need not be set anew for each request: that costs as much as reading one.
+	slackPart = 4
 )
 
 // past is a deadline that interrupts.
 var past = time.Unix(1, 0)
 
-// conn1 is an HTTP/1.1 connection.
+// conn1 is an HTTP/1.1 connection. What one request needs is kept for the next.
 type conn1 struct {
-	g     *Gateway
-	s     *protocol.Session
-	conn  net.Conn
-	src   source
-	badge badge
+	g       *Gateway
+	s       *protocol.Session
+	conn    net.Conn
+	src     source
+	badge   badge
+	stopper upstream.Stopper
+	watcher watcher
 
-	mu   sync.Mutex
-	idle bool // waiting for a request; a drain may interrupt
+	head   head
+	msg    message
+	x      exchange
+	w      answer1
+	inline inline
+
+	mu              sync.Mutex
+	idle            bool // waiting for a request; a drain may interrupt
+	readBy, writeBy time.Time
 }
-
-// writers are write buffers that are in no use; a connection has one only while
-// it answers.
-var writers = sync.Pool{New: func() any { return bufio.NewWriterSize(nil, writeSize) }}
 
 // serve1 speaks HTTP/1.1 until the connection ends. Requests are answered one
 // after the other, in order, however many the device sends at once.
 func (g *Gateway) serve1(conn net.Conn, s *protocol.Session) {
 	c := &conn1{g: g, s: s, conn: conn}
-	c.src = source{conn: conn, buf: make([]byte, readSize), stall: g.cfg.Listener.Limits.Stall.D()}
+	c.src = source{conn: conn, stall: g.cfg.Listener.Limits.Stall.D()}
+	c.w.c, c.inline.c = c, c
+	c.watcher.c = c
+	// The session's end is the end of what is asked for it.
+	stop := context.AfterFunc(s.Context(), c.stopper.Stop)
+	defer stop()
 	s.OnDrain(c.drain)
 	for c.request() {
 	}
+	c.src.release()
 }
 
 // drain wakes a connection that waits for a request.
@@ -72,71 +84,100 @@ func (c *conn1) drain() {
 	}
 }
 
-// waiting says whether the connection waits for a request, and sets the deadline
-// that goes with it.
-func (c *conn1) waiting(idle bool, d time.Duration) error {
+// await waits for the first bytes of a request and reports whether any came.
+func (c *conn1) await() bool {
+	idle := c.g.cfg.Listener.Limits.Idle.D()
+	hot := min(hotTime, idle)
+	if !c.waiting(hot) {
+		return false
+	}
+	c.src.obtain()
+	err := c.src.fill()
+	var ne net.Error
+	if err != nil && errors.As(err, &ne) && ne.Timeout() && idle > hot && c.waiting(idle-hot) {
+		err = c.src.wait()
+	}
+	c.mu.Lock()
+	c.idle = false
+	c.mu.Unlock()
+	return err == nil // else idle for too long, or gone: nothing was asked
+}
+
+// waiting begins a wait of at most d, unless the session is to take nothing new.
+func (c *conn1) waiting(d time.Duration) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.idle = idle
-	deadline := time.Now().Add(d)
-	if idle && c.s.IsDraining() && c.src.r == c.src.w {
-		deadline = past
+	if c.s.IsDraining() {
+		return false
 	}
-	return c.conn.SetReadDeadline(deadline)
+	c.idle = true
+	return !near(&c.readBy, d) || c.conn.SetReadDeadline(c.readBy) == nil
+}
+
+// near moves a limit that is to be d away if it is nearer, or much farther, and
+// reports that.
+func near(by *time.Time, d time.Duration) bool {
+	now := time.Now()
+	if left := by.Sub(now); left >= d && left <= d+d/slackPart {
+		return false
+	}
+	*by = now.Add(d + d/slackPart)
+	return true
+}
+
+// limitRead sets another limit than waiting does.
+func (c *conn1) limitRead(by time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.readBy = time.Time{}
+	return c.conn.SetReadDeadline(by)
+}
+
+// writeLimit gives the device time to take what is written next.
+func (c *conn1) writeLimit() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !near(&c.writeBy, c.g.cfg.Listener.Limits.Stall.D()) {
+		return nil
+	}
+	return c.conn.SetWriteDeadline(c.writeBy)
 }
 
 // request serves one request and reports whether another may follow.
 func (c *conn1) request() bool {
-	lim := &c.g.cfg.Listener.Limits
 	if c.src.r == c.src.w {
-		if c.s.IsDraining() || c.waiting(true, lim.Idle.D()) != nil {
+		if !c.await() {
 			return false
-		}
-		if c.src.fill() != nil {
-			return false // idle for too long, or gone: nothing was asked
 		}
 	}
 	began := time.Now()
-	c.src.interrupted.Store(false)
-	if c.waiting(false, lim.Head.D()) != nil {
-		return false
-	}
 	c.s.Begin()
 	defer c.s.Finish()
-	w := &answer1{c: c}
+	w := &c.w
+	w.reset()
 	defer w.release()
-	h, f := c.readHead(int(lim.HeadBytes))
-	if f != nil {
+	if f := c.readHead(began); f != nil {
 		if f.status != 0 {
 			c.refuseHead(w, f, began)
 		}
 		return false
 	}
-	m, f := c.message(h, w)
-	if m != nil {
-		w.method, w.minor = m.method, h.minor
-		w.close = c.closes(h, m)
-	} else {
-		w.minor = h.minor
-	}
+	w.method, w.minor = c.head.method, c.head.minor
+	f := c.message()
+	w.close = c.closes()
 	if f != nil {
 		f.fatal = true // the body was not looked at
 		c.refuseHead(w, f, began)
 		return false
 	}
-	c.g.exchange(c.s.Context(), c.s, &c.badge, m, w, began)
+	x := &c.x
+	x.begin(c.g, c.s, &c.badge, &c.msg, w, began)
+	x.ctx, x.stopper = c.s.Context(), &c.stopper
+	x.run()
 	if w.hijacked {
 		return false
 	}
-	if m.body != nil {
-		b := m.body.(*stream1)
-		if !b.quiesce() && !w.close && !b.discard() {
-			w.close = true
-		}
-		if b.broken() {
-			w.close = true
-		}
-	}
+	c.settleBody()
 	if w.flush() != nil {
 		return false
 	}
@@ -147,74 +188,106 @@ func (c *conn1) request() bool {
 	return true
 }
 
+// settleBody sees to it that nobody reads the body any more, and reads over what
+// is left of it.
+func (c *conn1) settleBody() {
+	switch b := c.msg.body.(type) {
+	case *inline:
+		c.src.r += int(b.left)
+	case *stream1:
+		if !b.quiesce() && !c.w.close && !b.discard() || b.broken() {
+			c.w.close = true
+		}
+		c.src.interrupted.Store(false)
+		c.mu.Lock()
+		c.readBy = time.Time{} // reading a body sets limits of its own
+		c.mu.Unlock()
+	}
+}
+
 // closes reports whether the device or we want the connection closed after this
 // request (RFC 9112 section 9.3).
-func (c *conn1) closes(h *head, m *message) bool {
-	return m.conn.close || h.minor == 0 && !m.conn.keepAlive || c.s.IsDraining()
+func (c *conn1) closes() bool {
+	return c.msg.conn.close || c.head.minor == 0 && !c.msg.conn.keepAlive || c.s.IsDraining()
 }
 
 // readHead reads until a head is whole. A fault of status 0 says that there is
 // nobody to answer.
-func (c *conn1) readHead(limit int) (*head, *fault) {
-	seen := 0
+func (c *conn1) readHead(began time.Time) *fault {
+	lim := &c.g.cfg.Listener.Limits
+	limit, limited, seen := int(lim.HeadBytes), false, 0
+	c.head.minor = 1
 	for {
-		n, f := headEnd(c.src.buf[c.src.r:c.src.w], seen)
-		if f != nil {
-			return nil, f
+		n, err := headEnd(c.src.buf[c.src.r:c.src.w], seen)
+		if err != nil {
+			return err
 		}
 		if n > limit || n == 0 && c.src.w-c.src.r >= limit {
-			return nil, &fault{http.StatusRequestHeaderFieldsTooLarge, "the request head is too large", true}
+			return &fault{http.StatusRequestHeaderFieldsTooLarge, "the request head is too large", true}
 		}
 		if n > 0 {
-			h, f := parseHead(c.src.buf[c.src.r:c.src.r+n], c.g.cfg.Listener.Limits.HeaderFields)
+			f := c.head.parse(c.src.buf[c.src.r:c.src.r+n], lim.HeaderFields)
 			c.src.r += n
 			if len(c.src.buf) > readSize && c.src.w-c.src.r <= readSize {
-				small := make([]byte, readSize)
-				c.src.w = copy(small, c.src.buf[c.src.r:c.src.w])
-				c.src.r, c.src.buf = 0, small
+				c.src.shrink()
 			}
-			return h, f
+			return f
 		}
 		seen = c.src.w - c.src.r
 		if c.src.r == 0 && c.src.w == len(c.src.buf) {
-			larger := make([]byte, min(2*len(c.src.buf), limit+1))
-			c.src.w = copy(larger, c.src.buf)
-			c.src.buf = larger
+			c.src.grow(min(2*len(c.src.buf), limit+1))
+		}
+		if !limited {
+			// Most heads come at once and need no limit.
+			if c.limitRead(began.Add(lim.Head.D())) != nil {
+				return &fault{}
+			}
+			limited = true
 		}
 		if err := c.src.fill(); err != nil {
 			var ne net.Error
 			switch {
 			case errors.As(err, &ne) && ne.Timeout():
-				return nil, &fault{http.StatusRequestTimeout, "the request head took too long", true}
+				return &fault{http.StatusRequestTimeout, "the request head took too long", true}
 			case errors.Is(err, io.EOF):
-				return nil, bad("the connection ended within a request head")
+				return bad("the connection ended within a request head")
 			}
-			return nil, &fault{}
+			return &fault{}
 		}
 	}
 }
 
-// message makes the engine's message from a head. The message is returned with
-// a fault as far as it is known.
-func (c *conn1) message(h *head, w *answer1) (*message, *fault) {
-	m := &message{version: "1.1", method: h.method, header: h.header}
+// message makes the engine's message from the head that was read. With a fault
+// the message is there as far as it is known.
+func (c *conn1) message() *fault {
+	h, m := &c.head, &c.msg
+	*m = message{version: "1.1", method: h.method, header: h.Header, scratch: m.scratch}
 	if h.minor == 0 {
 		m.version = "1.0"
 	}
-	fr, f := h.framing()
-	if f != nil {
-		return m, f
+	fr, err := h.Header.Framing(h.minor)
+	if err != nil {
+		return bad(err.Why)
 	}
-	m.length = fr.length
-	if fr.chunked || fr.length > 0 {
-		m.body = &stream1{body: body{src: &c.src, left: max(fr.length, 0), chunked: fr.chunked}, conn: c.conn}
+	m.length = fr.Length
+	switch {
+	case fr.Chunked:
+	case fr.Length < 0:
+		m.length = 0 // a request without a length has no body
+	case fr.Length > 0 && fr.Length <= int64(c.src.w-c.src.r) && !h.Header.Has("expect"):
+		c.inline.left = fr.Length
+		m.body = &c.inline
 	}
-	if m.conn, f = parseConnection(h.header); f != nil {
-		return m, f
+	if m.body == nil && (fr.Chunked || fr.Length > 0) {
+		m.body = &stream1{body: body{src: &c.src, left: max(fr.Length, 0), chunked: fr.Chunked}, conn: c.conn}
 	}
-	host, n := h.header.get("host")
+	var f *fault
+	if m.conn, f = parseConnection(h.Header); f != nil {
+		return f
+	}
+	host, n := h.Header.Get("host")
 	if n != 1 {
-		return m, bad("the request does not have exactly one Host field")
+		return bad("the request does not have exactly one Host field")
 	}
 	target := h.target
 	if rest, ok := strings.CutPrefix(target, "https://"); ok {
@@ -222,20 +295,20 @@ func (c *conn1) message(h *head, w *answer1) (*message, *fault) {
 		// rest of the request says.
 		authority, path, slash := strings.Cut(rest, "/")
 		if !slash || !strings.EqualFold(authority, host) {
-			return m, bad("the request target names another host than the Host field")
+			return bad("the request target names another host than the Host field")
 		}
 		target = "/" + path
 	}
 	if m.target, f = canonical(target); f != nil {
-		return m, f
+		return f
 	}
 	if f := c.g.check(c.s, m, host); f != nil {
-		return m, f
+		return f
 	}
-	if m.body != nil && h.minor == 1 && h.header.has("expect") {
-		m.body.(*stream1).body.invite = w.invite
+	if b, ok := m.body.(*stream1); ok && h.minor == 1 && h.Header.Has("expect") {
+		b.body.invite = c.w.invite
 	}
-	return m, nil
+	return nil
 }
 
 // refuseHead answers a request that was not understood, and closes.
@@ -256,8 +329,7 @@ func (c *conn1) linger() {
 			return
 		}
 	}
-	deadline := time.Now().Add(lingerTime)
-	if c.conn.SetReadDeadline(deadline) != nil {
+	if c.limitRead(time.Now().Add(lingerTime)) != nil {
 		return
 	}
 	bp := copyBuffers.Get().(*[]byte)
@@ -270,306 +342,3 @@ func (c *conn1) linger() {
 		n += k
 	}
 }
-
-// stream1 is a request body that a backend's connection reads while the
-// exchange may be over already.
-type stream1 struct {
-	body body
-	conn net.Conn
-
-	mu      sync.Mutex
-	reading bool
-	closed  bool
-	idle    chan struct{} // closed when a read that was interrupted is over
-}
-
-// Read implements io.Reader.
-func (b *stream1) Read(p []byte) (int, error) {
-	b.mu.Lock()
-	if b.closed {
-		b.mu.Unlock()
-		return 0, io.ErrClosedPipe
-	}
-	b.reading = true
-	b.mu.Unlock()
-	n, err := b.body.Read(p)
-	b.mu.Lock()
-	b.reading = false
-	if b.idle != nil {
-		close(b.idle)
-		b.idle = nil
-	}
-	b.mu.Unlock()
-	return n, err
-}
-
-// quiesce implements bodyReader.
-func (b *stream1) quiesce() bool {
-	b.mu.Lock()
-	b.closed = true
-	var wait chan struct{}
-	if b.reading {
-		wait = make(chan struct{})
-		b.idle = wait
-		b.body.src.interrupted.Store(true)
-		b.conn.SetReadDeadline(past)
-	}
-	b.mu.Unlock()
-	if wait != nil {
-		<-wait
-	}
-	return b.body.done()
-}
-
-// discard reads what is left, up to a limit, and reports whether it came to the
-// end. It is called after quiesce.
-func (b *stream1) discard() bool {
-	if b.body.invite != nil || b.body.err != nil {
-		return false // it was never asked for, or is broken
-	}
-	if !b.body.chunked && b.body.left > drainMax {
-		return false
-	}
-	n, err := io.Copy(io.Discard, io.LimitReader(&b.body, drainMax+1))
-	return err == nil && n <= drainMax && b.body.done()
-}
-
-// broken reports whether the framing can not be trusted any more.
-func (b *stream1) broken() bool { return b.body.err != nil && b.body.err != io.EOF }
-
-// answer1 writes an HTTP/1.1 response.
-type answer1 struct {
-	c        *conn1
-	w        *bufio.Writer
-	method   string
-	minor    int
-	close    bool // the connection is closed after this response
-	chunked  bool
-	mute     bool  // the response has no body
-	left     int64 // of a body of known length
-	known    bool
-	hijacked bool
-
-	// mu is held while something is written that did not come from the exchange:
-	// backends' interim answers and invitations come from elsewhere, and none
-	// may come once the final answer began.
-	mu      sync.Mutex
-	started bool
-}
-
-func (a *answer1) writer() *bufio.Writer {
-	if a.w == nil {
-		a.w = writers.Get().(*bufio.Writer)
-		a.w.Reset(a.c.conn)
-	}
-	return a.w
-}
-
-func (a *answer1) release() {
-	a.seal()
-	if a.w != nil {
-		a.w.Reset(nil)
-		writers.Put(a.w)
-		a.w = nil
-	}
-}
-
-// invite sends 100 Continue. It is called once, before the body is first read,
-// and never after a final response began.
-func (a *answer1) invite() error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.started {
-		return errTruncated
-	}
-	w := a.writer()
-	w.WriteString("HTTP/1.1 100 Continue\r\n\r\n")
-	return a.flush()
-}
-
-func (a *answer1) inform(status int, h http.Header) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.minor == 0 || a.started {
-		return
-	}
-	w := a.writer()
-	w.WriteString("HTTP/1.1 " + strconv.Itoa(status) + " " + http.StatusText(status) + "\r\n")
-	writeFields(w, h)
-	w.WriteString("\r\n")
-	a.flush()
-}
-
-func (a *answer1) start(status int, h http.Header, length int64) error {
-	a.seal()
-	w := a.writer()
-	w.WriteString("HTTP/1.1 " + strconv.Itoa(status) + " " + http.StatusText(status) + "\r\n")
-	a.mute = nobody(a.method, status)
-	switch {
-	case status == http.StatusSwitchingProtocols:
-		w.WriteString("Connection: Upgrade\r\nUpgrade: websocket\r\n")
-	case length >= 0 && status != http.StatusNoContent:
-		a.known, a.left = true, length
-		w.WriteString("Content-Length: " + strconv.FormatInt(length, 10) + "\r\n")
-	case a.mute:
-	case a.minor == 0:
-		a.close = true // an HTTP/1.0 body of unknown length ends with the connection
-	default:
-		a.chunked = true
-		w.WriteString("Transfer-Encoding: chunked\r\n")
-	}
-	if status != http.StatusSwitchingProtocols {
-		if a.close {
-			w.WriteString("Connection: close\r\n")
-		} else if a.minor == 0 {
-			w.WriteString("Connection: keep-alive\r\n")
-		}
-	}
-	if len(h["Date"]) == 0 {
-		w.WriteString("Date: " + time.Now().UTC().Format(http.TimeFormat) + "\r\n")
-	}
-	writeFields(w, h)
-	_, err := w.WriteString("\r\n")
-	return err
-}
-
-// seal sees to it that nothing but the final answer is written any more.
-func (a *answer1) seal() {
-	a.mu.Lock()
-	a.started = true
-	a.mu.Unlock()
-}
-
-// writeFields writes header fields. Values with line breaks can not be there,
-// but nothing less than this line is between a backend and a split response.
-func writeFields(w *bufio.Writer, h http.Header) {
-	for key, vs := range h {
-		if !isToken(key) {
-			continue
-		}
-		for _, v := range vs {
-			if strings.ContainsAny(v, "\r\n\x00") {
-				continue
-			}
-			w.WriteString(key)
-			w.WriteString(": ")
-			w.WriteString(v)
-			w.WriteString("\r\n")
-		}
-	}
-}
-
-func (a *answer1) Write(p []byte) (int, error) {
-	if a.mute || len(p) == 0 {
-		return len(p), nil
-	}
-	w := a.writer()
-	if a.known {
-		if int64(len(p)) > a.left {
-			return 0, errors.New("the backend sent more than it declared")
-		}
-		a.left -= int64(len(p))
-	}
-	if err := a.deadline(); err != nil {
-		return 0, err
-	}
-	if !a.chunked {
-		return w.Write(p)
-	}
-	w.WriteString(strconv.FormatInt(int64(len(p)), 16))
-	w.WriteString("\r\n")
-	n, err := w.Write(p)
-	if err != nil {
-		return n, err
-	}
-	_, err = w.WriteString("\r\n")
-	return n, err
-}
-
-// deadline gives the device time to take what is written next.
-func (a *answer1) deadline() error {
-	return a.c.conn.SetWriteDeadline(time.Now().Add(a.c.g.cfg.Listener.Limits.Stall.D()))
-}
-
-func (a *answer1) flush() error {
-	if a.w == nil || a.w.Buffered() == 0 {
-		return nil
-	}
-	if err := a.deadline(); err != nil {
-		return err
-	}
-	return a.w.Flush()
-}
-
-func (a *answer1) finish(trailer http.Header) error {
-	if a.known && a.left > 0 && !a.mute {
-		a.close = true
-		return errors.New("the backend sent less than it declared")
-	}
-	if a.chunked {
-		w := a.writer()
-		w.WriteString("0\r\n")
-		writeFields(w, trailer)
-		w.WriteString("\r\n")
-	}
-	return a.flush()
-}
-
-// abort cuts the connection. Where the body ends with the connection it is reset,
-// which is how the device knows that the body is not whole; elsewhere a length
-// outstanding or a last chunk that is missing says so.
-func (a *answer1) abort() {
-	a.seal()
-	a.flush()
-	a.close = true
-	conn := a.c.conn
-	if t, ok := conn.(interface{ NetConn() net.Conn }); ok {
-		conn = t.NetConn()
-	}
-	if t, ok := conn.(interface{ SetLinger(int) error }); ok && !a.known && !a.chunked {
-		_ = t.SetLinger(0)
-	}
-	conn.Close()
-}
-
-// watch implements answerer.
-func (a *answer1) watch(gone func()) (stop func()) {
-	c := a.c
-	done := make(chan struct{})
-	var mu sync.Mutex
-	stopped := false
-	t := time.AfterFunc(watchAfter, func() {
-		defer close(done)
-		mu.Lock()
-		if stopped || c.conn.SetReadDeadline(time.Time{}) != nil {
-			mu.Unlock()
-			return
-		}
-		mu.Unlock()
-		err := c.src.fill()
-		var ne net.Error
-		if err != nil && !(errors.As(err, &ne) && ne.Timeout()) && !errors.Is(err, io.ErrShortBuffer) {
-			gone()
-		}
-	})
-	return func() {
-		if t.Stop() {
-			return
-		}
-		mu.Lock()
-		stopped = true
-		c.conn.SetReadDeadline(past)
-		mu.Unlock()
-		<-done
-	}
-}
-
-func (a *answer1) hijack() (net.Conn, []byte) {
-	a.hijacked = true
-	rest := a.c.src.buf[a.c.src.r:a.c.src.w]
-	a.c.src.r = a.c.src.w
-	a.c.conn.SetDeadline(time.Time{})
-	return a.c.conn, rest
-}
-
-var _ answerer = (*answer1)(nil)

@@ -17,7 +17,9 @@ import (
 
 	"golang.org/x/net/http2"
 
+	"github.com/anteroom-iomt/anteroom/pkg/http1"
 	"github.com/anteroom-iomt/anteroom/pkg/protocol"
+	"github.com/anteroom-iomt/anteroom/pkg/upstream"
 )
 
 // maxFrame is the largest HTTP/2 frame a device may send, the smallest limit the
@@ -83,7 +85,11 @@ func (g *Gateway) stream(w http.ResponseWriter, r *http.Request, s *protocol.Ses
 		defer m.body.quiesce()
 		m.body.(*stream2).rc, m.body.(*stream2).stall = a.rc, g.cfg.Listener.Limits.Stall.D()
 	}
-	g.exchange(r.Context(), s, b, m, a, began)
+	x := &exchange{ctx: r.Context(), stopper: new(upstream.Stopper)}
+	stop := context.AfterFunc(x.ctx, x.stopper.Stop)
+	defer stop()
+	x.begin(g, s, b, m, a, began)
+	x.run()
 	if a.aborted {
 		panic(http.ErrAbortHandler) // RST_STREAM: the device can tell that the body is not whole
 	}
@@ -114,28 +120,28 @@ func (g *Gateway) message2(r *http.Request, s *protocol.Session) (*message, *fau
 	}
 	n := 0
 	for key, vs := range r.Header {
-		name := lowerASCII(key)
+		name := http1.LowerASCII(key)
 		for _, v := range vs {
 			if n++; n > g.cfg.Listener.Limits.HeaderFields {
 				return nil, &fault{http.StatusRequestHeaderFieldsTooLarge, "the request has too many header fields", true}
 			}
-			if !isToken(name) || !cleanValue(v) {
+			if !http1.IsToken(name) || !http1.CleanValue(v) {
 				return nil, bad("a header field holds a control character or is not UTF-8")
 			}
-			m.header = append(m.header, field{name, v})
+			m.header = append(m.header, http1.Field{Name: name, Value: v})
 		}
 	}
-	if m.header.has("connection") || m.header.has("transfer-encoding") || m.header.has("upgrade") {
+	if m.header.Has("connection") || m.header.Has("transfer-encoding") || m.header.Has("upgrade") {
 		return nil, bad("the request has header fields that HTTP/2 does not have") // RFC 9113 section 8.2.2
 	}
-	if cl, n := m.header.get("content-length"); n > 0 {
+	if cl, n := m.header.Get("content-length"); n > 0 {
 		// RFC 9113 section 8.1.1; x/net takes a request that ends with its head for
 		// one without a body, whatever it declared.
-		if length, ok := parseLength(cl); n > 1 || !ok || length != r.ContentLength {
+		if length, ok := http1.ParseLength(cl); n > 1 || !ok || length != r.ContentLength {
 			return nil, bad("the Content-Length is not the length of the body")
 		}
 	}
-	if host, n := m.header.get("host"); n > 0 && host != r.Host {
+	if host, n := m.header.Get("host"); n > 0 && host != r.Host {
 		return nil, bad("the Host field is not the :authority")
 	}
 	var f *fault
@@ -217,30 +223,32 @@ func (a *answer2) seal() {
 	a.mu.Unlock()
 }
 
-func (a *answer2) inform(status int, h http.Header) {
+func (a *answer2) inform(status int, h http1.Header) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.sealed {
 		return
 	}
 	dst := a.w.Header()
-	for k, v := range h {
-		dst[k] = v
-	}
+	set(dst, "", h)
 	a.w.WriteHeader(status)
 	clear(dst)
 }
 
-func (a *answer2) start(status int, h http.Header, length int64) error {
-	a.seal()
-	dst := a.w.Header()
-	for k, vs := range h {
-		for _, v := range vs {
-			if !strings.ContainsAny(v, "\r\n\x00") {
-				dst[k] = append(dst[k], v)
-			}
+// set puts fields into net/http's form, their names with a prefix.
+func set(dst http.Header, prefix string, h http1.Header) {
+	for i := range h {
+		if !strings.ContainsAny(h[i].Value, "\r\n\x00") {
+			key := prefix + http.CanonicalHeaderKey(h[i].Name)
+			dst[key] = append(dst[key], h[i].Value)
 		}
 	}
+}
+
+func (a *answer2) start(status int, h http1.Header, length int64) error {
+	a.seal()
+	dst := a.w.Header()
+	set(dst, "", h)
 	if length >= 0 && status != http.StatusNoContent {
 		dst["Content-Length"] = []string{strconv.FormatInt(length, 10)}
 	}
@@ -261,17 +269,18 @@ func (a *answer2) Write(p []byte) (int, error) {
 
 func (a *answer2) flush() error { return a.rc.Flush() }
 
-func (a *answer2) finish(trailer http.Header) error {
-	for k, v := range trailer {
-		a.w.Header()[http.TrailerPrefix+k] = v
-	}
+func (a *answer2) finish(trailer http1.Header) error {
+	set(a.w.Header(), http.TrailerPrefix, trailer)
 	return nil
 }
 
 func (a *answer2) abort() { a.aborted = true }
 
 // watch implements answerer: the request's context ends with its stream.
-func (a *answer2) watch(func()) func() { return func() {} }
+func (a *answer2) watch() {}
+
+// unwatch implements answerer.
+func (a *answer2) unwatch() {}
 
 func (a *answer2) hijack() (net.Conn, []byte) { return nil, nil }
 

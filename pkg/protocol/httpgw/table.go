@@ -4,19 +4,18 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"net/http"
 	"slices"
 	"strings"
 
 	"github.com/anteroom-iomt/anteroom/pkg/config"
 	"github.com/anteroom-iomt/anteroom/pkg/protocol"
+	"github.com/anteroom-iomt/anteroom/pkg/upstream"
 )
 
 // A Backend is where allowed requests go: the upstream pool, or a test's.
 type Backend interface {
-	// RoundTrip sends a request and returns its response. It chooses the
-	// address; the request's URL has neither scheme nor host.
-	RoundTrip(*http.Request) (*http.Response, error)
+	// Do sends a request and fills in its response, as [upstream.Backend.Do].
+	Do(*upstream.Request, *upstream.Response) error
 	// Dial returns a connection of its own for an upgraded protocol.
 	Dial(ctx context.Context) (net.Conn, error)
 }
@@ -122,13 +121,10 @@ func (t *Table) match(listener, host string, path []string) *route {
 	return nil
 }
 
-// rewrite returns the path a backend is sent for a canonical path.
-func (r *route) rewrite(path []string) []string {
+// strips returns how many segments of a path the backend is not sent.
+func (r *route) strips() int {
 	if r.strip {
-		path = path[len(r.prefix):]
+		return len(r.prefix)
 	}
-	if len(r.base) == 0 {
-		return path
-	}
-	return slices.Concat(r.base, path)
+	return 0
 }

@@ -1,7 +1,6 @@
 package httpgw
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"crypto/sha1" //nolint:gosec // RFC 6455 section 4.2.2 fixes it; nothing rests on its strength
@@ -14,6 +13,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/anteroom-iomt/anteroom/pkg/http1"
+	"github.com/anteroom-iomt/anteroom/pkg/upstream"
 )
 
 const (
@@ -38,7 +40,9 @@ func (x *exchange) upgrade() {
 	}
 	// The session holds the transaction from before its decision on, so that no
 	// change of the policy set or the device's record falls between the two.
-	t := &tunnel{end: x.cancel}
+	ctx, cancel := context.WithCancel(x.ctx)
+	defer cancel()
+	t := &tunnel{end: cancel}
 	defer x.s.Hold(x.again, t.stop)()
 	if !x.judge(&x.tx) {
 		return
@@ -49,7 +53,7 @@ func (x *exchange) upgrade() {
 		x.write(http.StatusServiceUnavailable, "the session is ending: connect again", true)
 		return
 	}
-	x.websocket(key, t)
+	x.websocket(ctx, key, t)
 }
 
 // again judges the upgrade anew and reports whether it may go on.
@@ -89,9 +93,9 @@ func (t *tunnel) open(end func()) bool {
 // checkUpgrade checks the opening handshake (RFC 6455 section 4.2.1).
 func (x *exchange) checkUpgrade() (key string, f *fault) {
 	h := x.m.header
-	proto, n := h.get("upgrade")
-	version, nv := h.get("sec-websocket-version")
-	key, nk := h.get("sec-websocket-key")
+	proto, n := h.Get("upgrade")
+	version, nv := h.Get("sec-websocket-version")
+	key, nk := h.Get("sec-websocket-key")
 	raw, err := base64.StdEncoding.DecodeString(key)
 	switch {
 	case n != 1 || !strings.EqualFold(proto, "websocket"):
@@ -116,8 +120,8 @@ func acceptKey(key string) string {
 
 // websocket asks the backend, passes its answer on, and then copies both ways
 // until either side, the session or a later decision ends it.
-func (x *exchange) websocket(key string, t *tunnel) {
-	dialled, err := x.route.backend.Dial(x.ctx)
+func (x *exchange) websocket(ctx context.Context, key string, t *tunnel) {
+	dialled, err := x.route.backend.Dial(ctx)
 	if err != nil {
 		x.failed(err)
 		return
@@ -126,9 +130,11 @@ func (x *exchange) websocket(key string, t *tunnel) {
 	up := wakingConn{dialled, wake}
 	defer up.Close()
 	// The end of the session or of the tunnel interrupts everything below.
-	stop := context.AfterFunc(x.ctx, func() { up.Close() })
+	stop := context.AfterFunc(ctx, func() { up.Close() })
 	defer stop()
-	resp, br, err := x.handshake(up)
+	x.request(x.m.target)
+	x.req.Header = append(x.req.Header, http1.Field{Name: "connection", Value: "Upgrade"}, http1.Field{Name: "upgrade", Value: "websocket"})
+	first, err := upstream.Handshake(up, &x.req, &x.resp)
 	down := &frames{}
 	switch {
 	case !t.open(func() { down.refuse(); up.Close() }):
@@ -139,50 +145,27 @@ func (x *exchange) websocket(key string, t *tunnel) {
 		x.failed(err)
 		return
 	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusSwitchingProtocols {
-		x.answer(resp)
+	defer x.resp.Close()
+	resp := &x.resp
+	if resp.Status != http.StatusSwitchingProtocols {
+		x.answer()
 		return
 	}
-	if resp.Header.Get("Sec-Websocket-Accept") != acceptKey(key) || !strings.EqualFold(resp.Header.Get("Upgrade"), "websocket") {
+	accept, _ := resp.Header.Get("sec-websocket-accept")
+	proto, _ := resp.Header.Get("upgrade")
+	if accept != acceptKey(key) || !strings.EqualFold(proto, "websocket") {
 		x.failed(errors.New("the backend did not accept the WebSocket handshake properly"))
 		return
 	}
-	x.status = resp.StatusCode
-	if x.w.start(resp.StatusCode, inbound(resp.Header), 0) != nil || x.w.flush() != nil {
+	x.status = resp.Status
+	if x.w.start(resp.Status, inbound(nil, resp.Header), 0) != nil || x.w.flush() != nil {
 		x.broken("the device went away before its answer")
 		return
 	}
 	conn, rest := x.w.hijack()
 	if down.begin(conn) {
-		relay(conn, down, bytes.Clone(rest), up, x.paced(br, awake.Done()), x.paced(conn, awake.Done()), wake)
-	}
-}
-
-// handshake sends the opening handshake, serialised anew, and reads the answer.
-func (x *exchange) handshake(up net.Conn) (*http.Response, *bufio.Reader, error) {
-	req := x.request(x.m.target)
-	req.Header["Connection"] = []string{"Upgrade"}
-	req.Header["Upgrade"] = []string{"websocket"}
-	if err := up.SetDeadline(time.Now().Add(x.g.cfg.Listener.Limits.Stall.D())); err != nil {
-		return nil, nil, err
-	}
-	var b bytes.Buffer
-	if err := req.Write(&b); err != nil {
-		return nil, nil, err
-	}
-	if _, err := up.Write(b.Bytes()); err != nil {
-		return nil, nil, err
-	}
-	br := bufio.NewReader(up)
-	for {
-		resp, err := http.ReadResponse(br, req)
-		if err != nil {
-			return nil, nil, err
-		}
-		if resp.StatusCode >= 200 || resp.StatusCode == http.StatusSwitchingProtocols {
-			return resp, br, up.SetDeadline(time.Time{})
-		}
+		backend := io.MultiReader(bytes.NewReader(first), up)
+		relay(conn, down, bytes.Clone(rest), up, x.paced(backend, awake.Done()), x.paced(conn, awake.Done()), wake)
 	}
 }
 
