@@ -9,12 +9,17 @@ wide := "the search asks for more at a time than its class may have"
 
 broad := "the search looks for more at once than its class may"
 
+bounds := object.union(data.fhir, {"max_count": 100, "max_alternatives": 20})
+
+# The class as shipped, but for bounds of its own.
+unbounded := {"infusion-pump": {"fhir": object.remove(data.classes["infusion-pump"].fhir, ["max_count", "max_alternatives"])}}
+
 test_count_is_bounded if {
 	every n in [-1, 0, 1, 100] {
-		authz.permitted with input as searching({"count": n})
+		authz.permitted with input as searching({"count": n}) with data.fhir as bounds with data.classes as unbounded
 	}
 	every n in [101, 1000000] {
-		authz.deny == {wide} with input as searching({"count": n})
+		authz.deny == {wide} with input as searching({"count": n}) with data.fhir as bounds with data.classes as unbounded
 	}
 }
 
@@ -30,9 +35,9 @@ test_a_class_has_a_bound_of_its_own if {
 
 test_alternatives_are_bounded if {
 	every n in [0, 1, 20] {
-		authz.permitted with input as searching({"alternatives": n})
+		authz.permitted with input as searching({"alternatives": n}) with data.fhir as bounds with data.classes as unbounded
 	}
-	authz.deny == {broad} with input as searching({"alternatives": 21})
+	authz.deny == {broad} with input as searching({"alternatives": 21}) with data.fhir as bounds with data.classes as unbounded
 }
 
 test_histories_are_bounded_too if {
@@ -42,6 +47,6 @@ test_histories_are_bounded_too if {
 
 test_without_a_bound_nothing_is_few if {
 	fhir := object.remove(data.fhir, ["max_count", "max_alternatives"])
-	authz.deny == {wide, broad} with input as searching({"count": 1, "alternatives": 2}) with data.fhir as fhir
-	authz.permitted with input as searching({"count": -1, "alternatives": 1}) with data.fhir as fhir
+	authz.deny == {wide, broad} with input as searching({"count": 1, "alternatives": 2}) with data.fhir as fhir with data.classes as unbounded
+	authz.permitted with input as searching({"count": -1, "alternatives": 1}) with data.fhir as fhir with data.classes as unbounded
 }

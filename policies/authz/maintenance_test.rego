@@ -34,7 +34,7 @@ visit := moment("2026-02-16", "monday", 10)
 after_visit := moment("2026-02-16", "monday", 11)
 
 test_without_windows_nothing_is_closed if {
-	authz.deny == set() with input as object.union(example.monitor, visit)
+	authz.deny == set() with input as object.union(example.monitor, visit) with data.maintenance as {}
 }
 
 test_a_route_for_maintenance if {

@@ -13,8 +13,11 @@ methods := {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
 test_keys_are_known if {
 	every class in data.classes {
-		object.keys(class) - {"title", "fhir", "http", "lane"} == set()
-		object.keys(object.get(class, "fhir", {})) - {"system", "types", "operations", "includes", "chains"} == set()
+		object.keys(class) - {"title", "fhir", "http", "lane", "obligations"} == set()
+		object.keys(object.get(class, "fhir", {})) - {
+			"system", "types", "operations", "includes", "chains",
+			"compartment", "max_count", "max_alternatives",
+		} == set()
 	}
 }
 
@@ -29,6 +32,16 @@ test_interactions_are_known if {
 		every interaction in object.get(class, ["fhir", "system"], []) {
 			interaction in system
 		}
+	}
+}
+
+# A word that is misspelt here would hold nobody to anything.
+test_compartments_hold_to_something if {
+	every class in data.classes {
+		every kind in object.get(class, ["fhir", "compartment", "held"], []) {
+			kind in {"write", "read", "search"}
+		}
+		object.keys(object.get(class, ["fhir", "compartment"], {})) - {"held", "except"} == set()
 	}
 }
 
