@@ -44,6 +44,8 @@ type Config struct {
 	Classes func() []string
 	// Engine decides in a running gateway; nil when none runs.
 	Engine *policy.Engine
+	// Enrolled is called with every answer to a request for a device's certificate.
+	Enrolled func(way enrol.Way, result string)
 	// TrialFailed is called when a trial of a revision is over by itself. It must
 	// not block.
 	TrialFailed func()
@@ -61,7 +63,7 @@ func NewService(cfg Config) *Service {
 	s := &Service{cfg: cfg}
 	st := cfg.State
 	s.registrar = enrol.New(enrol.Config{Devices: st.Devices, CA: st.CA, Audit: st.Audit, Tokens: st.Tokens,
-		Policy: s.policySet, Settings: st.Config, Clock: cfg.Clock, Logger: cfg.Logger})
+		Policy: s.policySet, Settings: st.Config, Clock: cfg.Clock, Logger: cfg.Logger, Observe: cfg.Enrolled})
 	return s
 }
 

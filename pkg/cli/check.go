@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -96,7 +97,11 @@ func check(ctx context.Context, cfg *config.File) []finding {
 	if roots == nil {
 		roots = x509.NewCertPool()
 	}
-	for _, l := range cfg.Listeners {
+	listeners := cfg.Listeners
+	if e := cfg.Enrolment; e.Address != "off" {
+		listeners = append(slices.Clip(listeners), config.Listener{Name: config.EnrolmentListener, Address: e.Address, Hosts: e.Hosts, Certificate: e.Certificate})
+	}
+	for _, l := range listeners {
 		if l.Certificate.Source == "files" {
 			_, err := edge.ReadCertificate(l.Certificate, l.Hosts, time.Now())
 			add("certificate of listener "+l.Name, "", err)

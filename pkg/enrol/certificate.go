@@ -15,14 +15,14 @@ type Certificate struct{ Leaf *x509.Certificate }
 // Name implements [Proof].
 func (Certificate) Name() string { return "certificate" }
 
-func (c Certificate) stand(_ context.Context, g *Registrar, _ *Request, csr *signingRequest) (*standing, error) {
+func (c Certificate) stand(_ context.Context, g *Registrar, _ *Request) (*standing, error) {
 	id, err := g.Identify(c.Leaf)
 	fp := fingerprint(c.Leaf)
-	st := &standing{id: id, renewal: true, check: func(rec *device.Record) error { return inForce(rec, fp) }}
-	if err != nil {
-		return st, err
-	}
-	return st, csr.renewedNames(id)
+	return &standing{
+		id: id, renewal: true,
+		request: func(csr *signingRequest) error { return csr.renewedNames(id) },
+		check:   func(rec *device.Record) error { return inForce(rec, fp) },
+	}, err
 }
 
 // Identify returns the id of the device whose certificate in force this is. If it

@@ -4,7 +4,7 @@
 //
 // A [Request] brings a signing request and a [Proof]: an operator who asks, a
 // one-time token, the certificate the device has. Enrol checks, in this order,
-// the signing request, the proof, the device's record in the registry and its
+// the proof, the signing request, the device's record in the registry and its
 // status, that names and key are no other device's, the quota, and what the
 // policy set says in data.anteroom.enrolment. Then it has the CA issue, to the
 // device profile and no other, and grants: the certificate is in the registry,

@@ -130,6 +130,9 @@ func (d *desk) killed() *desk {
 	d.t.Helper()
 	dir := d.t.TempDir()
 	err := filepath.WalkDir(d.dir, func(path string, e fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // a file that was just being replaced
+		}
 		if err != nil {
 			return err
 		}
@@ -138,6 +141,9 @@ func (d *desk) killed() *desk {
 			return errors.Join(err, os.MkdirAll(filepath.Join(dir, rel), 0o700))
 		}
 		data, err := os.ReadFile(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
 		if err != nil {
 			return err
 		}

@@ -7,7 +7,7 @@ import (
 	"github.com/anteroom-iomt/anteroom/pkg/device"
 )
 
-func (o Operator) stand(_ context.Context, _ *Registrar, q *Request, _ *signingRequest) (*standing, error) {
+func (o Operator) stand(_ context.Context, _ *Registrar, q *Request) (*standing, error) {
 	st := &standing{id: q.ID, operator: o.Person, renewal: q.New == nil, again: q.Again}
 	if st.id == "" && q.New != nil {
 		st.id = q.New.ID

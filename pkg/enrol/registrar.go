@@ -20,7 +20,7 @@ import (
 	"github.com/anteroom-iomt/anteroom/pkg/store"
 )
 
-// Config is what a [Registrar] is made from. Every field is required.
+// Config is what a [Registrar] is made from. Every field but Observe is required.
 type Config struct {
 	Devices *device.Registry
 	CA      *ca.Authority
@@ -32,6 +32,9 @@ type Config struct {
 	Settings func() *config.File
 	Clock    func() time.Time
 	Logger   *slog.Logger
+	// Observe is called with every answer, for metrics: "granted", "repeated", or
+	// the code of a refusal.
+	Observe func(way Way, result string)
 }
 
 // A Recorder is the audit log, or a test's.
@@ -54,14 +57,19 @@ func (g *Registrar) Authorities() []*x509.Certificate {
 	return append(g.cfg.CA.Intermediates(), g.cfg.CA.Roots()...)
 }
 
+// RootsPEM returns the root certificates in PEM form.
+func (g *Registrar) RootsPEM() []byte { return g.cfg.CA.RootsPEM() }
+
 // Enrol gives a device a certificate, or returns a [*Refusal]. Either is in the
 // audit log when it returns: what was granted durably.
 func (g *Registrar) Enrol(ctx context.Context, q *Request) (*Issued, error) {
 	iss, id, err := g.enrol(ctx, q)
 	if err == nil {
+		g.observe(q.Way, iss.result())
 		return iss, nil
 	}
 	r := asRefusal(err)
+	g.observe(q.Way, string(r.Code))
 	r.Reference = newReference()
 	if id == "" {
 		id = q.ID
@@ -70,12 +78,22 @@ func (g *Registrar) Enrol(ctx context.Context, q *Request) (*Issued, error) {
 	return nil, r
 }
 
-func (g *Registrar) enrol(ctx context.Context, q *Request) (_ *Issued, id string, err error) {
-	csr, err := readCSR(q.CSR)
-	if err != nil {
-		return nil, "", err
+func (g *Registrar) observe(way Way, result string) {
+	if g.cfg.Observe != nil {
+		g.cfg.Observe(way, result)
 	}
-	st, err := q.Proof.stand(ctx, g, q, csr)
+}
+
+func (iss *Issued) result() string {
+	if iss.Repeated {
+		return "repeated"
+	}
+	return "granted"
+}
+
+func (g *Registrar) enrol(ctx context.Context, q *Request) (_ *Issued, id string, err error) {
+	// The proof first: who has none gets no further, and nothing of theirs is read.
+	st, err := q.Proof.stand(ctx, g, q)
 	if err != nil && st != nil {
 		id = st.id
 	}
@@ -88,8 +106,17 @@ func (g *Registrar) enrol(ctx context.Context, q *Request) (_ *Issued, id string
 	if q.ID != "" && q.ID != st.id {
 		return nil, st.id, refuse(BadProof, "the proof is not for the device that was named, but for %s", st.id)
 	}
+	csr, err := readCSR(q.CSR)
+	if err != nil {
+		return nil, st.id, err
+	}
 	if err := csr.names(g.TrustDomain(), st.id); err != nil {
 		return nil, st.id, err
+	}
+	if st.request != nil {
+		if err := st.request(csr); err != nil {
+			return nil, st.id, err
+		}
 	}
 	if st.issued != nil {
 		iss, err := g.again(ctx, q, st)
@@ -262,7 +289,7 @@ func (g *Registrar) grant(ctx context.Context, q *Request, st *standing, csr *si
 		gr.New = rec
 	}
 	if st.spend != nil {
-		gr.Also = func(w store.Writer) error { return st.spend(w, iss.Leaf) }
+		gr.Also = func(w store.Writer) error { return st.spend(w, csr, iss.Leaf) }
 	}
 	out, err := g.cfg.Devices.Grant(ctx, gr)
 	switch {

@@ -69,9 +69,8 @@ func TestBadRequestsAreRefusedAndRecorded(t *testing.T) {
 		len(leaf.ExtKeyUsage) != 1 || leaf.ExtKeyUsage[0] != x509.ExtKeyUsageClientAuth {
 		t.Errorf("the certificate is %v %v %v", leaf.Subject, leaf.URIs, leaf.ExtKeyUsage)
 	}
-	// The refusals that are sure of the device are recorded with it.
 	got := d.events("pump-1")
-	if n := len(slices.DeleteFunc(got, func(e string) bool { return e != "enrolment.refused" })); n != 5 {
+	if n := len(slices.DeleteFunc(got, func(e string) bool { return e != "enrolment.refused" })); n != 9 {
 		t.Errorf("%d refusals recorded with the device", n)
 	}
 	if n := d.count("enrolment.refused"); n != 9 {

@@ -53,7 +53,7 @@ type Proof interface {
 	Name() string
 	// stand returns whom the proof stands for, or a [*Refusal], then with whom it
 	// would stand for if that is sure.
-	stand(ctx context.Context, g *Registrar, q *Request, csr *signingRequest) (*standing, error)
+	stand(ctx context.Context, g *Registrar, q *Request) (*standing, error)
 }
 
 // A standing is what a proof that was found good is good for.
@@ -62,13 +62,16 @@ type standing struct {
 	renewal  bool   // the device has a certificate, and this is about the next
 	again    bool   // it brings a revoked device back
 	operator string // who asks, if a person does
+	// request looks at the signing request, if the proof has a word on it.
+	request func(csr *signingRequest) error
 	// check looks at the device's record (nil for a new device): when the request
 	// is looked at, and again in the step that grants. It may fill in what is
 	// known of the device.
 	check func(rec *device.Record) error
 	// spend uses the proof up, in the step that grants.
-	spend func(w store.Writer, leaf *x509.Certificate) error
-	// issued is the certificate that this very proof and key were granted before.
+	spend func(w store.Writer, csr *signingRequest, leaf *x509.Certificate) error
+	// issued is the certificate that this very proof and key were granted before;
+	// request may find it.
 	issued *x509.Certificate
 }
 

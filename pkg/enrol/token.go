@@ -244,7 +244,7 @@ type Secret struct{ Text string }
 // Name implements [Proof].
 func (Secret) Name() string { return "token" }
 
-func (s Secret) stand(ctx context.Context, g *Registrar, _ *Request, csr *signingRequest) (*standing, error) {
+func (s Secret) stand(ctx context.Context, g *Registrar, _ *Request) (*standing, error) {
 	t := g.cfg.Tokens
 	tok, err := t.find(ctx, s.Text)
 	if err != nil {
@@ -254,20 +254,19 @@ func (s Secret) stand(ctx context.Context, g *Registrar, _ *Request, csr *signin
 	if !t.clock().Before(tok.Expires) {
 		return st, refuse(BadProof, "the token for %s expired at %s: ask for another", tok.Device, tok.Expires.UTC().Format(time.RFC3339))
 	}
-	if err := csr.strictNames(g.cfg.Devices, tok.Device); err != nil {
-		return st, err
-	}
-	if !tok.Used.IsZero() {
+	st.request = func(csr *signingRequest) error {
+		if err := csr.strictNames(g.cfg.Devices, tok.Device); err != nil || tok.Used.IsZero() {
+			return err
+		}
 		if tok.Key != csr.key {
-			return st, usedToken(tok)
+			return usedToken(tok)
 		}
-		if st.issued, err = x509.ParseCertificate(tok.Leaf); err != nil {
-			return st, fmt.Errorf("token %s: its certificate: %w", tok.Handle, err)
-		}
-		return st, nil
+		leaf, err := x509.ParseCertificate(tok.Leaf)
+		st.issued = leaf
+		return err
 	}
-	st.check = func(rec *device.Record) error { return tok.serves(rec) }
-	st.spend = func(w store.Writer, leaf *x509.Certificate) error {
+	st.check = tok.serves
+	st.spend = func(w store.Writer, csr *signingRequest, leaf *x509.Certificate) error {
 		now, err := get(w, tok.Handle)
 		switch {
 		case errors.Is(err, store.ErrNotFound):

@@ -64,7 +64,9 @@ type Gateway struct {
 	mirrors *httpgw.Mirrors
 	tele    *telemetry.Server
 	socket  *admin.Server
-	seen    time.Time // the configuration file's time when it was last read
+	// enrolment is nil unless devices can enrol by themselves.
+	enrolment *enrolment
+	seen      time.Time // the configuration file's time when it was last read
 
 	mu       sync.Mutex // held over a reload
 	cfg      *config.File
@@ -130,9 +132,12 @@ func New(ctx context.Context, cfg *config.File, opt Options) (_ *Gateway, err er
 	g.service = admin.NewService(admin.Config{
 		State: g.state, Live: live{g}, Clock: g.clock, Logger: g.log,
 		Classes: func() []string { return g.engine.Current().Keys("classes") },
-		Engine:  g.engine, TrialFailed: g.trialFailed,
+		Engine:  g.engine, TrialFailed: g.trialFailed, Enrolled: g.enrolled,
 	})
 	if err := g.resumeTrial(ctx); err != nil {
+		return nil, err
+	}
+	if err := g.openEnrolment(ctx, cfg.Enrolment); err != nil {
 		return nil, err
 	}
 	if g.socket, err = admin.Listen(filepath.Join(cfg.StateDir, admin.SocketName), g.service, g.log); err != nil {
@@ -317,6 +322,7 @@ func fixed(old, next *config.File) error {
 		{"facility.timezone", old.Facility == next.Facility},
 		{"policy.bundle", old.Policy.Bundle == next.Policy.Bundle},
 		{"policy.source", old.Policy.Source == next.Policy.Source},
+		{"enrolment (but its quota)", sameEnrolment(old.Enrolment, next.Enrolment)},
 	} {
 		if !s.same {
 			names = append(names, s.name)
@@ -437,6 +443,7 @@ func (g *Gateway) close(ctx context.Context) error {
 	if g.socket != nil {
 		errs = append(errs, g.socket.Close())
 	}
+	errs = append(errs, g.enrolment.close(ctx))
 	if g.edge != nil {
 		g.edge.Shutdown(ctx)
 	}

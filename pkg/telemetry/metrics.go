@@ -23,6 +23,7 @@ type Metrics struct {
 	policyInfo   *prometheus.GaugeVec
 	backendUp    *prometheus.GaugeVec
 	obligations  *prometheus.CounterVec
+	enrolments   *prometheus.CounterVec
 }
 
 // NewMetrics returns metrics that are all zero.
@@ -62,7 +63,11 @@ func NewMetrics() *Metrics {
 		Name: "anteroom_obligations_total",
 		Help: "Obligations of decisions that did something, by result: refused (a limit was met), done, failed, skipped, unable (and denied for it).",
 	}, []string{"kind", "result"})
-	m.Registry.MustRegister(m.obligations, m.transactions, m.requests, m.duration, m.decision, m.handshakes, m.sessions, m.policyLoads, m.policyInfo,
+	m.enrolments = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "anteroom_enrolments_total",
+		Help: "Requests for a device's certificate, by way and result: granted, repeated (an answer that was lost), or why they were refused.",
+	}, []string{"way", "result"})
+	m.Registry.MustRegister(m.enrolments, m.obligations, m.transactions, m.requests, m.duration, m.decision, m.handshakes, m.sessions, m.policyLoads, m.policyInfo,
 		m.backendUp, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -97,6 +102,9 @@ func (m *Metrics) Request(listener, route string, status int, took time.Duration
 func (m *Metrics) Handshake(listener, result string) {
 	m.handshakes.WithLabelValues(listener, result).Inc()
 }
+
+// Enrolment counts a request for a device's certificate.
+func (m *Metrics) Enrolment(way, result string) { m.enrolments.WithLabelValues(way, result).Inc() }
 
 // Session counts a session that begins (1) or ends (-1).
 func (m *Metrics) Session(listener string, delta int) {

@@ -1,0 +1,229 @@
+package web
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/anteroom-iomt/anteroom/pkg/audit"
+	"github.com/anteroom-iomt/anteroom/pkg/config"
+	"github.com/anteroom-iomt/anteroom/pkg/enrol"
+	"github.com/anteroom-iomt/anteroom/pkg/protocol"
+)
+
+const (
+	// MaxBody is the largest body of a request, in bytes: a signing request at its
+	// limit takes a third of it in base64.
+	MaxBody = 64 << 10
+	// maxHead bounds a request's head; a token in a header is the longest there is.
+	maxHead = 8 << 10
+	// answerTime bounds the time to answer, issuing included.
+	answerTime = 30 * time.Second
+)
+
+// An Endpoint is one thing that can be asked for.
+type Endpoint struct {
+	Method string
+	Path   string // the whole of it
+	Serve  func(w http.ResponseWriter, r *Request)
+}
+
+// A Request is an HTTP request that keeps the rules.
+type Request struct {
+	*http.Request
+	Body   []byte
+	Remote netip.AddrPort
+	// Leaf is the certificate that the client showed and has the key of, or nil.
+	// Nothing else is known of it.
+	Leaf *x509.Certificate
+
+	server *Server
+}
+
+// Config is what a [Server] is made from. Every field is required.
+type Config struct {
+	Registrar *enrol.Registrar
+	Audit     enrol.Recorder
+	Settings  func() config.Enrolment
+	Endpoints []Endpoint
+	Clock     func() time.Time
+	Logger    *slog.Logger
+	// Neighbourhood says what counts as one address.
+	Neighbourhood func(netip.Addr) netip.Addr
+}
+
+// A Server answers at the enrolment listener.
+type Server struct {
+	cfg   Config
+	limit *limiter
+	table map[string]map[string]func(http.ResponseWriter, *Request) // path, method
+	http  *http.Server
+	wg    sync.WaitGroup
+}
+
+// New returns a server.
+func New(cfg Config) (*Server, error) {
+	s := &Server{cfg: cfg, table: map[string]map[string]func(http.ResponseWriter, *Request){}}
+	s.limit = newLimiter(func() config.EnrolmentLimits { return cfg.Settings().Limits }, cfg.Clock)
+	for _, e := range append(s.plain(), cfg.Endpoints...) {
+		if s.table[e.Path] == nil {
+			s.table[e.Path] = map[string]func(http.ResponseWriter, *Request){}
+		}
+		if s.table[e.Path][e.Method] != nil {
+			return nil, errors.New("two endpoints for " + e.Method + " " + e.Path)
+		}
+		s.table[e.Path][e.Method] = e.Serve
+	}
+	lim := cfg.Settings().Limits
+	s.http = &http.Server{
+		Handler: http.HandlerFunc(s.serve), ReadHeaderTimeout: lim.Request.D(), ReadTimeout: lim.Request.D(), WriteTimeout: answerTime,
+		IdleTimeout: lim.Idle.D(), MaxHeaderBytes: maxHead, DisableGeneralOptionsHandler: true,
+		TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){}, // HTTP/1.1 only
+		// It would quote bytes of the peer's.
+		ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug),
+	}
+	return s, nil
+}
+
+// Serve answers on a listener until [Server.Close] is called. The listener's
+// connections are *tls.Conn.
+func (s *Server) Serve(ln net.Listener) {
+	s.wg.Go(func() {
+		if err := s.http.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+			s.cfg.Logger.Error("the enrolment listener ended", "error", err)
+		}
+	})
+}
+
+// Close closes the listener, waits until ctx ends for requests under way, and
+// then ends them.
+func (s *Server) Close(ctx context.Context) {
+	if s.http.Shutdown(ctx) != nil {
+		_ = s.http.Close()
+	}
+	s.wg.Wait()
+}
+
+// serve holds a request to the rules and finds its endpoint.
+func (s *Server) serve(w http.ResponseWriter, in *http.Request) {
+	w.Header().Set("Cache-Control", "no-store")
+	r := &Request{Request: in, server: s}
+	var err error
+	if r.Remote, err = netip.ParseAddrPort(in.RemoteAddr); err != nil || in.TLS == nil {
+		http.Error(w, "this is not how to come here", http.StatusBadRequest)
+		return
+	}
+	if wait, ok := s.limit.allow(s.cfg.Neighbourhood(r.Remote.Addr())); !ok {
+		tooMany(w, wait)
+		return
+	}
+	if len(in.TLS.PeerCertificates) > 0 {
+		r.Leaf = in.TLS.PeerCertificates[0]
+	}
+	switch {
+	case !s.hosted(in.Host):
+		http.Error(w, "the host is not one of this listener", http.StatusMisdirectedRequest)
+		return
+	case in.RequestURI != in.URL.Path:
+		// Queries, escapes, absolute forms: nothing here has two spellings.
+		http.Error(w, "there is nothing here", http.StatusNotFound)
+		return
+	case in.Header.Get("Content-Encoding") != "":
+		http.Error(w, "bodies are taken as they are", http.StatusUnsupportedMediaType)
+		return
+	}
+	methods := s.table[in.URL.Path]
+	if methods == nil {
+		http.Error(w, "there is nothing here", http.StatusNotFound)
+		return
+	}
+	serve := methods[in.Method]
+	if serve == nil {
+		var allowed []string
+		for m := range methods {
+			allowed = append(allowed, m)
+		}
+		slices.Sort(allowed)
+		w.Header().Set("Allow", strings.Join(allowed, ", "))
+		http.Error(w, "not with this method", http.StatusMethodNotAllowed)
+		return
+	}
+	r.Body, err = io.ReadAll(http.MaxBytesReader(w, in.Body, MaxBody))
+	if err != nil {
+		status := http.StatusBadRequest
+		if errors.As(err, new(*http.MaxBytesError)) {
+			status = http.StatusRequestEntityTooLarge
+			s.oversized(in.Context(), r)
+		}
+		http.Error(w, "the body is broken, or larger than "+strconv.Itoa(MaxBody)+" bytes", status)
+		return
+	}
+	serve(w, r)
+}
+
+// hosted reports whether a Host is one of the listener's, with any port.
+func (s *Server) hosted(host string) bool {
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	host = strings.ToLower(strings.Trim(host, "[]"))
+	return slices.Contains(s.cfg.Settings().Hosts, host)
+}
+
+func tooMany(w http.ResponseWriter, wait time.Duration) {
+	w.Header().Set("Retry-After", seconds(wait))
+	http.Error(w, "too many requests from this address; try again later", http.StatusTooManyRequests)
+}
+
+// seconds is how Retry-After (RFC 9110 §10.2.3) says a time.
+func seconds(d time.Duration) string {
+	return strconv.FormatInt(int64((d+time.Second-1)/time.Second), 10)
+}
+
+// Enrol has the registrar answer a request, and counts wrong secrets. The
+// request's Remote and Listener are set here.
+func (r *Request) Enrol(q *enrol.Request) (*enrol.Issued, *enrol.Refusal) {
+	s := r.server
+	q.Remote, q.Listener = r.Remote, config.EnrolmentListener
+	iss, err := s.cfg.Registrar.Enrol(r.Context(), q)
+	if err == nil {
+		return iss, nil
+	}
+	why, ok := errors.AsType[*enrol.Refusal](err)
+	if !ok { // it never is another
+		why = &enrol.Refusal{Code: enrol.Busy, Why: err.Error(), Public: "the gateway can not issue a certificate now"}
+	}
+	if _, secret := q.Proof.(enrol.Secret); secret && why.Code == enrol.BadProof {
+		if out := s.limit.failed(s.cfg.Neighbourhood(r.Remote.Addr())); out > 0 {
+			s.note(r.Context(), "enrolment.locked", r.Remote, "wrong secrets from one address",
+				protocol.Field{Name: "seconds", Value: protocol.Int(int64(out / time.Second))})
+		}
+	}
+	return nil, why
+}
+
+// oversized records a body that was too large: it is as bad a request as one that
+// was read.
+func (s *Server) oversized(ctx context.Context, r *Request) {
+	s.note(ctx, "enrolment.refused", r.Remote, "the body is larger than it may be", protocol.Field{Name: "code", Value: protocol.String(string(enrol.BadRequest))})
+}
+
+func (s *Server) note(ctx context.Context, event string, remote netip.AddrPort, text string, detail ...protocol.Field) {
+	err := s.cfg.Audit.Append(context.WithoutCancel(ctx), &audit.Record{
+		Kind: audit.KindDevice, Event: event, Listener: config.EnrolmentListener, Remote: remote, Error: text, Detail: detail,
+	})
+	if err != nil {
+		s.cfg.Logger.Error("recording what happened at the enrolment listener", "event", event, "remote", remote.String(), "error", err)
+	}
+}

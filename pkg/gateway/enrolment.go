@@ -1,0 +1,75 @@
+package gateway
+
+import (
+	"cmp"
+	"context"
+	"reflect"
+
+	"github.com/anteroom-iomt/anteroom/pkg/admin"
+	"github.com/anteroom-iomt/anteroom/pkg/config"
+	"github.com/anteroom-iomt/anteroom/pkg/edge"
+	"github.com/anteroom-iomt/anteroom/pkg/enrol"
+	"github.com/anteroom-iomt/anteroom/pkg/enrol/est"
+	"github.com/anteroom-iomt/anteroom/pkg/enrol/web"
+)
+
+// An enrolment is the listener where devices enrol: the door they come in by, and
+// what answers behind it. It shares nothing with the listeners of devices but the
+// CA and the registry.
+type enrolment struct {
+	door *edge.Door
+	web  *web.Server
+}
+
+// openEnrolment opens the enrolment listener, if there is to be one.
+func (g *Gateway) openEnrolment(ctx context.Context, cfg config.Enrolment) error {
+	if cfg.Address == "off" {
+		return nil
+	}
+	registrar := g.service.Registrar()
+	srv, err := web.New(web.Config{
+		Registrar: registrar, Audit: g.state.Audit, Settings: func() config.Enrolment { return g.state.Config().Enrolment },
+		Endpoints: est.Endpoints(registrar), Clock: g.clock, Logger: g.log, Neighbourhood: edge.Neighbourhood,
+	})
+	if err != nil {
+		return err
+	}
+	door, err := g.edge.OpenDoor(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	srv.Serve(door)
+	g.enrolment = &enrolment{door, srv}
+	g.log.Info("devices can enrol", "address", door.Addr().String())
+	return nil
+}
+
+func (e *enrolment) close(ctx context.Context) error {
+	if e == nil {
+		return nil
+	}
+	e.web.Close(ctx)
+	return e.door.Close()
+}
+
+// describe fills in the listener's row of a status page.
+func (e *enrolment) describe(st *admin.Status) {
+	if e == nil {
+		return
+	}
+	out := admin.ListenerStatus{Name: config.EnrolmentListener, Address: e.door.Addr().String(), Protocol: "enrolment", Profile: "modern", Connections: e.door.Connections()}
+	for _, c := range e.door.Certificates() {
+		out.Certificates = append(out.Certificates, admin.CertificateStatus{Name: cmp.Or(append(c.DNSNames, "certificate")...), NotAfter: c.NotAfter})
+	}
+	st.Listeners = append(st.Listeners, out)
+}
+
+// sameEnrolment reports whether two configurations have the same enrolment
+// listener. The quota is asked for with every request.
+func sameEnrolment(a, b config.Enrolment) bool {
+	a.Quota = b.Quota
+	return reflect.DeepEqual(a, b)
+}
+
+// enrolled counts an answer to who asked for a certificate.
+func (g *Gateway) enrolled(way enrol.Way, result string) { g.metrics.Enrolment(string(way), result) }
