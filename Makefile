@@ -4,9 +4,10 @@ GO ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 FUZZTIME ?= 1m
 STATICCHECK ?= honnef.co/go/tools/cmd/staticcheck@v0.8.2
+PGODIR ?= /tmp/anteroom-pgo
 GOLANGCI ?= github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
-.PHONY: build test race lint rego fuzz bench docs image ci
+.PHONY: build test race lint rego fuzz bench pgo docs image ci
 
 build: ## one static binary, ./anteroom
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o anteroom ./cmd/anteroom
@@ -34,6 +35,15 @@ fuzz: ## every parser of device bytes, FUZZTIME each
 bench: ## what a request costs beside other gateways, and a decision by itself; rewrites the RESULTS.md of both
 	$(GO) run ./integration/bench
 	$(GO) run ./integration/bench/decision
+
+# The profiles of what the gateway does most, merged; go build uses the file by
+# itself. Remake it on a quiet machine when the way of a request has changed.
+pgo: ## cmd/anteroom/default.pgo, from the benchmark
+	rm -rf $(PGODIR)
+	$(GO) run ./integration/bench -targets anteroom -scenarios keepalive,handshake,resumption,h2,upload,download \
+		-rounds 1 -duration 20s -out '' -profiles $(PGODIR)
+	$(GO) tool pprof -proto $(PGODIR)/*.pprof > $(PGODIR)/merged.pgo
+	mv $(PGODIR)/merged.pgo cmd/anteroom/default.pgo
 
 docs: ## rewrites the generated references in docs/
 	$(GO) test ./pkg/config ./pkg/policy -run Docs -update

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 
@@ -23,6 +24,7 @@ const (
 type anteroom struct {
 	path, dir string
 	seeded    seeding // what the registry was filled with
+	runs      int     // how often it was started for a profile
 }
 
 func (a *anteroom) name() string { return "anteroom" }
@@ -85,7 +87,19 @@ func (a *anteroom) start(ctx context.Context, r *rig) (*running, error) {
 	if err := r.render("anteroom.yaml.tmpl", conf, data); err != nil {
 		return nil, err
 	}
-	p, err := startPinned(r.opt.serverCPU, a.name(), a.dir, []string{"GOMAXPROCS=1"}, a.path, "run", "--config", conf)
+	argv := []string{a.path, "run", "--config", conf}
+	if r.opt.profiles != "" {
+		dir, err := filepath.Abs(r.opt.profiles)
+		if err != nil {
+			return nil, err
+		}
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return nil, err
+		}
+		a.runs++
+		argv = append(argv, "--cpuprofile", filepath.Join(dir, fmt.Sprintf("%d.pprof", a.runs)))
+	}
+	p, err := startPinned(r.opt.serverCPU, a.name(), a.dir, []string{"GOMAXPROCS=1"}, argv...)
 	if err != nil {
 		return nil, err
 	}

@@ -62,6 +62,7 @@ type options struct {
 	caddy       string
 	opa         string
 	anteroom    string
+	profiles    string
 	quick       bool
 	keep        bool
 	verbose     bool
@@ -97,6 +98,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	fs.StringVar(&opt.caddy, "caddy", "", "a caddy binary to use instead of building "+caddyVersion)
 	fs.StringVar(&opt.opa, "opa", "", "an opa binary to use instead of the one in PATH, or of building the version that is built in")
 	fs.StringVar(&opt.anteroom, "anteroom", "", "an anteroom binary to use instead of building this tree's")
+	fs.StringVar(&opt.profiles, "profiles", "", "directory for a CPU profile of each run of Anteroom")
 	fs.BoolVar(&opt.quick, "quick", false, "everything once and small, to see that it works; the figures do not count and go to no file")
 	fs.BoolVar(&opt.keep, "keep", false, "keep the directory with configurations and logs")
 	fs.BoolVar(&opt.verbose, "v", false, "say more while measuring")

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"crypto/fips140"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -20,13 +21,16 @@ import (
 )
 
 func (a *app) runCommand() *cobra.Command {
-	return &cobra.Command{
+	var profile string
+	c := &cobra.Command{
 		Use: "run", Short: "Run the gateway", Args: args(),
 		Long: `Run the gateway until SIGTERM or SIGINT, which ask sessions to finish first.
 SIGHUP, or saving the configuration or a policy, puts the change into force as
 one swap; what is wrong with it is logged and changes nothing.`,
-		RunE: func(cmd *cobra.Command, _ []string) error { return a.run(cmd.Context()) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.run(cmd.Context(), profile) },
 	}
+	c.Flags().StringVar(&profile, "cpuprofile", "", "write a CPU profile of the whole run to this file, for benchmarks")
+	return c
 }
 
 // gcPercent is how much the heap may grow between collections, in percent of
@@ -35,11 +39,16 @@ one swap; what is wrong with it is logged and changes nothing.`,
 // request.
 const gcPercent = 400
 
-func (a *app) run(ctx context.Context) error {
+func (a *app) run(ctx context.Context, profile string) (err error) {
 	cfg, err := a.load()
 	if err != nil {
 		return err
 	}
+	stop, err := profileCPU(profile)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, stop()) }()
 	log, err := telemetry.NewLogger(cfg.Telemetry, a.err)
 	if err != nil {
 		return err
