@@ -2,25 +2,18 @@ package bundle
 
 import (
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/ed25519"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/rsa"
-	"crypto/sha256"
 	"crypto/x509"
-	"encoding/asn1"
-	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"math/big"
 	"time"
 
 	opa "github.com/open-policy-agent/opa/v1/bundle"
 	"github.com/open-policy-agent/opa/v1/util"
+
+	"github.com/anteroom-iomt/anteroom/pkg/jws"
 )
 
 // A Signer is what [Bundle.Sign] signs with.
@@ -46,22 +39,10 @@ type claims struct {
 	Scope    string         `json:"scope,omitempty"`
 }
 
-// head is the header of the JWS (RFC 7515 §4).
-type head struct {
-	Algorithm string   `json:"alg"`
-	KeyID     string   `json:"kid,omitempty"`
-	Type      string   `json:"typ,omitempty"`
-	Chain     [][]byte `json:"x5c,omitempty"` // §4.1.6: standard base64 of DER, as Go writes []byte
-}
-
 // Sign signs every file of the bundle and its manifest, in place of any former
 // signature.
 func (b *Bundle) Sign(s Signer) error {
-	alg, err := algorithmOf(s.Key.Public())
-	if err != nil {
-		return fmt.Errorf("sign bundle: %w", err)
-	}
-	h := head{Algorithm: alg.name, KeyID: s.KeyID, Type: "JWT"}
+	h := jws.Header{KeyID: s.KeyID, Type: "JWT"}
 	if s.Certificate != nil {
 		if pub, ok := s.Certificate.PublicKey.(interface{ Equal(crypto.PublicKey) bool }); !ok || !pub.Equal(s.Key.Public()) {
 			return errors.New("sign bundle: the key is not the certificate's")
@@ -89,7 +70,7 @@ func (b *Bundle) Sign(s Signer) error {
 		}
 		c.Files = append(c.Files, opa.NewFile(f.Name, hex.EncodeToString(sum), string(opa.SHA256)))
 	}
-	token, err := compact(h, c, s.Key, alg)
+	token, err := jws.Compact(h, c, s.Key)
 	if err != nil {
 		return fmt.Errorf("sign bundle: %w", err)
 	}
@@ -106,83 +87,8 @@ func (b *Bundle) covered() []File {
 	return out
 }
 
-// compact makes the JWS in its compact form (RFC 7515 §7.1).
-func compact(h head, c claims, key crypto.Signer, alg algorithm) (string, error) {
-	hj, err := json.Marshal(h)
-	if err != nil {
-		return "", err
-	}
-	cj, err := json.Marshal(c)
-	if err != nil {
-		return "", err
-	}
-	enc := base64.RawURLEncoding
-	text := enc.EncodeToString(hj) + "." + enc.EncodeToString(cj)
-	sig, err := alg.sign(key, []byte(text))
-	if err != nil {
-		return "", err
-	}
-	return text + "." + enc.EncodeToString(sig), nil
-}
-
-// An algorithm is one of RFC 7518 §3.1 or RFC 8037.
-type algorithm struct {
-	name string
-	hash crypto.Hash // 0 if the key hashes
-	size int         // of each half of an ECDSA signature
-}
-
-// algorithmOf returns the algorithm that goes with a key. There is one for each
-// kind of key, so that no signature can choose.
-func algorithmOf(pub crypto.PublicKey) (algorithm, error) {
-	switch k := pub.(type) {
-	case *ecdsa.PublicKey:
-		switch k.Curve {
-		case elliptic.P256():
-			return algorithm{"ES256", crypto.SHA256, 32}, nil
-		case elliptic.P384():
-			return algorithm{"ES384", crypto.SHA384, 48}, nil
-		case elliptic.P521():
-			return algorithm{"ES512", crypto.SHA512, 66}, nil
-		}
-	case *rsa.PublicKey:
-		if k.Size() < 256 {
-			return algorithm{}, errors.New("an RSA key needs at least 2048 bits")
-		}
-		return algorithm{name: "RS256", hash: crypto.SHA256}, nil
-	case ed25519.PublicKey:
-		return algorithm{name: "EdDSA"}, nil
-	}
-	return algorithm{}, fmt.Errorf("a key of type %T can not sign bundles; ECDSA, RSA and Ed25519 can", pub)
-}
-
-func (a algorithm) sign(key crypto.Signer, text []byte) ([]byte, error) {
-	digest := text
-	if a.hash != 0 {
-		h := a.hash.New()
-		h.Write(text)
-		digest = h.Sum(nil)
-	}
-	sig, err := key.Sign(rand.Reader, digest, a.hash)
-	if err != nil || a.size == 0 {
-		return sig, err
-	}
-	// RFC 7518 §3.4: the two numbers at their full length.
-	var rs struct{ R, S *big.Int }
-	if rest, err := asn1.Unmarshal(sig, &rs); err != nil || len(rest) > 0 {
-		return nil, errors.New("the key made no ECDSA signature")
-	}
-	out := make([]byte, 2*a.size)
-	rs.R.FillBytes(out[:a.size])
-	rs.S.FillBytes(out[a.size:])
-	return out, nil
-}
-
 // Fingerprint returns the SHA-256 of a certificate's DER form in lower-case hex.
-func Fingerprint(c *x509.Certificate) string {
-	sum := sha256.Sum256(c.Raw)
-	return hex.EncodeToString(sum[:])
-}
+func Fingerprint(c *x509.Certificate) string { return jws.Fingerprint(c) }
 
 // publicPEM returns a public key in the form OPA reads.
 func publicPEM(pub crypto.PublicKey) (string, error) {

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	opa "github.com/open-policy-agent/opa/v1/bundle"
+
+	"github.com/anteroom-iomt/anteroom/pkg/jws"
 )
 
 // ErrSignature is wrapped by every error of a signature that is missing or does
@@ -64,7 +66,7 @@ func ParseKey(data []byte) (crypto.PublicKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	_, err = algorithmOf(pub)
+	_, err = jws.Algorithm(pub)
 	return pub, err
 }
 
@@ -78,7 +80,7 @@ func (b *Bundle) Verify(k Key) (*Signature, error) {
 	if err != nil {
 		return nil, err
 	}
-	alg, err := algorithmOf(k.Public)
+	alg, err := jws.Algorithm(k.Public)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrSignature, err)
 	}
@@ -86,8 +88,8 @@ func (b *Bundle) Verify(k Key) (*Signature, error) {
 	if err != nil {
 		return nil, err
 	}
-	if h.Algorithm != alg.name {
-		return nil, fmt.Errorf("%w: made with algorithm %q, and the key's is %s", ErrSignature, h.Algorithm, alg.name)
+	if h.Algorithm != alg {
+		return nil, fmt.Errorf("%w: made with algorithm %q, and the key's is %s", ErrSignature, h.Algorithm, alg)
 	}
 	text, err := publicPEM(k.Public)
 	if err != nil {
@@ -95,7 +97,7 @@ func (b *Bundle) Verify(k Key) (*Signature, error) {
 	}
 	const id = "key"
 	files, err := opa.VerifyBundleSignature(opa.SignaturesConfig{Signatures: []string{token}},
-		opa.NewVerificationConfig(map[string]*opa.KeyConfig{id: {Key: text, Algorithm: alg.name}}, id, k.Scope, nil))
+		opa.NewVerificationConfig(map[string]*opa.KeyConfig{id: {Key: text, Algorithm: alg}}, id, k.Scope, nil))
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrSignature, err)
 	}
@@ -194,7 +196,7 @@ func (b *Bundle) token() (string, error) {
 	return sc.Signatures[0], nil
 }
 
-func headOf(token string) (*head, error) {
+func headOf(token string) (*jws.Header, error) {
 	parts := strings.Split(token, ".")
 	if len(parts) != 3 {
 		return nil, fmt.Errorf("%w: is not a JWS in compact form", ErrSignature)
@@ -206,7 +208,7 @@ func headOf(token string) (*head, error) {
 	if err := unique(raw); err != nil {
 		return nil, fmt.Errorf("%w: header: %w", ErrSignature, err)
 	}
-	h := &head{}
+	h := &jws.Header{}
 	if err := json.Unmarshal(raw, h); err != nil {
 		return nil, fmt.Errorf("%w: header: %w", ErrSignature, err)
 	}
