@@ -15,7 +15,7 @@ import (
 
 // FS holds the shipped set, laid out as it is on disk.
 //
-//go:embed standing.yaml authz classes enrolment fhir hours lib locations maintenance posture schemas
+//go:embed standing.yaml authz break_glass classes enrolment fhir hours lib locations maintenance posture schemas
 var FS embed.FS
 
 // Modes of what Write makes: policies are no secret, and only their owner

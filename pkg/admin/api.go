@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/anteroom-iomt/anteroom/pkg/breakglass"
 	"github.com/anteroom-iomt/anteroom/pkg/device"
 	"github.com/anteroom-iomt/anteroom/pkg/policy/bundle"
 )
@@ -43,6 +44,12 @@ func codeOf(err error) string {
 	case errors.Is(err, bundle.ErrSignature):
 		return CodeInvalid
 	case errors.Is(err, device.ErrTransition), errors.As(err, new(bundle.Conflict)):
+		return CodeConflict
+	case errors.Is(err, breakglass.ErrNotFound):
+		return CodeNotFound
+	case errors.Is(err, breakglass.ErrInvalid), errors.Is(err, errStatement):
+		return CodeInvalid
+	case errors.Is(err, breakglass.ErrState):
 		return CodeConflict
 	case errors.Is(err, errForbidden):
 		return CodeForbidden
@@ -135,6 +142,12 @@ func operations() map[string]operation {
 		"policy.status":     look((*Service).PolicyState, all...),
 		"ca.show":           look((*Service).Authority, all...),
 		"status":            look((*Service).Status, all...),
+
+		"break-glass.open":    change((*Service).OpenGrant, Enroller, SecurityOfficer),
+		"break-glass.approve": change((*Service).ApproveGrant, SecurityOfficer),
+		"break-glass.close":   change((*Service).CloseGrant, Enroller, SecurityOfficer),
+		"break-glass.review":  change((*Service).ReviewGrant, SecurityOfficer, Auditor),
+		"break-glass.list":    look((*Service).Grants, all...),
 	}
 }
 

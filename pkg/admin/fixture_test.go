@@ -2,6 +2,10 @@ package admin
 
 import (
 	"context"
+	"crypto"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -162,4 +166,14 @@ func (h *house) events(f audit.Filter) (out []string) {
 		out = append(out, e.Event)
 	}
 	return out
+}
+
+// csrOf makes a signing request with a key that is there.
+func csrOf(t testing.TB, key crypto.Signer, name string) []byte {
+	t.Helper()
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: name}}, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return der
 }

@@ -180,10 +180,11 @@ func (s *Service) verifyPush(ctx context.Context, b *bundle.Bundle) (*PushNote, 
 		return nil, nil, err
 	}
 	st := s.cfg.State
-	name, err := st.CA.VerifyOperator(cert, s.cfg.Clock())
+	op, err := s.signer(ctx, cert)
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w: %w", bundle.ErrSignature, err)
 	}
+	name := op.Name
 	sig, err := b.Verify(bundle.Key{Public: cert.PublicKey, ID: bundle.Fingerprint(cert), Scope: PushScope})
 	if err != nil {
 		return nil, nil, err
@@ -191,19 +192,7 @@ func (s *Service) verifyPush(ctx context.Context, b *bundle.Bundle) (*PushNote, 
 	if want := ca.OperatorURI(st.Config().TrustDomain, name).String(); sig.Issuer != want {
 		return nil, nil, fmt.Errorf("%w: its issuer is not %s", bundle.ErrSignature, want)
 	}
-	op, err := s.operator(ctx, name)
-	if err != nil {
-		return nil, nil, fmt.Errorf("%w: %w", bundle.ErrSignature, err)
-	}
-	revoked, err := st.CA.IsRevoked(cert.SerialNumber.String())
-	switch {
-	case err != nil:
-		return nil, nil, fmt.Errorf("%w: certificate of operator %s: %w", bundle.ErrSignature, name, err)
-	case revoked || !op.RevokedAt.IsZero():
-		return nil, nil, fmt.Errorf("%w: operator %s is revoked", bundle.ErrSignature, name)
-	case op.Fingerprint != bundle.Fingerprint(cert):
-		return nil, nil, fmt.Errorf("%w: made with a former certificate of operator %s", bundle.ErrSignature, name)
-	case !slices.Contains(op.Roles, PolicyAuthor):
+	if !slices.Contains(op.Roles, PolicyAuthor) {
 		return nil, nil, fmt.Errorf("%w: pushing needs an author with the role %s, and %s has %v", errForbidden, PolicyAuthor, name, op.Roles)
 	}
 	note, err := noteOf(b)
@@ -214,6 +203,30 @@ func (s *Service) verifyPush(ctx context.Context, b *bundle.Bundle) (*PushNote, 
 		return nil, nil, fmt.Errorf("%w: made by %s, and the manifest says another author", bundle.ErrSignature, name)
 	}
 	return note, cert, nil
+}
+
+// signer returns whose certificate it is that something was signed with: an
+// operator's of ours, who is one now, and has no later one.
+func (s *Service) signer(ctx context.Context, cert *x509.Certificate) (Operator, error) {
+	st := s.cfg.State
+	name, err := st.CA.VerifyOperator(cert, s.cfg.Clock())
+	if err != nil {
+		return Operator{}, err
+	}
+	op, err := s.operator(ctx, name)
+	if err != nil {
+		return Operator{}, err
+	}
+	revoked, err := st.CA.IsRevoked(cert.SerialNumber.String())
+	switch {
+	case err != nil:
+		return Operator{}, fmt.Errorf("certificate of operator %s: %w", name, err)
+	case revoked || !op.RevokedAt.IsZero():
+		return Operator{}, fmt.Errorf("operator %s is revoked", name)
+	case op.Fingerprint != bundle.Fingerprint(cert):
+		return Operator{}, fmt.Errorf("made with a former certificate of operator %s", name)
+	}
+	return op, nil
 }
 
 func noteOf(b *bundle.Bundle) (*PushNote, error) {

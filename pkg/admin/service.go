@@ -269,7 +269,7 @@ func (s *Service) Reload(ctx context.Context, a Actor, req *struct{}) (*struct{}
 }
 
 // Status says how the gateway is.
-func (s *Service) Status(context.Context, Actor, *struct{}) (*Status, error) {
+func (s *Service) Status(ctx context.Context, _ Actor, _ *struct{}) (*Status, error) {
 	st := s.cfg.State
 	cfg := st.Config()
 	out := &Status{TrustDomain: cfg.TrustDomain, Devices: st.Devices.Counts(), Audit: st.Audit.Status(),
@@ -286,7 +286,7 @@ func (s *Service) Status(context.Context, Actor, *struct{}) (*Status, error) {
 	if s.cfg.Live != nil {
 		s.cfg.Live.Describe(out)
 	}
-	return out, nil
+	return out, s.describeGrants(ctx, out)
 }
 
 // Authority returns the CA's certificates, issuing ones first.

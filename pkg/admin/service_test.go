@@ -35,8 +35,13 @@ func TestRoles(t *testing.T) {
 		"policy.push":       {PolicyAuthor},
 		"policy.rollback":   {PolicyAuthor},
 		"policy.promote":    {PolicyAuthor},
+
+		"break-glass.open":    {Enroller, SecurityOfficer},
+		"break-glass.approve": {SecurityOfficer},
+		"break-glass.close":   {Enroller, SecurityOfficer},
+		"break-glass.review":  {SecurityOfficer, Auditor},
 	}
-	looks := []string{"ca.show", "device.list", "device.patients", "device.show", "operator.list", "policy.history", "policy.revision", "policy.status", "session.list", "status", "token.list"}
+	looks := []string{"break-glass.list", "ca.show", "device.list", "device.patients", "device.show", "operator.list", "policy.history", "policy.revision", "policy.status", "session.list", "status", "token.list"}
 	for name := range operations() {
 		roles, changes := allowed[name]
 		if !changes {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/anteroom-iomt/anteroom/pkg/audit"
+	"github.com/anteroom-iomt/anteroom/pkg/breakglass"
 	"github.com/anteroom-iomt/anteroom/pkg/ca"
 	"github.com/anteroom-iomt/anteroom/pkg/config"
 	"github.com/anteroom-iomt/anteroom/pkg/device"
@@ -42,6 +43,8 @@ type State struct {
 	CA      *ca.Authority
 	Audit   *audit.Log
 	Tokens  *enrol.Tokens
+	// BreakGlass are the emergency grants.
+	BreakGlass *breakglass.Book
 	// Policies are the revisions that were pushed.
 	Policies *bundle.History
 }
@@ -73,6 +76,9 @@ func OpenState(ctx context.Context, cfg *config.File, log *slog.Logger, clock fu
 	}
 	if s.Tokens, err = enrol.OpenTokens(st, filepath.Join(cfg.StateDir, TokenKey), clock); err != nil {
 		return nil, err
+	}
+	if s.BreakGlass, err = breakglass.Open(ctx, st, clock); err != nil {
+		return nil, fmt.Errorf("emergency grants: %w", err)
 	}
 	if s.Policies, err = bundle.OpenHistory(filepath.Join(cfg.StateDir, PolicyDir), clock); err != nil {
 		return nil, err
@@ -106,6 +112,9 @@ func (s *State) Configure(cfg *config.File) { s.config.Store(cfg) }
 // Close closes everything, the audit log first, which seals it.
 func (s *State) Close() error {
 	var errs []error
+	if s.BreakGlass != nil {
+		s.BreakGlass.Close()
+	}
 	if s.Audit != nil {
 		errs = append(errs, s.Audit.Close())
 	}

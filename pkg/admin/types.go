@@ -179,7 +179,9 @@ type Status struct {
 	CA          []CertificateStatus   `json:"ca"`
 	// Expiring are the active devices whose certificate ends first.
 	Expiring []DeviceExpiry `json:"expiring,omitempty"`
-	Warnings []string       `json:"warnings,omitempty"`
+	// BreakGlass are the emergency grants that are open or to be reviewed.
+	BreakGlass []Grant  `json:"break_glass,omitempty"`
+	Warnings   []string `json:"warnings,omitempty"`
 }
 
 // ListenerStatus describes a listener.

@@ -41,7 +41,9 @@ type Entry struct {
 	Environment string `json:"environment"`
 	RouteClass  string `json:"route_class"`
 	Lane        bool   `json:"quarantine_lane"`
-	Operator    string `json:"operator"`
+	// BreakGlass is the emergency grant under which it was decided, or nil.
+	BreakGlass *EntryBreakGlass `json:"break_glass"`
+	Operator   string           `json:"operator"`
 
 	Request *EntryRequest   `json:"request"`
 	Detail  json.RawMessage `json:"detail"`
@@ -74,6 +76,13 @@ type EntryTLS struct {
 	SNI     string `json:"sni"`
 	ALPN    string `json:"alpn"`
 	Resumed bool   `json:"resumed"`
+}
+
+// An EntryBreakGlass is a [BreakGlass] as it was read back.
+type EntryBreakGlass struct {
+	ID     string    `json:"id"`
+	Reason string    `json:"reason"`
+	Until  time.Time `json:"until"`
 }
 
 // An EntryRequest holds what every protocol's transaction has.

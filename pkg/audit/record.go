@@ -79,11 +79,19 @@ type Record struct {
 	Environment string
 	RouteClass  string
 	Lane        bool // the route is open to devices in quarantine
+	BreakGlass  *BreakGlass
 	Operator    string
 
 	Transaction *protocol.Transaction
 	Detail      []protocol.Field // facts of this event that have no field of their own
 	Error       string           // what went wrong, without any byte a device sent
+}
+
+// BreakGlass is the emergency grant under which a transaction was decided.
+type BreakGlass struct {
+	ID     string
+	Reason string
+	Until  time.Time // in whole seconds
 }
 
 // A Decision is what was decided about a transaction.

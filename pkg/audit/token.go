@@ -83,6 +83,9 @@ const (
 	nRouteClass
 	nLane
 	nTags
+	nBreakGlass
+	nReason
+	nUntil
 )
 
 // names are written as they stand here; docs/audit.md lists them.
@@ -97,6 +100,7 @@ var names = [...]string{
 	nRequest: "request", nProtocol: "protocol", nAction: "action", nResource: "resource", nBytes: "bytes", nOf: "of", nPart: "part",
 	nDetail: "detail", nError: "error", nOmitted: "omitted", nWouldDeny: "would_deny", nDeviceRevision: "device_revision", nAge: "age_s",
 	nRouteClass: "route_class", nLane: "quarantine_lane", nTags: "tags",
+	nBreakGlass: "break_glass", nReason: "reason", nUntil: "until",
 }
 
 // appendRecord appends r's tokens. Without facts it leaves out what only an
@@ -141,6 +145,13 @@ func appendRecord(b []byte, r *Record, now time.Time, facts bool) []byte {
 	b = appendField(b, nRouteClass, r.RouteClass)
 	if r.Lane {
 		b = append(b, byte(opKey), byte(nLane), byte(opTrue))
+	}
+	if g := r.BreakGlass; g != nil {
+		b = append(b, byte(opKey), byte(nBreakGlass), byte(opOpen))
+		b = appendField(b, nID, g.ID)
+		b = appendField(b, nReason, g.Reason)
+		b = appendField(b, nUntil, g.Until.UTC().Format(time.RFC3339))
+		b = append(b, byte(opClose))
 	}
 	b = appendField(b, nOperator, r.Operator)
 	if tx := r.Transaction; tx != nil {

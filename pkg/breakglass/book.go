@@ -153,11 +153,12 @@ func (b *Book) expire(e *entry) {
 func (b *Book) Changed() <-chan struct{} { return b.changed }
 
 // For returns the grant that covers what a device asks for on a route now, or nil.
-func (b *Book) For(rec *device.Record, route string, now time.Time) *Grant {
+func (b *Book) For(rec *device.Record, route string) *Grant {
 	gs := b.active.Load()
 	if gs == nil {
 		return nil
 	}
+	now := b.clock()
 	for _, g := range *gs {
 		if g.ActiveAt(now) && g.Terms.covers(rec, route) {
 			return g

@@ -88,7 +88,7 @@ func (s *shelf) approve(g *Grant) *Grant {
 
 var monitor = &device.Record{ID: "monitor-1", Class: "patient-monitor", Location: "icu-2", Status: device.Active}
 
-func (s *shelf) open() bool { return s.For(monitor, "ehr", s.now()) != nil }
+func (s *shelf) open() bool { return s.For(monitor, "ehr") != nil }
 
 func TestAGrantCoversWhatItNamesAndNothingElse(t *testing.T) {
 	for _, c := range []struct {
@@ -119,14 +119,14 @@ func TestAGrantCoversWhatItNamesAndNothingElse(t *testing.T) {
 		if c.change != nil {
 			c.change(&rec)
 		}
-		if s.For(&rec, "ehr", s.now()) != nil {
+		if s.For(&rec, "ehr") != nil {
 			t.Errorf("%s: covered before it was approved", c.name)
 		}
 		s.approve(g)
-		if got := s.For(&rec, "ehr", s.now()) != nil; got != c.want {
+		if got := s.For(&rec, "ehr") != nil; got != c.want {
 			t.Errorf("%s: covered %t", c.name, got)
 		}
-		if s.For(&rec, "", s.now()) != nil && len(c.terms.Routes) > 0 {
+		if s.For(&rec, "") != nil && len(c.terms.Routes) > 0 {
 			t.Errorf("%s: covers what goes nowhere", c.name)
 		}
 	}
@@ -364,13 +364,13 @@ func TestTheLongestGrantSpeaks(t *testing.T) {
 	s := newShelf(t)
 	long := s.approve(s.add(Terms{Class: "patient-monitor", Time: time.Hour}))
 	brief := s.approve(s.add(Terms{Devices: []string{"monitor-1"}, Time: time.Minute}))
-	if g := s.For(monitor, "ehr", s.now()); g == nil || g.ID != long.ID {
+	if g := s.For(monitor, "ehr"); g == nil || g.ID != long.ID {
 		t.Errorf("%+v speaks", g)
 	}
 	if _, err := s.End(t.Context(), long.ID, "bob"); err != nil {
 		t.Fatal(err)
 	}
-	if g := s.For(monitor, "ehr", s.now()); g == nil || g.ID != brief.ID {
+	if g := s.For(monitor, "ehr"); g == nil || g.ID != brief.ID {
 		t.Errorf("%+v speaks", g)
 	}
 }
@@ -378,12 +378,11 @@ func TestTheLongestGrantSpeaks(t *testing.T) {
 // TestNothingIsAskedWithoutAGrant: the usual case costs no allocation.
 func TestNothingIsAskedWithoutAGrant(t *testing.T) {
 	s := newShelf(t)
-	now := s.now()
-	if n := testing.AllocsPerRun(100, func() { s.For(monitor, "ehr", now) }); n != 0 {
+	if n := testing.AllocsPerRun(100, func() { s.For(monitor, "ehr") }); n != 0 {
 		t.Errorf("%v allocations without a grant", n)
 	}
 	s.approve(s.add(Terms{Class: "patient-monitor"}))
-	if n := testing.AllocsPerRun(100, func() { s.For(monitor, "ehr", now) }); n != 0 {
+	if n := testing.AllocsPerRun(100, func() { s.For(monitor, "ehr") }); n != 0 {
 		t.Errorf("%v allocations with one", n)
 	}
 }
@@ -396,7 +395,7 @@ func TestManyAskWhileGrantsComeAndGo(t *testing.T) {
 	for range 4 {
 		wg.Go(func() {
 			for ctx.Err() == nil {
-				s.For(monitor, "ehr", s.now())
+				s.For(monitor, "ehr")
 				s.Count()
 			}
 		})
@@ -413,8 +412,7 @@ func TestManyAskWhileGrantsComeAndGo(t *testing.T) {
 
 func BenchmarkForWithoutAGrant(b *testing.B) {
 	book := &Book{}
-	now := time.Now()
 	for b.Loop() {
-		book.For(monitor, "ehr", now)
+		book.For(monitor, "ehr")
 	}
 }

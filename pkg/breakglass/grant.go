@@ -9,14 +9,14 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/anteroom-iomt/anteroom/pkg/config"
 	"github.com/anteroom-iomt/anteroom/pkg/device"
 )
 
 // Limits of a grant.
 const (
-	// MaxTime is the longest a grant may last, whatever is configured: a shift. What
-	// takes longer is no emergency but a change of policy.
-	MaxTime = 8 * time.Hour
+	// MaxTime is the longest a grant may last, whatever is configured.
+	MaxTime = config.MaxBreakGlass
 	// MinTime is the shortest; until is told to the second.
 	MinTime = time.Minute
 	// ApprovalTime is how long a request waits for its second person.
@@ -160,6 +160,12 @@ const (
 	Expired  State = "expired"  // by itself; to be reviewed
 	Reviewed State = "reviewed" //
 )
+
+// Past returns a grant as a record of a decision at a time tells of it: in force
+// then, and nothing more is known.
+func Past(id, reason string, until, at time.Time) *Grant {
+	return &Grant{ID: id, Terms: Terms{Reason: reason}, ApprovedAt: at, Until: until}
+}
 
 // State says what the grant is.
 func (g *Grant) State(now time.Time) State {

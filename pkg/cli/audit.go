@@ -248,6 +248,9 @@ func line(e *audit.Entry) string {
 		for _, why := range append(d.Denials, d.Reasons...) {
 			fmt.Fprintf(&b, " %q", why)
 		}
+		if g := e.BreakGlass; g != nil {
+			add("break_glass", g.ID)
+		}
 		add("fault", d.Fault)
 		add("tags", strings.Join(d.Tags, ","))
 		add("decision", d.ID)

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -55,8 +56,22 @@ func TestScripts(t *testing.T) {
 			"mode":  mode,
 			"ready": ready,
 			"edit":  edit,
+			"grant": grant,
 		},
 	})
+}
+
+// grant FILE sets $GRANT to the id of the emergency grant that a command's output
+// names.
+func grant(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: grant FILE")
+	}
+	id := regexp.MustCompile(`bg-[0-9a-z]+`).FindString(ts.ReadFile(args[0]))
+	if id == "" {
+		ts.Fatalf("%s names no grant", args[0])
+	}
+	ts.Setenv("GRANT", id)
 }
 
 // hold STATEDIR keeps a state directory open until the script ends, as a gateway

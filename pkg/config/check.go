@@ -44,6 +44,9 @@ func (d *decoder) check(f *File) {
 	if s := f.Policy.ShadowShare; s < 1 || s > 100 {
 		d.bad("policy.shadow_share", "it must be from 1 to 100 percent", "")
 	}
+	if m := f.BreakGlass.MaxTime.D(); m < time.Minute || m > MaxBreakGlass {
+		d.bad("break_glass.max_time", fmt.Sprintf("it must be from 1m to %v", MaxBreakGlass), "")
+	}
 	listeners := d.checkListeners(f.Listeners)
 	d.checkEnrolment(f)
 	backends := d.checkBackends(f.Backends)

@@ -16,6 +16,7 @@ type File struct {
 	Facility     Facility   `yaml:"facility" doc:"Facts about the place."`
 	CA           CA         `yaml:"ca" doc:"The embedded certificate authority."`
 	Policy       Policy     `yaml:"policy" doc:"The policy set that decides."`
+	BreakGlass   BreakGlass `yaml:"break_glass" doc:"Emergency grants: for some minutes, named devices may do what data.break_glass of the policy set lists (anteroom break-glass)."`
 	Audit        Audit      `yaml:"audit" doc:"The tamper-evident record."`
 	Telemetry    Telemetry  `yaml:"telemetry" doc:"Metrics, health and logs."`
 	Enrolment    Enrolment  `yaml:"enrolment" doc:"How devices come to their certificates by themselves: a listener of its own, off by default, and what it and every other way in may give."`
@@ -73,6 +74,16 @@ type PolicyBundle struct {
 	CAFile           string   `yaml:"ca_file" doc:"PEM roots the server's certificate is checked against. Default: the system's."`
 	Token            Secret   `yaml:"token" doc:"Bearer token to send."`
 }
+
+// BreakGlass configures emergency grants.
+type BreakGlass struct {
+	MaxTime    Duration `yaml:"max_time" default:"60m" doc:"The longest a grant may last; at most 8h."`
+	TwoPersons bool     `yaml:"two_persons" default:"true" doc:"A second operator must approve each grant before it is in force. With false a security officer may open one alone (--alone), for a night with nobody else; another person must review it afterwards, as every grant. Shown as a warning."`
+}
+
+// MaxBreakGlass is the longest an emergency grant may last, whatever is configured: a
+// shift. What takes longer is no emergency but a change of policy.
+const MaxBreakGlass = 8 * time.Hour
 
 // Audit configures the tamper-evident record.
 type Audit struct {

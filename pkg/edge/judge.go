@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/anteroom-iomt/anteroom/pkg/audit"
+	"github.com/anteroom-iomt/anteroom/pkg/breakglass"
 	"github.com/anteroom-iomt/anteroom/pkg/device"
 	"github.com/anteroom-iomt/anteroom/pkg/policy"
 	"github.com/anteroom-iomt/anteroom/pkg/protocol"
@@ -29,12 +30,15 @@ type Policy interface {
 	Decided(context.Context, *policy.Set, *policy.Question, *policy.Decision)
 }
 
-// JudgeConfig is what a [Judge] is made from. Every field but Compare, Judged and
-// Obliged is required.
+// JudgeConfig is what a [Judge] is made from. Every field but BreakGlass, Compare,
+// Judged and Obliged is required.
 type JudgeConfig struct {
 	Policy Policy
 	Audit  Recorder
 	Clock  func() time.Time
+	// BreakGlass returns the emergency grant that covers what a device asks for on a
+	// route now, or nil. It is asked again before a verdict is given.
+	BreakGlass func(rec *device.Record, route string) *breakglass.Grant
 	// Compare is called with every decision of a policy set, for one that is only
 	// tried. It must not wait, nor keep what the question points to.
 	Compare func(id string, q *policy.Question, d *policy.Decision)
@@ -57,6 +61,8 @@ type Judged struct {
 	// WouldDeny: the policy denied it, and it is allowed because its route only
 	// observes.
 	WouldDeny bool
+	// BreakGlass is the emergency grant under which it was decided, or nil.
+	BreakGlass *breakglass.Grant
 }
 
 // A Judge decides and records transactions; it is the one place through which
@@ -107,20 +113,23 @@ func (j *Judge) Judge(ctx context.Context, s *protocol.Session, r *protocol.Rout
 	v := protocol.Verdict{ID: j.newID()}
 	var set *policy.Set
 	var d policy.Decision
+	var grant *breakglass.Grant
 	for {
 		lane := s.InLane()
 		rec := s.Device()
+		grant = j.grant(rec, r)
 		set = j.cfg.Policy.For(rec)
-		d = j.decide(ctx, set, s, rec, lane, r, tx, &v)
+		d = j.decide(ctx, set, s, rec, lane, r, tx, grant, &v)
 		// A change of the record during the evaluation must not be decided
-		// under the old one: its session may be gone, or its posture another.
-		if s.Device() == rec {
+		// under the old one: its session may be gone, or its posture another. Nor
+		// must what ended an emergency.
+		if s.Device() == rec && j.grant(rec, r) == grant {
 			break
 		}
 	}
 	cause := v.Cause
 	if (cause == protocol.CauseNone || cause == protocol.CausePolicy) && j.cfg.Policy.Tries(set) {
-		q, d := policy.Question{Device: s.Device(), Session: s, Route: r, Transaction: tx, Now: j.cfg.Clock()}, d
+		q, d := policy.Question{Device: s.Device(), Session: s, Route: r, Transaction: tx, BreakGlass: grant, Now: j.cfg.Clock()}, d
 		j.cfg.Policy.Decided(ctx, set, &q, &d)
 	}
 	if cause == protocol.CauseNone && d.Obligations != nil {
@@ -132,6 +141,9 @@ func (j *Judge) Judge(ctx context.Context, s *protocol.Session, r *protocol.Rout
 	}
 	v.Allow = v.Cause == protocol.CauseNone
 	rec := j.record(s, r, tx, &v)
+	if grant != nil {
+		rec.BreakGlass = &audit.BreakGlass{ID: grant.ID, Reason: grant.Terms.Reason, Until: grant.Until}
+	}
 	rec.Decision.WouldDeny, rec.Decision.Cause = observed, causeNames[cause]
 	rec.Decision.Reasons, rec.Decision.Denials = d.Reasons, d.Denials
 	rec.Decision.Revision, rec.Decision.Fault, rec.Decision.Elapsed = d.Revision, d.Fault, d.Elapsed
@@ -146,9 +158,17 @@ func (j *Judge) Judge(ctx context.Context, s *protocol.Session, r *protocol.Rout
 		j.impose(s, r, &v, d.Obligations)
 	}
 	if j.cfg.Judged != nil {
-		j.cfg.Judged(Judged{Session: s, Route: r, Transaction: tx, Verdict: v, Decision: &d, WouldDeny: observed && v.Allow})
+		j.cfg.Judged(Judged{Session: s, Route: r, Transaction: tx, Verdict: v, Decision: &d, WouldDeny: observed && v.Allow, BreakGlass: grant})
 	}
 	return v
+}
+
+// grant returns the emergency grant that covers a transaction now, or nil.
+func (j *Judge) grant(rec *device.Record, r *protocol.Route) *breakglass.Grant {
+	if j.cfg.BreakGlass == nil || r == nil {
+		return nil
+	}
+	return j.cfg.BreakGlass(rec, r.Name)
 }
 
 // observing reports whether what the policy denies is allowed here. Only an
@@ -160,7 +180,7 @@ func observing(s *protocol.Session, r *protocol.Route) bool {
 
 // decide asks everything that can say no and sets v's cause.
 func (j *Judge) decide(ctx context.Context, set *policy.Set, s *protocol.Session, rec *device.Record,
-	lane bool, r *protocol.Route, tx *protocol.Transaction, v *protocol.Verdict) policy.Decision {
+	lane bool, r *protocol.Route, tx *protocol.Transaction, grant *breakglass.Grant, v *protocol.Verdict) policy.Decision {
 	now := j.cfg.Clock()
 	v.Cause = protocol.CauseNone
 	refuse := func(cause protocol.Cause, fault, denial string) policy.Decision {
@@ -186,7 +206,7 @@ func (j *Judge) decide(ctx context.Context, set *policy.Set, s *protocol.Session
 			return refuse(protocol.CauseFault, faultSwap, "")
 		}
 	}
-	q := policy.Question{Device: rec, Session: s, Route: r, Transaction: tx, Now: now}
+	q := policy.Question{Device: rec, Session: s, Route: r, Transaction: tx, BreakGlass: grant, Now: now}
 	d := set.Decide(ctx, &q)
 	if j.cfg.Compare != nil {
 		j.cfg.Compare(v.ID, &q, &d)

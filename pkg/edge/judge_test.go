@@ -4,10 +4,13 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
+	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/anteroom-iomt/anteroom/pkg/audit"
+	"github.com/anteroom-iomt/anteroom/pkg/breakglass"
 	"github.com/anteroom-iomt/anteroom/pkg/device"
 	"github.com/anteroom-iomt/anteroom/pkg/policy"
 	"github.com/anteroom-iomt/anteroom/pkg/protocol"
@@ -190,5 +193,108 @@ func TestAnObservingRouteLetsNoWithdrawnDeviceThrough(t *testing.T) {
 	tx.Omitted = [][]string{{"device", "class"}}
 	if v := b.judge.Judge(t.Context(), b.s, b.route, tx); v.Allow {
 		t.Errorf("observed without what the set reads: %+v", v)
+	}
+}
+
+// an emergency is one grant, or none, that counts how often it is asked for.
+type emergency struct {
+	grant atomic.Pointer[breakglass.Grant]
+	asked int
+	after int // how often it is asked before it ends
+}
+
+func (e *emergency) of(*device.Record, string) *breakglass.Grant {
+	if e.asked++; e.after > 0 && e.asked > e.after {
+		return nil
+	}
+	return e.grant.Load()
+}
+
+// newEmergency is a bench on which a grant is open for the monitor.
+func newEmergency(t *testing.T) (*bench, *emergency) {
+	b, e := newBench(t), &emergency{}
+	e.grant.Store(breakglass.Past("bg-1", "the EHR is down", time.Now().Add(time.Hour).Truncate(time.Second), time.Now()))
+	b.judge.cfg.BreakGlass = e.of
+	return b, e
+}
+
+// patient is a transaction no class may do without an emergency.
+func patient() *protocol.Transaction {
+	tx := metadata()
+	tx.Action, tx.Resource = "read", "Patient"
+	fields := slices.Clone(tx.Facts[1].Value.Fields())
+	fields[0].Value, fields[1].Value = protocol.String("read"), protocol.String("Patient")
+	tx.Facts[1].Value = protocol.Object(fields...)
+	return tx
+}
+
+// TestAnEmergencyIsInTheRecord: what is decided under a grant names it, allowed or
+// not; without one the same is denied.
+func TestAnEmergencyIsInTheRecord(t *testing.T) {
+	b, e := newEmergency(t)
+	var judged []Judged
+	b.judge.cfg.Judged = func(j Judged) { judged = append(judged, j) }
+	if v := b.judge.Judge(t.Context(), b.s, b.route, patient()); !v.Allow {
+		t.Errorf("denied: %+v", b.log.events("transaction.decided")[0].Decision)
+	}
+	other := patient()
+	other.Protocol = "http"
+	if v := b.judge.Judge(t.Context(), b.s, b.route, other); v.Allow {
+		t.Error("a grant allows everything")
+	}
+	e.grant.Store(nil)
+	if v := b.judge.Judge(t.Context(), b.s, b.route, patient()); v.Allow {
+		t.Error("allowed without a grant")
+	}
+	recs := b.log.events("transaction.decided")
+	for i, rec := range recs {
+		if g := rec.BreakGlass; (g != nil) != (i < 2) || (judged[i].BreakGlass != nil) != (i < 2) || g != nil && (g.ID != "bg-1" || g.Reason != "the EHR is down" || g.Until.IsZero()) {
+			t.Errorf("record %d: %+v", i, g)
+		}
+	}
+}
+
+// TestAnEmergencyThatEndsMeanwhileDecidesNothing: a grant that is closed while its
+// transaction is decided is none when the verdict is given.
+func TestAnEmergencyThatEndsMeanwhileDecidesNothing(t *testing.T) {
+	b, e := newEmergency(t)
+	e.after = 1
+	v := b.judge.Judge(t.Context(), b.s, b.route, patient())
+	if v.Allow || e.asked < 3 {
+		t.Errorf("%+v after %d questions", v, e.asked)
+	}
+	if recs := b.log.events("transaction.decided"); len(recs) != 1 || recs[0].BreakGlass != nil {
+		t.Errorf("recorded %+v", recs)
+	}
+}
+
+// TestAnEmergencyOpensNothingForADeviceThatIsOut: revoked, quarantined and retired
+// devices and ended certificates are refused before any policy is asked.
+func TestAnEmergencyOpensNothingForADeviceThatIsOut(t *testing.T) {
+	for name, change := range map[string]func(*bench, *device.Record){
+		"quarantined":           func(_ *bench, r *device.Record) { r.Status = device.Quarantined },
+		"revoked":               func(_ *bench, r *device.Record) { r.Status = device.Revoked },
+		"retired":               func(_ *bench, r *device.Record) { r.Status = device.Retired },
+		"pending":               func(_ *bench, r *device.Record) { r.Status = device.Pending },
+		"certificate withdrawn": func(_ *bench, r *device.Record) { r.Certificates[0].RevokedAt = time.Now() },
+		"certificate expired":   func(b *bench, _ *device.Record) { b.s.Certificate.NotAfter = time.Now().Add(-time.Second) },
+	} {
+		b, _ := newEmergency(t)
+		rec := *b.s.Device()
+		rec.Certificates = slices.Clone(rec.Certificates)
+		change(b, &rec)
+		b.s.SetDevice(&rec)
+		if v := b.judge.Judge(t.Context(), b.s, b.route, patient()); v.Allow || v.Cause != protocol.CauseDevice || b.s.Context().Err() == nil {
+			t.Errorf("%s: %+v", name, v)
+		}
+	}
+}
+
+// TestAnEmergencyNeedsItsRecord: nothing switches the audit log off.
+func TestAnEmergencyNeedsItsRecord(t *testing.T) {
+	b, _ := newEmergency(t)
+	b.log.err = audit.ErrUnavailable
+	if v := b.judge.Judge(t.Context(), b.s, b.route, patient()); v.Allow || v.Cause != protocol.CauseFault {
+		t.Errorf("allowed without a record: %+v", v)
 	}
 }

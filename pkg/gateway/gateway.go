@@ -116,7 +116,7 @@ func New(ctx context.Context, cfg *config.File, opt Options) (_ *Gateway, err er
 	}
 	g.shadow.init(g)
 	g.judge = edge.NewJudge(edge.JudgeConfig{Policy: g.engine, Audit: g.state.Audit, Clock: g.clock, Compare: g.shadow.compare, Judged: g.judged,
-		Obliged: g.metrics.Obligation})
+		Obliged: g.metrics.Obligation, BreakGlass: g.state.BreakGlass.For})
 	g.mirrors = httpgw.NewMirrors(g.log)
 	g.edge = edge.New(edge.Config{
 		TrustDomain: cfg.TrustDomain, Registry: g.state.Devices, Authority: g.state.CA, Audit: g.state.Audit,
@@ -195,6 +195,9 @@ func (g *Gateway) judged(j edge.Judged) {
 			took = j.Decision.Elapsed
 		}
 		g.metrics.Transaction(j.Session.Listener, route, j.Transaction.Protocol, result(j), took)
+		if j.BreakGlass != nil {
+			g.metrics.BreakGlass(result(j))
+		}
 	}
 	if g.opt.Judged != nil {
 		g.opt.Judged(j)
@@ -398,6 +401,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	group.Go(func() error { g.watchConfig(gctx); return nil })
 	group.Go(func() error { g.watchTrial(gctx); return nil })
 	group.Go(func() error { g.endAssociations(gctx); return nil })
+	group.Go(func() error { g.watchGrants(gctx); return nil })
 	if g.remote != nil {
 		group.Go(func() error { g.remote.Run(gctx); return nil })
 	}

@@ -157,6 +157,8 @@ func (g *Gateway) gauges() {
 		}
 		return out
 	})
+	g.metrics.Gauge("anteroom_break_glass_active", "Emergency grants that are in force.", func() float64 { n, _ := g.state.BreakGlass.Count(); return float64(n) })
+	g.metrics.Gauge("anteroom_break_glass_unreviewed", "Emergency grants that are over and were not reviewed.", func() float64 { _, n := g.state.BreakGlass.Count(); return float64(n) })
 	g.metrics.Gauge("anteroom_policy_trial", "1 while a policy revision is on trial with some devices.", func() float64 {
 		if _, ok := g.engine.OnTrial(); ok {
 			return 1

@@ -87,6 +87,9 @@ f := input.request.fhir`,
 	"existence of nothing else": `allow contains "x" if input.request.fhir.conditional
 deny contains "y" if not input.session
 deny contains "z" if not input.route.name`,
+	"an emergency": `allow contains sprintf("until %s", [input.break_glass.until]) if input.break_glass.active
+deny contains input.break_glass.reason if input.device.owner == "b"
+deny contains "over" if not input.break_glass.reason`,
 	"numbers": `allow contains sprintf("%d", [floor(input.device.posture.max_cvss)]) if input.device.posture.age_days > 300
 obligations contains {"limit_bytes": input.request.bytes} if input.request.bytes > 0`,
 }
@@ -123,7 +126,9 @@ func near(rnd *rand.Rand, q *Question) *Question {
 	other := randomQuestion(rnd)
 	n := *q
 	for range 1 + rnd.IntN(2) {
-		switch rnd.IntN(8) {
+		switch rnd.IntN(9) {
+		case 8:
+			n.BreakGlass = other.BreakGlass
 		case 0:
 			n.Now = noon.AddDate(0, 0, rnd.IntN(3)).Add(time.Duration(rnd.IntN(24*60)) * time.Minute)
 		case 1:

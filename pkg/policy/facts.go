@@ -61,7 +61,7 @@ func (f facts) write(q *Question, want *paths) {
 		f.behaviour(w)
 	}
 	if w := want.at("break_glass"); w != nil {
-		f.breakGlass(w)
+		f.breakGlass(q, w)
 	}
 }
 
@@ -291,10 +291,15 @@ func (f facts) behaviour(want *paths) {
 	f.out.close()
 }
 
-// breakGlass says that no emergency grant is open; the gateway has no way to
-// open one.
-func (f facts) breakGlass(want *paths) {
-	f.out.open("break_glass", want, 1)
-	f.truth(want, "active", false)
+// breakGlass says whether an emergency grant covers the transaction. Nothing is
+// there of one that is over.
+func (f facts) breakGlass(q *Question, want *paths) {
+	active := q.BreakGlass.ActiveAt(q.Now)
+	f.out.open("break_glass", want, 3)
+	f.truth(want, "active", active)
+	if active {
+		f.text(want, "reason", q.BreakGlass.Terms.Reason)
+		f.moment(want, "until", q.BreakGlass.Until)
+	}
 	f.out.close()
 }

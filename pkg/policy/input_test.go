@@ -12,6 +12,7 @@ import (
 
 	"github.com/open-policy-agent/opa/v1/ast"
 
+	"github.com/anteroom-iomt/anteroom/pkg/breakglass"
 	"github.com/anteroom-iomt/anteroom/pkg/device"
 	"github.com/anteroom-iomt/anteroom/pkg/protocol"
 	"github.com/anteroom-iomt/anteroom/policies"
@@ -54,6 +55,7 @@ func fullQuestion() *Question {
 	q.Device.Patients = []device.Association{
 		{Patient: "HOSP|0815", Until: noon}, {Patient: "Patient/p1"}, {Patient: "http://hospital.example/mrn|7", Until: noon.Add(1)},
 	}
+	q.BreakGlass = breakglass.Past("bg-1", "the EHR is down", noon.Add(time.Hour), noon)
 	return q
 }
 
@@ -147,7 +149,6 @@ func TestInputFitsItsSchema(t *testing.T) {
 	each = func(at string, s *schema) {
 		switch at {
 		case "input.request.hl7", "input.request.dicom", "input.request.mqtt", // other protocols' own
-			"input.break_glass.reason", "input.break_glass.until", // while it is active
 			"input.behaviour.signals[]":
 			return
 		}
@@ -165,6 +166,23 @@ func TestInputFitsItsSchema(t *testing.T) {
 		}
 	}
 	each("input", &root)
+}
+
+// TestAGrantThatIsOverIsNone: nothing of it is left, not even its reason.
+func TestAGrantThatIsOverIsNone(t *testing.T) {
+	for name, change := range map[string]func(*Question){
+		"none":         func(q *Question) { q.BreakGlass = nil },
+		"over":         func(q *Question) { q.Now = q.BreakGlass.Until },
+		"closed":       func(q *Question) { g := *q.BreakGlass; g.EndedAt = noon; q.BreakGlass = &g },
+		"not approved": func(q *Question) { g := *q.BreakGlass; g.ApprovedAt = time.Time{}; q.BreakGlass = &g },
+	} {
+		q := fullQuestion()
+		change(q)
+		in, _ := asJSON(t, wholeInput(time.UTC, q)).(map[string]any)
+		if got, _ := json.Marshal(in["break_glass"]); string(got) != `{"active":false}` {
+			t.Errorf("%s: %s", name, got)
+		}
+	}
 }
 
 func TestInputOfOddRecords(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/anteroom-iomt/anteroom/pkg/breakglass"
 	"github.com/anteroom-iomt/anteroom/pkg/device"
 	"github.com/anteroom-iomt/anteroom/pkg/protocol"
 )
@@ -18,6 +19,9 @@ type Question struct {
 	Session     *protocol.Session
 	Route       *protocol.Route
 	Transaction *protocol.Transaction
+	// BreakGlass is the emergency grant that covers the transaction. Nil is none, and
+	// so is one that is not in force Now.
+	BreakGlass *breakglass.Grant
 	// Now is the moment the question is asked. It feeds input.time, ages, and
 	// the built-in time.now_ns.
 	Now time.Time

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/anteroom-iomt/anteroom/pkg/breakglass"
 	"github.com/anteroom-iomt/anteroom/pkg/device"
 	"github.com/anteroom-iomt/anteroom/pkg/protocol"
 )
@@ -255,6 +256,7 @@ func randomQuestion(rnd *rand.Rand) *Question {
 	q := &Question{Device: d, Session: sessionOf(d), Route: routeTo(pick("a", "ehr", "device")), Transaction: tx, Now: noon}
 	q.Route.Environment = pick("production", "test", "maintenance")
 	q.Route.Lane = maybe()
+	q.BreakGlass = randomGrant(rnd)
 	switch rnd.IntN(12) {
 	case 0:
 		q.Device = nil
@@ -266,6 +268,15 @@ func randomQuestion(rnd *rand.Rand) *Question {
 		q.Transaction = nil
 	}
 	return q
+}
+
+// randomGrant returns none, one that is in force, or one that is over.
+func randomGrant(rnd *rand.Rand) *breakglass.Grant {
+	if rnd.IntN(3) == 0 {
+		return nil
+	}
+	reason := []string{"a", "b"}[rnd.IntN(2)]
+	return breakglass.Past("bg-1", reason, noon.Add(time.Duration(rnd.IntN(5)-2)*time.Hour), noon.Add(-8*time.Hour))
 }
 
 // TestAnalysisGivesUpSafely: names without end count as everything.

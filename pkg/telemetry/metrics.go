@@ -24,6 +24,7 @@ type Metrics struct {
 	backendUp    *prometheus.GaugeVec
 	obligations  *prometheus.CounterVec
 	enrolments   *prometheus.CounterVec
+	breakGlass   *prometheus.CounterVec
 }
 
 // NewMetrics returns metrics that are all zero.
@@ -59,6 +60,9 @@ func NewMetrics() *Metrics {
 	m.backendUp = prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "anteroom_backend_up", Help: "1 while an address of a backend is healthy.",
 	}, []string{"backend", "address"})
+	m.breakGlass = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "anteroom_break_glass_decisions_total", Help: "Transactions decided under an emergency grant, by result as in anteroom_transactions_total.",
+	}, []string{"result"})
 	m.obligations = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "anteroom_obligations_total",
 		Help: "Obligations of decisions that did something, by result: refused (a limit was met), done, failed, skipped, unable (and denied for it).",
@@ -67,7 +71,7 @@ func NewMetrics() *Metrics {
 		Name: "anteroom_enrolments_total",
 		Help: "Requests for a device's certificate, by way and result: granted, repeated (an answer that was lost), or why they were refused.",
 	}, []string{"way", "result"})
-	m.Registry.MustRegister(m.enrolments, m.obligations, m.transactions, m.requests, m.duration, m.decision, m.handshakes, m.sessions, m.policyLoads, m.policyInfo,
+	m.Registry.MustRegister(m.breakGlass, m.enrolments, m.obligations, m.transactions, m.requests, m.duration, m.decision, m.handshakes, m.sessions, m.policyLoads, m.policyInfo,
 		m.backendUp, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -84,6 +88,9 @@ func (m *Metrics) Transaction(listener, route, protocol, result string, took tim
 func (m *Metrics) Obligation(kind, result string) {
 	m.obligations.WithLabelValues(kind, result).Inc()
 }
+
+// BreakGlass counts a decision under an emergency grant.
+func (m *Metrics) BreakGlass(result string) { m.breakGlass.WithLabelValues(result).Inc() }
 
 // statusClasses are the values of the status label.
 var statusClasses = [...]string{"none", "1xx", "2xx", "3xx", "4xx", "5xx"}

@@ -12,6 +12,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/anteroom-iomt/anteroom/pkg/audit"
+	"github.com/anteroom-iomt/anteroom/pkg/breakglass"
 	"github.com/anteroom-iomt/anteroom/pkg/config"
 	"github.com/anteroom-iomt/anteroom/pkg/device"
 	"github.com/anteroom-iomt/anteroom/pkg/policy"
@@ -33,6 +34,7 @@ type ward struct {
 	log     *audit.Log
 	now     time.Time
 	n       int
+	grant   *breakglass.Grant // under which is decided
 }
 
 func newWard(tb testing.TB) *ward {
@@ -126,7 +128,7 @@ func (w *ward) decide(id string, tx *protocol.Transaction) string {
 	w.tb.Helper()
 	d := w.devices[id]
 	s := w.session(d)
-	dec := w.set.Decide(context.Background(), &policy.Question{Device: d, Session: s, Route: route, Transaction: tx, Now: w.now})
+	dec := w.set.Decide(context.Background(), &policy.Question{Device: d, Session: s, Route: route, Transaction: tx, BreakGlass: w.grant, Now: w.now})
 	w.n++
 	rec := &audit.Record{Kind: audit.KindTransaction, Event: decided, Device: d.ID, Class: d.Class, DeviceStatus: string(d.Status), DeviceRevision: d.Revision,
 		Fingerprint: s.Fingerprint, Session: s.ID, Age: 90 * time.Second, Listener: s.Listener, Remote: s.Remote, TLS: &s.TLS, Route: route.Name, Backend: route.Backend,
@@ -134,6 +136,9 @@ func (w *ward) decide(id string, tx *protocol.Transaction) string {
 		Decision: &audit.Decision{ID: fmt.Sprintf("d%05d", w.n), Allow: dec.Allow, Reasons: dec.Reasons, Denials: dec.Denials, Revision: dec.Revision, Elapsed: dec.Elapsed}}
 	if !dec.Allow {
 		rec.Decision.Cause = "policy"
+	}
+	if g := w.grant; g != nil {
+		rec.BreakGlass = &audit.BreakGlass{ID: g.ID, Reason: g.Terms.Reason, Until: g.Until}
 	}
 	w.append(rec)
 	return rec.Decision.ID

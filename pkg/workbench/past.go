@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/anteroom-iomt/anteroom/pkg/audit"
+	"github.com/anteroom-iomt/anteroom/pkg/breakglass"
 	"github.com/anteroom-iomt/anteroom/pkg/device"
 	"github.com/anteroom-iomt/anteroom/pkg/policy"
 	"github.com/anteroom-iomt/anteroom/pkg/protocol"
@@ -106,6 +107,14 @@ func Reconstruct(e *audit.Entry, devices Devices) (*Past, error) {
 	p.Question = policy.Question{Device: rec, Session: s, Transaction: tx, Now: e.Time}
 	if e.Route != "" {
 		p.Question.Route = &protocol.Route{Name: e.Route, Backend: e.Backend, Environment: e.Environment, Class: protocol.Class(e.RouteClass), Lane: e.Lane}
+	}
+	if g := e.BreakGlass; g != nil {
+		// A record is written after its question was asked, which may be after the
+		// grant has ended.
+		if !p.Question.Now.Before(g.Until) {
+			p.Question.Now = g.Until.Add(-1)
+		}
+		p.Question.BreakGlass = breakglass.Past(g.ID, g.Reason, g.Until, p.Question.Now)
 	}
 	return p, nil
 }
@@ -226,10 +235,8 @@ func (p *Past) Caveats(set *policy.Set) (out []string) {
 	if len(hidden) > 0 {
 		out = append(out, strings.Join(slices.Compact(hidden), ", ")+": recorded as a pseudonym, so that it can be told whether it is the same and not what it was")
 	}
-	for _, part := range []string{"behaviour", "break_glass"} {
-		if set.Reaches(part) {
-			out = append(out, "input."+part+" is not recorded")
-		}
+	if set.Reaches("behaviour") {
+		out = append(out, "input.behaviour is not recorded")
 	}
 	return out
 }

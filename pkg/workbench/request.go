@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/anteroom-iomt/anteroom/pkg/audit"
+	"github.com/anteroom-iomt/anteroom/pkg/breakglass"
 	"github.com/anteroom-iomt/anteroom/pkg/config"
 	"github.com/anteroom-iomt/anteroom/pkg/device"
 	"github.com/anteroom-iomt/anteroom/pkg/policy"
@@ -39,13 +40,18 @@ type written struct {
 		Class       string `json:"class"`
 		Lane        bool   `json:"quarantine_lane"`
 	} `json:"route"`
+	BreakGlass struct {
+		Active bool      `json:"active"`
+		Reason string    `json:"reason"`
+		Until  time.Time `json:"until"`
+	} `json:"break_glass"`
 	// Time is when, in RFC 3339; now if it is left out.
 	Time time.Time `json:"time"`
 }
 
 // ParseRequest reads a request to try a policy with: an object with request,
-// session, route and time, each as a policy sees it, or a line of the audit log.
-// Session, route and time may be left out. The device is rec.
+// session, route, break_glass and time, each as a policy sees it, or a line of the
+// audit log. All but the request may be left out. The device is rec.
 func ParseRequest(body []byte, rec *device.Record, now time.Time) (*policy.Question, error) {
 	if len(body) > MaxRequest {
 		return nil, fmt.Errorf("the request is larger than %d bytes", MaxRequest)
@@ -66,7 +72,7 @@ func ParseRequest(body []byte, rec *device.Record, now time.Time) (*policy.Quest
 		p.Question.Device = rec
 		return &p.Question, nil
 	}
-	known := []string{"request", "session", "route", "time"}
+	known := []string{"request", "session", "route", "break_glass", "time"}
 	for name := range names {
 		if !slices.Contains(known, name) {
 			err := fmt.Errorf("%q is none of %s", name, strings.Join(known, ", "))
@@ -127,7 +133,17 @@ func ParseRequest(body []byte, rec *device.Record, now time.Time) (*policy.Quest
 	if len(rec.Certificates) > 0 {
 		s.Fingerprint = rec.Certificates[len(rec.Certificates)-1].Fingerprint
 	}
-	return &policy.Question{Device: rec, Session: s, Transaction: tx, Now: w.Time, Route: &protocol.Route{
+	var grant *breakglass.Grant
+	if g := &w.BreakGlass; g.Active {
+		if g.Until.IsZero() {
+			g.Until = w.Time.Add(breakglass.MinTime).Truncate(time.Second)
+		}
+		if !w.Time.Before(g.Until) {
+			return nil, errors.New("break_glass.until: the grant is over by then, so that it is not active")
+		}
+		grant = breakglass.Past("", g.Reason, g.Until, w.Time)
+	}
+	return &policy.Question{Device: rec, Session: s, Transaction: tx, BreakGlass: grant, Now: w.Time, Route: &protocol.Route{
 		Name: w.Route.Name, Backend: w.Route.Backend, Environment: w.Route.Environment, Class: protocol.Class(w.Route.Class), Lane: w.Route.Lane}}, nil
 }
 

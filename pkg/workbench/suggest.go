@@ -36,13 +36,14 @@ type WebUse struct {
 	Bare bool
 }
 
-// Observe reads what classes of devices were used for.
+// Observe reads what classes of devices were used for. What was decided under an
+// emergency grant is left out: an emergency is no reason to allow it ever after.
 func Observe(ctx context.Context, dir string, f audit.Filter) (map[string]*Use, error) {
 	f.Kind, f.Event = audit.KindTransaction, decided
 	out := map[string]*Use{}
 	err := audit.Lines(ctx, dir, audit.LineOptions{Filter: f}, func(line []byte) error {
 		e, err := audit.Decode(line)
-		if err != nil || !f.Match(e) || !asked(e) || !e.Decision.Allow {
+		if err != nil || !f.Match(e) || !asked(e) || !e.Decision.Allow || e.BreakGlass != nil {
 			return nil
 		}
 		// Only the facts are looked at: the line is not kept.

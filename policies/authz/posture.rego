@@ -3,7 +3,7 @@
 # How healthy a device must be. data.posture holds the limits. Devices that a
 # patient's life depends on are never cut off here: a wrong deny would harm
 # more than the weakness it is about. Nor does any of this bar the quarantine lane,
-# where the cure is.
+# where the cure is, or an emergency.
 package anteroom.authz
 
 # METADATA
@@ -17,6 +17,7 @@ deny contains "the device has a known critical vulnerability" if {
 	input.device.life_critical == false
 	input.device.posture.max_cvss >= data.posture.critical_cvss
 	not in_lane
+	not lifted("posture")
 }
 
 # METADATA
@@ -30,6 +31,7 @@ deny contains "the device's last security assessment is too long ago" if {
 	input.device.life_critical == false
 	input.device.posture.age_days > data.posture.max_age_days
 	not in_lane
+	not lifted("posture")
 }
 
 # METADATA
@@ -44,4 +46,5 @@ deny contains "the device's security was never assessed" if {
 	input.device.posture.assessed == false
 	data.posture.require_assessment == true
 	not in_lane
+	not lifted("posture")
 }
