@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -178,5 +179,17 @@ func checkPolicies(ctx context.Context, cfg *config.File) (what, note string, er
 	if err != nil {
 		return what, "", err
 	}
-	return what, "revision " + set.Revision(), nil
+	return what, "revision " + set.Revision() + unknownMirrors(cfg, set), nil
+}
+
+// unknownMirrors warns of backends that policies oblige to mirror to and that
+// there are none of: what they hold for would be denied.
+func unknownMirrors(cfg *config.File, set *policy.Set) (note string) {
+	mirrors := set.Mirrors()
+	for _, name := range slices.Sorted(maps.Keys(mirrors)) {
+		if !slices.ContainsFunc(cfg.Backends, func(b config.Backend) bool { return b.Name == name }) {
+			note += fmt.Sprintf("; WARNING: %s obliges to mirror to %q, and there is no such backend, so that it denies", mirrors[name], name)
+		}
+	}
+	return note
 }

@@ -57,6 +57,7 @@ type Set struct {
 	enrolmentUses map[*ast.Rule]bool
 	said          map[string]bool // the sentences that stand in its rules
 	modules       int
+	mirrors       map[string]string // backends, and where they are named
 	files         []string          // names of the files that decide
 	tables        map[string]*datum // the data's members, and where they were written
 }
@@ -122,6 +123,7 @@ func compile(ctx context.Context, t *tree, opt Options) (_ *Set, err error) {
 		data:     data{doc},
 		tables:   map[string]*datum{},
 		modules:  len(b.modules),
+		mirrors:  mirrorsIn(b.modules, b.data),
 	}
 	for name, d := range b.data.obj {
 		s.tables[name] = &datum{file: d.file, line: d.line}

@@ -1,6 +1,8 @@
 package policy
 
 import (
+	"fmt"
+
 	"github.com/open-policy-agent/opa/v1/ast"
 
 	"github.com/anteroom-iomt/anteroom/pkg/protocol"
@@ -13,6 +15,16 @@ const obligationsName = "obligations"
 // as they say so in so many words: each would deny what it was written to allow
 // on a condition.
 func checkDuties(modules map[string]*ast.Module, ps *problems) {
+	eachDuty(modules, func(k, v *ast.Term, at *ast.Location) {
+		if err := checkDuty(k, v); err != nil {
+			ps.add(at.File, at.Row, "%s", err)
+		}
+	})
+}
+
+// eachDuty calls f with the kind and the value of each obligation that a rule
+// writes out, and its place.
+func eachDuty(modules map[string]*ast.Module, f func(k, v *ast.Term, at *ast.Location)) {
 	for _, m := range modules {
 		if !m.Package.Path.Equal(entryRef[:len(entryRef)-1]) {
 			continue
@@ -27,13 +39,11 @@ func checkDuties(modules map[string]*ast.Module, ps *problems) {
 					continue
 				}
 				obj.Foreach(func(k, v *ast.Term) {
-					if err := checkDuty(k, v); err != nil {
-						at := k.Location
-						if at == nil {
-							at = r.Loc()
-						}
-						ps.add(at.File, at.Row, "%s", err)
+					at := k.Location
+					if at == nil {
+						at = r.Loc()
 					}
+					f(k, v, at)
 				})
 			}
 		}
@@ -67,3 +77,47 @@ func hasCall(t *ast.Term) (has bool) {
 	})
 	return has
 }
+
+// mirrorsIn returns the backends that rules and the shipped places of data oblige
+// to mirror to, as far as they are written out, and where.
+func mirrorsIn(modules map[string]*ast.Module, data *datum) map[string]string {
+	out := map[string]string{}
+	add := func(v ast.Value, file string, line int) {
+		named := func(v ast.Value) {
+			if s, ok := v.(ast.String); ok {
+				out[string(s)] = fmt.Sprintf("%s:%d", file, line)
+			}
+		}
+		named(v)
+		elements(v, func(t *ast.Term) bool { named(t.Value); return true })
+	}
+	eachDuty(modules, func(k, v *ast.Term, at *ast.Location) {
+		if k.Value.Compare(ast.String(protocol.KindMirror)) == 0 {
+			add(v.Value, at.File, at.Row)
+		}
+	})
+	table := func(d *datum) {
+		if d == nil || d.value == nil {
+			return
+		}
+		elements(d.value, func(t *ast.Term) bool {
+			if obj, ok := t.Value.(ast.Object); ok {
+				if v := obj.Get(ast.StringTerm(protocol.KindMirror)); v != nil {
+					add(v.Value, d.file, d.line)
+				}
+			}
+			return true
+		})
+	}
+	table(data.obj[obligationsName])
+	if classes := data.obj["classes"]; classes != nil {
+		for _, c := range classes.obj {
+			table(c.obj[obligationsName])
+		}
+	}
+	return out
+}
+
+// Mirrors returns the backends that the set obliges to mirror to, as far as its
+// rules and data write their names out, each with one place where.
+func (s *Set) Mirrors() map[string]string { return s.mirrors }

@@ -8,7 +8,6 @@ test_allowed_with_a_reason if {
 	d.allow == true
 	count(d.reasons) == 1
 	d.denials == set()
-	d.obligations == set()
 }
 
 test_one_deny_outweighs_every_allow if {
@@ -55,7 +54,7 @@ test_closed_denies_everything if {
 test_standing_obligations if {
 	d := authz.decision with input as example.monitor with data.obligations as [{"limit_rps": 100}]
 	d.allow == true
-	d.obligations == {{"limit_rps": 100}}
+	{"limit_rps": 100} in d.obligations
 }
 
 test_obligations_of_a_class_add_to_the_standing_ones if {
@@ -63,14 +62,16 @@ test_obligations_of_a_class_add_to_the_standing_ones if {
 		with data.obligations as [{"limit_rps": 100}]
 		with data.classes as object.union(data.classes, {"patient-monitor": {"obligations": [{"limit_rps": 5}]}})
 	d.allow == true
-	d.obligations == {{"limit_rps": 100}, {"limit_rps": 5}}
+	{"limit_rps": 100} in d.obligations
+	{"limit_rps": 5} in d.obligations
 }
 
 test_obligations_of_a_class_are_its_own if {
 	d := authz.decision with input as example.monitor
-		with data.classes as object.union(data.classes, {"infusion-pump": {"obligations": [{"limit_rps": 5}]}})
+		with data.classes as object.union(data.classes, {"infusion-pump": {"obligations": [{"limit_rps": 4711}]}})
+		with data.obligations as []
 	d.allow == true
-	d.obligations == set()
+	not {"limit_rps": 4711} in d.obligations
 }
 
 test_what_is_denied_obliges_to_nothing if {
