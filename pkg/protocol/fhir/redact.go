@@ -165,19 +165,21 @@ func (x *redactor) point(i, parent int, p protocol.Pointer) {
 	switch x.d.kind(i) {
 	case kindObject:
 		x.d.kids(i, func(k int) {
-			if !pointsAt(p[0], x.name(k)) {
-				return
-			}
-			if len(p) > 1 {
-				x.point(k, i, p[1:])
-				return
-			}
-			x.take(k, goes)
-			if c := x.d.member(i, "_"+x.name(k)); c >= 0 {
-				x.take(c, goes)
+			name := x.name(k)
+			switch companion, is := strings.CutPrefix(name, "_"); {
+			case len(p) > 1:
+				if pointsAt(p[0], name) {
+					x.point(k, i, p[1:])
+				}
+			case pointsAt(p[0], name), is && pointsAt(p[0], companion):
+				x.take(k, goes)
 			}
 		})
 	case kindArray:
+		if len(p) == 1 && p[0] == "*" {
+			x.all(i, parent)
+			return
+		}
 		index, isIndex := indexOf(p[0])
 		at := 0
 		x.d.kids(i, func(k int) {
@@ -193,6 +195,19 @@ func (x *redactor) point(i, parent int, p protocol.Pointer) {
 			}
 			at++
 		})
+	}
+}
+
+// all takes all elements out of a list, and with them the list.
+func (x *redactor) all(list, parent int) {
+	if x.d.nodes[list].next == uint32(list+1) {
+		return
+	}
+	x.take(list, goes)
+	if parent >= 0 {
+		if companion := x.d.member(parent, "_"+x.name(list)); companion >= 0 {
+			x.take(companion, goes)
+		}
 	}
 }
 

@@ -3,6 +3,7 @@ package fhir
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/anteroom-iomt/anteroom/pkg/protocol"
 )
@@ -42,6 +44,9 @@ func TestRedact(t *testing.T) {
 		{"a choice of types", "/value[x]", `{"resourceType":"O","valueQuantity":{"value":1},"valueString":"x","values":1,"value":1}`, `{"resourceType":"O","values":1,"value":1}`},
 		{"a choice with its extensions", "/value[x]", `{"resourceType":"O","valueString":"x","_valueString":{"id":"1"}}`, `{"resourceType":"O"}`},
 		{"an element with its extensions", "/birthDate", `{"resourceType":"P","birthDate":"1970","_birthDate":{"extension":[{"valueDateTime":"1970-01-01"}]}}`, `{"resourceType":"P"}`},
+		{"its extensions without the element", "/birthDate", `{"resourceType":"P","_birthDate":{"extension":[{"valueDateTime":"1970-01-01"}]}}`, `{"resourceType":"P"}`},
+		{"all of a list with its companions", "/given/*", `{"resourceType":"P","given":["a","b"],"_given":[null,{"id":"y"}],"x":[]}`, `{"resourceType":"P","x":[]}`},
+		{"all of an empty list", "/x/*", `{"resourceType":"P","x":[]}`, `{"resourceType":"P","x":[]}`},
 		{"extensions alone", "/_birthDate", `{"resourceType":"P","birthDate":"1970","_birthDate":{"id":"1"}}`, `{"resourceType":"P","birthDate":"1970"}`},
 		{"an element with its companion at that place", "/given/0", `{"resourceType":"P","given":["a","b"],"_given":[{"id":"x"},{"id":"y"}]}`, `{"resourceType":"P","given":["b"],"_given":[{"id":"y"}]}`},
 		{"the last companion", "/given/0", `{"resourceType":"P","given":["a","b"],"_given":[{"id":"x"},null]}`, `{"resourceType":"P","given":["b"]}`},
@@ -100,6 +105,33 @@ func TestWhatCanNotBeRedactedIsNotShown(t *testing.T) {
 	} {
 		if got, _, err := Redact(tt.media, []byte(tt.body), Redaction{All: pointers(t, "/name")}); err == nil || got != nil {
 			t.Errorf("%s: got %s, %v", name, got, err)
+		}
+	}
+}
+
+// TestRedactionTakesTimeByTheSizeOfTheAnswer: a backend must not be able to make
+// it take longer than that, with what is beside each other in great numbers.
+func TestRedactionTakesTimeByTheSizeOfTheAnswer(t *testing.T) {
+	const n = 100_000
+	var members, list, companions strings.Builder
+	for i := range n {
+		fmt.Fprintf(&members, `,"valueA%d":1,"_valueA%d":1`, i, i)
+		list.WriteString(`,"a"`)
+		companions.WriteString(`,null`)
+	}
+	for at, body := range map[string]string{
+		"/*":        `{"resourceType":"P"` + members.String() + `}`,
+		"/value[x]": `{"resourceType":"P"` + members.String() + `}`,
+		"/given/*":  `{"resourceType":"P","given":["a"` + list.String() + `],"_given":[{"id":"x"}` + companions.String() + `]}`,
+		"/given/0":  `{"resourceType":"P","given":["a"` + list.String() + `],"_given":[{"id":"x"}` + companions.String() + `]}`,
+	} {
+		began := time.Now()
+		if _, n, err := Redact(fhirMedia, []byte(body), Redaction{All: pointers(t, at)}); err != nil || n == 0 {
+			t.Errorf("%s: %d, %v", at, n, err)
+		}
+		// It takes milliseconds; by the square of it, it would take minutes.
+		if took := time.Since(began); took > 20*time.Second {
+			t.Errorf("%s took %v", at, took)
 		}
 	}
 }
@@ -185,16 +217,12 @@ func plainPoint(v any, p protocol.Pointer) {
 	switch v := v.(type) {
 	case map[string]any:
 		for k, e := range v {
-			if !pointsAt(p[0], k) {
-				continue
-			}
-			if len(p) > 1 {
+			switch {
+			case !pointsAt(p[0], k):
+			case len(p) > 1:
 				plainPoint(e, p[1:])
-				continue
-			}
-			v[k] = gone{}
-			if _, ok := v["_"+k]; ok {
-				v["_"+k] = gone{}
+			default:
+				v[k] = gone{}
 			}
 		}
 	case []any:

@@ -30,6 +30,9 @@ func (x *exchange) Unable(tx *protocol.Transaction, o *protocol.Obligations) str
 // take notes what an allowed request obliges to.
 func (x *exchange) take(o *protocol.Obligations) {
 	x.duties.Store(o)
+	if len(o.Bytes) > 0 && x.isHeld && x.m.length < 0 {
+		x.g.cfg.Judge.Spend(x.s, o, int64(len(x.held))) // it was read before it was judged
+	}
 	if a, ok := x.w.(*answer1); ok && x.s.IsDraining() {
 		// The session has expired with this request: the device must hear of the
 		// connection's end with the answer, or it would send its next request into it.

@@ -92,10 +92,13 @@ func TestBytesOfBothBodiesAreCounted(t *testing.T) {
 	}
 	chunked := "POST /api/a HTTP/1.1\r\nHost: " + testHost + "\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n0\r\n\r\n"
 	declared := "POST /api/a HTTP/1.1\r\nHost: " + testHost + "\r\nContent-Length: 5\r\n\r\nabcde"
+	patient := `{"resourceType":"Patient"}`
+	held := "POST /fhir/Patient HTTP/1.1\r\nHost: " + testHost + "\r\nContent-Type: application/fhir+json\r\nTransfer-Encoding: chunked\r\n\r\n" +
+		fmt.Sprintf("%x\r\n%s\r\n0\r\n\r\n", len(patient), patient)
 	for _, tt := range []struct {
 		send string
 		want int
-	}{{get("/api/a"), len(big)}, {declared, len(big)}, {chunked, len(big) + 5}} {
+	}{{get("/api/a"), len(big)}, {declared, len(big)}, {chunked, len(big) + 5}, {held, len(big) + len(patient)}} {
 		r.obliges(duty("limit_bytes", protocol.Int(1000)))
 		if resp, body := r.ask(tt.send); resp.StatusCode != 200 || body != big {
 			t.Fatalf("%q is answered %s with %d bytes", tt.send, resp.Status, len(body))
