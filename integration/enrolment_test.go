@@ -336,15 +336,15 @@ func TestATokenEnrolsOverPlainJSON(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if status, renewed := call("/renew", h.client(pair), map[string]string{"csr": csr("next")}); status != http.StatusOK || renewed.Certificate == out.Certificate {
+	if status, renewed := call("/enrol/renew", h.client(pair), map[string]string{"csr": csr("next")}); status != http.StatusOK || renewed.Certificate == out.Certificate {
 		t.Errorf("renewal: %d %+v", status, renewed)
 	}
-	if status, no := call("/renew", h.client(), map[string]string{"csr": good}); status != http.StatusUnauthorized {
+	if status, no := call("/enrol/renew", h.client(), map[string]string{"csr": good}); status != http.StatusUnauthorized {
 		t.Errorf("renewal without a certificate: %d %+v", status, no)
 	}
 	// Revoked, it renews no more.
 	h.Must("device", "revoke", "pump-1", "--yes")
-	if status, no := call("/renew", h.client(pair), map[string]string{"csr": good}); status != http.StatusUnauthorized || !strings.Contains(no.Error, "revoked") {
+	if status, no := call("/enrol/renew", h.client(pair), map[string]string{"csr": good}); status != http.StatusUnauthorized || !strings.Contains(no.Error, "revoked") {
 		t.Errorf("renewal after the revocation: %d %+v", status, no)
 	}
 	// Whoever guesses is locked out.
@@ -362,4 +362,60 @@ func TestATokenEnrolsOverPlainJSON(t *testing.T) {
 		t.Error("nobody was locked out")
 	}
 	h.recorded("enrolment.locked", 1)
+}
+
+// TestSmallstepsStepEnrolsAndRenews: smallstep's own command line, unchanged, with
+// a token of ours in its form.
+func TestSmallstepsStepEnrolsAndRenews(t *testing.T) {
+	peers.Need(t, "step", "openssl")
+	t.Parallel()
+	h := newEnrolling(t, "")
+	token := strings.TrimSpace(h.token("pump-1", "--class", "infusion-pump", "--step"))
+	dir := t.TempDir()
+	step := func(args ...string) (string, error) { return run(t, dir, "step", args...) }
+	must := func(args ...string) {
+		t.Helper()
+		if out, err := step(args...); err != nil {
+			t.Fatalf("step %v: %v\n%s", args, err, out)
+		}
+	}
+	at := func(command string, args ...string) []string {
+		return append([]string{"ca", command, "--ca-url", h.url(""), "--root", h.Path("root-ca.crt")}, args...)
+	}
+	// The token says where the gateway is and by which root it is known: a device
+	// that has nothing but the token is enough.
+	must("ca", "certificate", "pump-1", "dev.crt", "dev.key", "--token", token)
+	serial := func() string {
+		t.Helper()
+		out, err := run(t, dir, "openssl", "x509", "-in", "dev.crt", "-noout", "-serial", "-ext", "subjectAltName")
+		if err != nil || !strings.Contains(out, "URI:spiffe://hospital.example/device/pump-1") || strings.Contains(out, "DNS:") {
+			t.Fatalf("the certificate: %v %s", err, out)
+		}
+		return out
+	}
+	first := serial()
+	must(at("renew", "--force", "dev.crt", "dev.key")...)
+	second := serial()
+	must(at("rekey", "--force", "dev.crt", "dev.key")...)
+	if third := serial(); first == second || second == third {
+		t.Errorf("serial numbers %s %s %s", first, second, third)
+	}
+	if out, err := step(at("health")...); err != nil || !strings.Contains(out, "ok") {
+		t.Errorf("health: %v %s", err, out)
+	}
+	fingerprint, err := step("certificate", "fingerprint", h.Path("root-ca.crt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	must("ca", "root", "fetched.crt", "--ca-url", h.url(""), "--fingerprint", strings.TrimSpace(fingerprint))
+	if out, err := step(at("certificate", "--token", token, "pump-1", "thief.crt", "thief.key")...); err == nil || !strings.Contains(out, "was used at") {
+		t.Errorf("the token again: %v %s", err, out)
+	}
+	if out := h.Must("device", "show", "pump-1"); strings.Count(out, "\ncertificate ") != 3 {
+		t.Errorf("the registry: %s", out)
+	}
+	h.Must("device", "revoke", "pump-1", "--yes")
+	if out, err := step(at("renew", "--force", "dev.crt", "dev.key")...); err == nil || !strings.Contains(out, "revoked") {
+		t.Errorf("renewal after the revocation: %v %s", err, out)
+	}
 }

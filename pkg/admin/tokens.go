@@ -4,8 +4,8 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
+	"net"
 	"time"
 
 	"github.com/anteroom-iomt/anteroom/pkg/device"
@@ -49,6 +49,11 @@ func (s *Service) Token(ctx context.Context, a Actor, req *TokenRequest) (*Token
 	out.Warnings = s.unknownClass(rec.Class)
 	sum := sha256.Sum256(s.cfg.State.CA.Roots()[0].Raw)
 	out.RootFingerprint = hex.EncodeToString(sum[:])
+	if e := s.cfg.State.Config().Enrolment; e.Address == "off" {
+		out.Warnings = append(out.Warnings, "no device can use it: the enrolment listener is off (enrolment.address)")
+	} else if _, port, err := net.SplitHostPort(e.Address); err == nil {
+		out.URL = "https://" + net.JoinHostPort(e.Hosts[0], port)
+	}
 	return out, s.commit(ctx, a, "token.created", rec, tokenFields(tok)...)
 }
 
@@ -88,7 +93,7 @@ func (s *Service) RevokeToken(ctx context.Context, a Actor, req *Name) (*Name, e
 	}
 	rec, ok := s.cfg.State.Devices.Get(tok.Device)
 	if !ok {
-		return nil, errors.Join(fmt.Errorf("%s: %w", tok.Device, device.ErrNotFound))
+		return nil, fmt.Errorf("%s: %w", tok.Device, device.ErrNotFound)
 	}
 	return req, s.commit(ctx, a, "token.revoked", rec, tokenFields(tok)...)
 }

@@ -75,6 +75,8 @@ type Token struct {
 	// RootFingerprint is the SHA-256 of the root certificate, with which a device
 	// that knows nothing yet recognises the gateway.
 	RootFingerprint string `json:"root_fingerprint"`
+	// URL is the enrolment listener's, if there is one.
+	URL string `json:"url,omitempty"`
 }
 
 // TokenStatus describes a one-time token without its secret.

@@ -2,6 +2,7 @@ package ca
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
@@ -99,7 +100,14 @@ func bareCSR(csr *x509.CertificateRequest) (*x509.CertificateRequest, error) {
 // checkCSR checks key and signature. Cheap checks come first: verifying with
 // an absurd key is itself an attack.
 func checkCSR(csr *x509.CertificateRequest) error {
-	switch key := csr.PublicKey.(type) {
+	if err := checkKey(csr.PublicKey); err != nil {
+		return err
+	}
+	return checkSignature(csr)
+}
+
+func checkKey(key crypto.PublicKey) error {
+	switch key := key.(type) {
 	case *rsa.PublicKey:
 		if n := key.N.BitLen(); n < MinRSA || n > MaxRSA {
 			return refuseCSR("an RSA key of %d bits; %d to %d are accepted", n, MinRSA, MaxRSA)
@@ -110,8 +118,12 @@ func checkCSR(csr *x509.CertificateRequest) error {
 		}
 	case ed25519.PublicKey:
 	default:
-		return refuseCSR("a key of type %v; RSA, ECDSA and Ed25519 are accepted", csr.PublicKeyAlgorithm)
+		return refuseCSR("a key that is none of RSA, ECDSA and Ed25519")
 	}
+	return nil
+}
+
+func checkSignature(csr *x509.CertificateRequest) error {
 	switch csr.SignatureAlgorithm {
 	case x509.SHA256WithRSA, x509.SHA384WithRSA, x509.SHA512WithRSA,
 		x509.SHA256WithRSAPSS, x509.SHA384WithRSAPSS, x509.SHA512WithRSAPSS,

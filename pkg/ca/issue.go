@@ -2,6 +2,7 @@ package ca
 
 import (
 	"context"
+	"crypto"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -23,6 +24,10 @@ type Request struct {
 	Profile Profile
 	ID      string                   // device id or operator name; empty for Server
 	CSR     *x509.CertificateRequest // parsed; only its key counts
+	// Key is in place of CSR the key of a certificate whose holder has just proved
+	// to have it, in a TLS handshake: for protocols that renew without a signing
+	// request. Exactly one of the two is given.
+	Key crypto.PublicKey
 	// TTL is how long the certificate is valid from now. Policy on how long
 	// that may be is the caller's; the end of the intermediate is this
 	// package's: past it, a certificate is cut short.
@@ -59,15 +64,15 @@ func (a *Authority) Issue(ctx context.Context, r Request) (*Issued, error) {
 }
 
 func (a *Authority) issue(ctx context.Context, r *Request) (*Issued, error) {
-	csr, err := bareCSR(r.CSR)
+	csr, key, spki, err := r.subject()
 	if err != nil {
 		return nil, err
 	}
-	want, err := a.contentOf(r, csr.PublicKey)
+	want, err := a.contentOf(r, key)
 	if err != nil {
 		return nil, err
 	}
-	ski, err := keyID(csr.RawSubjectPublicKeyInfo)
+	ski, err := keyID(spki)
 	if err != nil {
 		return nil, err
 	}
@@ -85,7 +90,7 @@ func (a *Authority) issue(ctx context.Context, r *Request) (*Issued, error) {
 			return fmt.Errorf("the template made another certificate than its profile: %w", err)
 		}
 		cert.NotBefore, cert.NotAfter = v.notBefore, v.notAfter
-		cert.SubjectKeyId = ski
+		cert.PublicKey, cert.SubjectKeyId = key, ski
 		serial, err := newSerial()
 		cert.SerialNumber = serial
 		return err
@@ -100,6 +105,34 @@ func (a *Authority) issue(ctx context.Context, r *Request) (*Issued, error) {
 			"profile", r.Profile.String(), "id", r.ID, "not_after", v.notAfter)
 	}
 	return &Issued{Leaf: chain[0], Chain: chain, ChainPEM: certPEM(chain...), CutShort: v.cutShort}, nil
+}
+
+// subject returns the key that the certificate is for, and a signing request that
+// the engine takes. It knows keys from signing requests only; where there is
+// none, it is given one of a key that nobody keeps, and the enforcer puts the
+// right key in its place.
+func (r *Request) subject() (csr *x509.CertificateRequest, key crypto.PublicKey, spki []byte, err error) {
+	if r.Key == nil {
+		if csr, err = bareCSR(r.CSR); err != nil {
+			return nil, nil, nil, err
+		}
+		return csr, csr.PublicKey, csr.RawSubjectPublicKeyInfo, nil
+	}
+	if r.CSR != nil {
+		return nil, nil, nil, errors.New("both a signing request and a key are given")
+	}
+	if err := checkKey(r.Key); err != nil {
+		return nil, nil, nil, err
+	}
+	if spki, err = x509.MarshalPKIXPublicKey(r.Key); err != nil {
+		return nil, nil, nil, refuseCSR("the key can not be written: %v", err)
+	}
+	_, made, err := NewKeyAndCSR(P256, "")
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	csr, err = bareCSR(made)
+	return csr, r.Key, spki, err
 }
 
 type validity struct {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/anteroom-iomt/anteroom/pkg/admin"
 	"github.com/anteroom-iomt/anteroom/pkg/device"
+	"github.com/anteroom-iomt/anteroom/pkg/enrol/step"
 )
 
 func (a *app) tokenCommand() *cobra.Command {
@@ -21,6 +22,7 @@ func (a *app) tokenCommand() *cobra.Command {
 		req         admin.TokenRequest
 		ttl, revoke string
 		list, asQR  bool
+		forStep     bool
 	)
 	c := &cobra.Command{
 		Use: "token ID | --list | --revoke NAME", Short: "Make a one-time token with which a device enrols by itself",
@@ -53,7 +55,7 @@ once. Another one for the same device takes its place.`,
 				if err != nil {
 					return err
 				}
-				return a.token(tok, asQR)
+				return a.token(tok, asQR, forStep)
 			})
 		},
 	}
@@ -62,13 +64,23 @@ once. Another one for the same device takes its place.`,
 	f.StringVar(&req.Class, "class", "", "register the device with this class, if it is not in the registry")
 	f.BoolVar(&req.Again, "again", false, "for a revoked device that is enrolled anew")
 	f.BoolVar(&asQR, "qr", false, "also show it as a QR code")
+	f.BoolVar(&forStep, "step", false, "write it as smallstep's step command takes it: step ca certificate ID ID.crt ID.key --token …")
 	f.BoolVar(&list, "list", false, "list tokens, without their secrets")
 	f.StringVar(&revoke, "revoke", "", "withdraw the token with this name, its first seven characters")
 	return c
 }
 
 // token shows a new token.
-func (a *app) token(tok *admin.Token, asQR bool) error {
+func (a *app) token(tok *admin.Token, asQR, forStep bool) error {
+	if forStep {
+		if tok.URL == "" {
+			return errors.New("--step: the enrolment listener is off (enrolment.address), and step has to know where it is")
+		}
+		var err error
+		if tok.Token, err = step.Token(tok.Token, tok.Device, tok.URL, tok.RootFingerprint, time.Now(), tok.Expires); err != nil {
+			return fmt.Errorf("--step: %w", err)
+		}
+	}
 	for _, w := range tok.Warnings {
 		fmt.Fprintln(a.err, "anteroom: warning: "+w)
 	}
@@ -87,6 +99,9 @@ func (a *app) token(tok *admin.Token, asQR bool) error {
 		fmt.Fprintf(w, "Token for %s, good once until %s, shown this once:\n\n  %s\n\n", tok.Device, tok.Expires.Local().Format("2006-01-02 15:04 MST"), tok.Token)
 		if code != "" {
 			fmt.Fprintln(w, code)
+		}
+		if tok.URL != "" {
+			fmt.Fprintf(w, "The device enrols at %s\n", tok.URL)
 		}
 		fmt.Fprintf(w, "The gateway is known by its root certificate, SHA-256 %s\n", tok.RootFingerprint)
 	})

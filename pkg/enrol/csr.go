@@ -31,6 +31,28 @@ func readCSR(data []byte) (*signingRequest, error) {
 	return &signingRequest{csr, keyOf(csr.RawSubjectPublicKeyInfo)}, nil
 }
 
+// signingRequest returns what a request asks for.
+func (q *Request) signingRequest() (*signingRequest, error) {
+	if !q.SameKey {
+		return readCSR(q.CSR)
+	}
+	c, ok := q.Proof.(Certificate)
+	if !ok || q.CSR != nil {
+		return nil, refuse(BadRequest, "only a certificate in force is renewed without a signing request")
+	}
+	return &signingRequest{&x509.CertificateRequest{PublicKey: c.Leaf.PublicKey}, keyOf(c.Leaf.RawSubjectPublicKeyInfo)}, nil
+}
+
+// subject says to the CA whose key it is.
+func (csr *signingRequest) subject(r ca.Request) ca.Request {
+	if csr.Raw == nil {
+		r.Key = csr.PublicKey
+	} else {
+		r.CSR = csr.CertificateRequest
+	}
+	return r
+}
+
 // keyOf names a public key.
 func keyOf(spki []byte) string {
 	sum := sha256.Sum256(spki)
@@ -92,6 +114,15 @@ func (csr *signingRequest) keyFacts() (kind string, bits int) {
 	return "unknown", 0 // ca.ParseCSR takes no other
 }
 
+// signature names the algorithm of the signing request's signature; it is empty if
+// there is no signing request.
+func (csr *signingRequest) signature() string {
+	if csr.Raw == nil {
+		return ""
+	}
+	return csr.SignatureAlgorithm.String()
+}
+
 // facts are input.enrolment.csr. again says that the device had the key before.
 func (csr *signingRequest) facts(again bool) protocol.Value {
 	var ips, uris []string
@@ -108,7 +139,7 @@ func (csr *signingRequest) facts(again bool) protocol.Value {
 			protocol.Field{Name: "bits", Value: protocol.Int(int64(bits))},
 			protocol.Field{Name: "again", Value: protocol.Bool(again)},
 		)},
-		field("signature", csr.SignatureAlgorithm.String()),
+		field("signature", csr.signature()),
 		field("common_name", csr.Subject.CommonName),
 		protocol.Field{Name: "sans", Value: protocol.Object(
 			protocol.Field{Name: "dns", Value: protocol.Strings(csr.DNSNames...)},

@@ -33,22 +33,39 @@ const domain = "hospital.example"
 
 var pass = []byte("a passphrase for tests")
 
-// template is a CA and the shipped policies, made once and copied.
-var template = sync.OnceValues(func() (dir string, err error) {
-	if dir, err = os.MkdirTemp("", "anteroom-enrol-"); err != nil {
-		return "", err
+// A town is what all tests share: decrypting a CA's key is slow on purpose, and
+// the shipped policies take a while to compile.
+type town struct {
+	dir string
+	ca  *ca.Authority
+	set *policy.Set
+}
+
+var share = sync.OnceValues(func() (*town, error) {
+	dir, err := os.MkdirTemp("", "anteroom-enrol-")
+	if err != nil {
+		return nil, err
 	}
-	if err = policies.Write(filepath.Join(dir, "policies")); err != nil {
-		return "", err
+	ctx := context.Background()
+	if err := policies.Write(filepath.Join(dir, "policies")); err != nil {
+		return nil, err
 	}
-	_, err = ca.Init(context.Background(), ca.InitConfig{Dir: filepath.Join(dir, "ca"), TrustDomain: domain, Organisation: "Test", Passphrase: pass})
-	return dir, err
+	set, err := policy.Load(ctx, filepath.Join(dir, "policies"), policy.Options{})
+	if err != nil {
+		return nil, err
+	}
+	if _, err := ca.Init(ctx, ca.InitConfig{Dir: filepath.Join(dir, "ca"), TrustDomain: domain, Organisation: "Test", Passphrase: pass}); err != nil {
+		return nil, err
+	}
+	authority, err := ca.Open(ctx, ca.Config{Dir: filepath.Join(dir, "ca"), TrustDomain: domain, Passphrase: pass, Backdate: time.Hour})
+	return &town{dir, authority, set}, err
 })
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if dir, err := template(); err == nil {
-		os.RemoveAll(dir)
+	if shared, err := share(); err == nil {
+		shared.ca.Close()
+		os.RemoveAll(shared.dir)
 	}
 	if code == 0 {
 		if err := goleak.Find(goleak.IgnoreTopFunction("github.com/golang/glog.(*fileSink).flushDaemon")); err != nil {
@@ -73,20 +90,16 @@ type desk struct {
 
 func newDesk(t *testing.T) *desk {
 	t.Helper()
-	from, err := template()
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	if err := os.CopyFS(dir, os.DirFS(from)); err != nil {
-		t.Fatal(err)
-	}
-	return openDesk(t, dir)
+	return openDesk(t, t.TempDir())
 }
 
 func openDesk(t *testing.T, dir string) *desk {
 	t.Helper()
-	d := &desk{t: t, dir: dir}
+	shared, err := share()
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &desk{t: t, dir: dir, set: shared.set}
 	clock := func() time.Time { return time.Now().Add(d.ahead) }
 	must := func(err error) {
 		t.Helper()
@@ -94,7 +107,6 @@ func openDesk(t *testing.T, dir string) *desk {
 			t.Fatal(err)
 		}
 	}
-	var err error
 	d.cfg, err = config.Parse(filepath.Join(dir, "anteroom.yaml"), []byte(`trust_domain: `+domain+`
 organisation: Test
 ca: {passphrase: {env: X}}
@@ -106,19 +118,15 @@ listeners: [{name: devices, address: "127.0.0.1:0", hosts: [gw.example]}]
 	must(err)
 	devices, err := device.Open(t.Context(), d.store, device.Options{Clock: clock})
 	must(err)
-	authority, err := ca.Open(t.Context(), ca.Config{Dir: filepath.Join(dir, "ca"), TrustDomain: domain, Passphrase: pass, Backdate: time.Hour, Clock: clock})
-	must(err)
 	d.log, err = audit.Open(t.Context(), audit.Config{Dir: filepath.Join(dir, "audit"), Origin: audit.Origin(domain), Audit: d.cfg.Audit, Clock: clock})
 	must(err)
 	tokens, err := OpenTokens(d.store, filepath.Join(dir, "enrolment.key"), clock)
 	must(err)
-	d.set, err = policy.Load(t.Context(), filepath.Join(dir, "policies"), policy.Options{})
-	must(err)
-	d.Registrar = New(Config{Devices: devices, CA: authority, Audit: d.log, Tokens: tokens, Clock: clock, Logger: slog.New(slog.DiscardHandler),
+	d.Registrar = New(Config{Devices: devices, CA: shared.ca, Audit: d.log, Tokens: tokens, Clock: clock, Logger: slog.New(slog.DiscardHandler),
 		Policy:   func(context.Context) (*policy.Set, error) { return d.set, nil },
 		Settings: func() *config.File { return d.cfg }})
 	t.Cleanup(func() {
-		if err := errors.Join(d.log.Close(), authority.Close(), d.store.Close()); err != nil {
+		if err := errors.Join(d.log.Close(), d.store.Close()); err != nil {
 			t.Error(err)
 		}
 	})

@@ -106,7 +106,7 @@ func (g *Registrar) enrol(ctx context.Context, q *Request) (_ *Issued, id string
 	if q.ID != "" && q.ID != st.id {
 		return nil, st.id, refuse(BadProof, "the proof is not for the device that was named, but for %s", st.id)
 	}
-	csr, err := readCSR(q.CSR)
+	csr, err := q.signingRequest()
 	if err != nil {
 		return nil, st.id, err
 	}
@@ -148,7 +148,7 @@ func (g *Registrar) enrol(ctx context.Context, q *Request) (_ *Issued, id string
 	}
 	// What was begun is finished, even if who asked has gone away.
 	ctx = context.WithoutCancel(ctx)
-	iss, err := g.cfg.CA.Issue(ctx, ca.Request{Profile: ca.Device, ID: st.id, CSR: csr.CertificateRequest, TTL: life})
+	iss, err := g.cfg.CA.Issue(ctx, csr.subject(ca.Request{Profile: ca.Device, ID: st.id, TTL: life}))
 	if err != nil {
 		return nil, st.id, err
 	}

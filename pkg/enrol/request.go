@@ -29,8 +29,12 @@ type Request struct {
 	// if both do, they have to agree.
 	ID string
 	// CSR is the signing request, in PEM or DER form. Only its key counts.
-	CSR   []byte
-	Proof Proof
+	CSR []byte
+	// SameKey asks in place of CSR for the key of the certificate that is the
+	// proof, for protocols that renew without a signing request: the handshake
+	// that showed the certificate proved that the device has the key.
+	SameKey bool
+	Proof   Proof
 	// Remote is where the request came from, Listener what it came in by; empty
 	// for an operator's.
 	Remote   netip.AddrPort

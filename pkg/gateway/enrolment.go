@@ -4,12 +4,14 @@ import (
 	"cmp"
 	"context"
 	"reflect"
+	"slices"
 
 	"github.com/anteroom-iomt/anteroom/pkg/admin"
 	"github.com/anteroom-iomt/anteroom/pkg/config"
 	"github.com/anteroom-iomt/anteroom/pkg/edge"
 	"github.com/anteroom-iomt/anteroom/pkg/enrol"
 	"github.com/anteroom-iomt/anteroom/pkg/enrol/est"
+	"github.com/anteroom-iomt/anteroom/pkg/enrol/step"
 	"github.com/anteroom-iomt/anteroom/pkg/enrol/web"
 )
 
@@ -29,7 +31,7 @@ func (g *Gateway) openEnrolment(ctx context.Context, cfg config.Enrolment) error
 	registrar := g.service.Registrar()
 	srv, err := web.New(web.Config{
 		Registrar: registrar, Audit: g.state.Audit, Settings: func() config.Enrolment { return g.state.Config().Enrolment },
-		Endpoints: est.Endpoints(registrar), Clock: g.clock, Logger: g.log, Neighbourhood: edge.Neighbourhood,
+		Endpoints: slices.Concat(est.Endpoints(registrar), step.Endpoints(registrar)), Clock: g.clock, Logger: g.log, Neighbourhood: edge.Neighbourhood,
 	})
 	if err != nil {
 		return err

@@ -9,7 +9,7 @@
 // endpoint turns what its protocol says into an [enrol.Request] and the answer
 // or the refusal into its protocol's form.
 //
-// The package itself has the plain endpoints (POST /enrol, POST /renew,
-// GET /roots.pem) and those of smallstep's API that its step command needs;
-// EST is in package est beside it.
+// The package itself has the plain endpoints (POST /enrol, POST /enrol/renew,
+// GET /roots.pem); EST is in package est, smallstep's API in package step, both
+// beside it.
 package web

@@ -3,7 +3,6 @@ package web
 import (
 	"bytes"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -24,7 +23,7 @@ func (s *Server) plain() []Endpoint {
 			}
 			r.plain(w, &enrol.Request{Way: enrol.ByToken, CSR: []byte(in["csr"]), Proof: enrol.Secret{Text: in["token"]}})
 		}},
-		{http.MethodPost, "/renew", func(w http.ResponseWriter, r *Request) {
+		{http.MethodPost, "/enrol/renew", func(w http.ResponseWriter, r *Request) {
 			in, err := r.Strings("csr")
 			if err != nil {
 				answerError(w, http.StatusBadRequest, &problem{Error: err.Error(), Code: enrol.BadRequest})
@@ -153,9 +152,4 @@ func (r *Request) Strings(names ...string) (map[string]string, error) {
 		return nil, notOurs
 	}
 	return out, nil
-}
-
-// pemOf writes one certificate.
-func pemOf(der []byte) string {
-	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
 }

@@ -1,0 +1,154 @@
+package step
+
+import (
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"net/http"
+
+	"github.com/anteroom-iomt/anteroom/pkg/enrol"
+	"github.com/anteroom-iomt/anteroom/pkg/enrol/web"
+)
+
+// Endpoints returns what of smallstep's API is answered.
+func Endpoints(g *enrol.Registrar) []web.Endpoint {
+	s := &server{g}
+	out := []web.Endpoint{
+		{Method: http.MethodGet, Path: "/health", Serve: func(w http.ResponseWriter, _ *web.Request) {
+			answer(w, http.StatusOK, map[string]string{"status": "ok"})
+		}},
+		{Method: http.MethodGet, Path: "/version", Serve: func(w http.ResponseWriter, _ *web.Request) {
+			// The version of the API that the client asks for, not of anything here.
+			answer(w, http.StatusOK, map[string]any{"version": "0.28.0", "requireClientAuthentication": false})
+		}},
+	}
+	for _, c := range s.roots() {
+		sum := sha256.Sum256(c.Raw)
+		text := certificate(c)
+		out = append(out, web.Endpoint{Method: http.MethodGet, Path: "/root/" + hex.EncodeToString(sum[:]), Serve: func(w http.ResponseWriter, _ *web.Request) {
+			answer(w, http.StatusOK, map[string]string{"ca": text})
+		}})
+	}
+	for _, version := range []string{"", "/1.0"} {
+		out = append(out,
+			web.Endpoint{Method: http.MethodGet, Path: version + "/roots", Serve: s.listRoots},
+			web.Endpoint{Method: http.MethodPost, Path: version + "/sign", Serve: s.sign},
+			web.Endpoint{Method: http.MethodPost, Path: version + "/renew", Serve: s.renew},
+			web.Endpoint{Method: http.MethodPost, Path: version + "/rekey", Serve: s.rekey},
+		)
+	}
+	return out
+}
+
+type server struct{ registrar *enrol.Registrar }
+
+func (s *server) roots() (out []*x509.Certificate) {
+	for _, c := range s.registrar.Authorities() {
+		if c.IsCA && string(c.RawIssuer) == string(c.RawSubject) {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+func certificate(c *x509.Certificate) string {
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw}))
+}
+
+func (s *server) listRoots(w http.ResponseWriter, _ *web.Request) {
+	var list []string
+	for _, c := range s.roots() {
+		list = append(list, certificate(c))
+	}
+	// smallstep's server says 201 here, and its client takes both.
+	answer(w, http.StatusCreated, map[string][]string{"crts": list})
+}
+
+// asked is the part of smallstep's requests that counts. Lifetimes and templates
+// that a client asks for do not: the profile and the class decide.
+type asked struct {
+	CSR   string `json:"csr"`
+	Token string `json:"ott"`
+}
+
+func (s *server) sign(w http.ResponseWriter, r *web.Request) {
+	var in asked
+	if err := json.Unmarshal(r.Body, &in); err != nil {
+		refused(w, http.StatusBadRequest, "the body is not a request in JSON")
+		return
+	}
+	token, device, ok := open(in.Token)
+	if !ok {
+		refused(w, http.StatusUnauthorized, "the token is not one of anteroom device token --step")
+		return
+	}
+	if device == "" {
+		device = "?" // nobody's
+	}
+	s.issue(w, r, &enrol.Request{ID: device, CSR: []byte(in.CSR), Proof: enrol.Secret{Text: token}})
+}
+
+func (s *server) renew(w http.ResponseWriter, r *web.Request) {
+	if r.Leaf == nil {
+		refused(w, http.StatusUnauthorized, "renewal needs the device's certificate in the TLS handshake")
+		return
+	}
+	s.issue(w, r, &enrol.Request{SameKey: true, Proof: enrol.Certificate{Leaf: r.Leaf}})
+}
+
+func (s *server) rekey(w http.ResponseWriter, r *web.Request) {
+	var in asked
+	if err := json.Unmarshal(r.Body, &in); err != nil {
+		refused(w, http.StatusBadRequest, "the body is not a request in JSON")
+		return
+	}
+	if r.Leaf == nil {
+		refused(w, http.StatusUnauthorized, "renewal needs the device's certificate in the TLS handshake")
+		return
+	}
+	s.issue(w, r, &enrol.Request{CSR: []byte(in.CSR), Proof: enrol.Certificate{Leaf: r.Leaf}})
+}
+
+// signed is smallstep's answer with a certificate.
+type signed struct {
+	Leaf  string   `json:"crt"`
+	CA    string   `json:"ca"`
+	Chain []string `json:"certChain"`
+}
+
+func (s *server) issue(w http.ResponseWriter, r *web.Request, q *enrol.Request) {
+	q.Way = enrol.Smallstep
+	iss, why := r.Enrol(q)
+	if why != nil {
+		web.RetryAfter(w, why)
+		refused(w, web.Status(why), fmt.Sprintf("%s (reference %s)", why.Told(), why.Reference))
+		return
+	}
+	out := signed{}
+	for _, c := range iss.Chain {
+		out.Chain = append(out.Chain, certificate(c))
+	}
+	out.Leaf, out.CA = out.Chain[0], out.Chain[1]
+	answer(w, http.StatusCreated, out)
+}
+
+// refused is smallstep's form of an error.
+func refused(w http.ResponseWriter, status int, text string) {
+	if status == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", `Token realm="anteroom enrolment"`)
+	}
+	answer(w, status, map[string]any{"status": status, "message": text})
+}
+
+func answer(w http.ResponseWriter, status int, v any) {
+	b, err := json.Marshal(v)
+	if err != nil {
+		status, b = http.StatusInternalServerError, []byte(`{"status":500,"message":"the answer can not be written"}`)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_, _ = w.Write(append(b, '\n'))
+}
