@@ -80,7 +80,12 @@ helper if "b" in data.words`,
 	"time of day": `allow contains "day" if input.time.hour in numbers.range(7, 18)
 deny contains sprintf("on %s", [input.time.weekday]) if input.time.minute % 2 == 1`,
 	"a name that is dynamic twice": `allow contains "x" if input[input.route.name].tags[input.device.owner] == "a"`,
-	"an import of an alias": `allow contains "x" if t == "Device"
+	"an import under another name": `import input.device as d
+import input.request.fhir as f
+
+allow contains sprintf("%s %s", [f.type, d.owner]) if f.interaction != "delete"
+obligations contains {"limit_rps": count(f.params)} if not f.conditional`,
+	"an alias of an alias": `allow contains "x" if t == "Device"
 t := f.type
 f := input.request.fhir`,
 	"a set of objects": `allow contains "x" if {"type": input.request.fhir.type, "owner": input.device.owner} in {{"type": "a", "owner": "a"}, {"type": "Device", "owner": "b"}}`,
@@ -90,6 +95,18 @@ deny contains "z" if not input.route.name`,
 	"an emergency": `allow contains sprintf("until %s", [input.break_glass.until]) if input.break_glass.active
 deny contains input.break_glass.reason if input.device.owner == "b"
 deny contains "over" if not input.break_glass.reason`,
+	"walk of the whole input, for an obligation": `allow contains "x" if input.request
+obligations contains {"limit_bytes": n} if {
+	n := count([v | walk(input, [_, v]); v == "a"])
+	n > 2
+}`,
+	"every and else, for an obligation": `allow contains "x" if input.request.action
+obligations contains {"limit_rps": limit}
+limit := 1 if {
+	every p in input.request.fhir.params { p != "a" }
+	input.device.owner == "a"
+} else := 2 if input.device.tags[input.device.location] == "b"
+else := 3`,
 	"numbers": `allow contains sprintf("%d", [floor(input.device.posture.max_cvss)]) if input.device.posture.age_days > 300
 obligations contains {"limit_bytes": input.request.bytes} if input.request.bytes > 0`,
 }
