@@ -146,7 +146,7 @@ func TestTermsAreRefused(t *testing.T) {
 		"the reason is missing":        func(g *Terms) { g.Reason = "  " },
 		"one line of at most":          func(g *Terms) { g.Reason = "a\u202eb" },
 		"at most 200":                  func(g *Terms) { g.Reason = strings.Repeat("x", 201) },
-		"from 1m0s to 8h0m0s":          func(g *Terms) { g.Time = MaxTime + time.Second },
+		"from 5s to 8h0m0s":            func(g *Terms) { g.Time = MaxTime + time.Second },
 		"whole seconds":                func(g *Terms) { g.Time = time.Minute + 1 },
 		"must last":                    func(g *Terms) { g.Time = -time.Hour },
 	} {
