@@ -123,3 +123,32 @@ test_posture_and_location_give_way if {
 	closed := object.union(example.monitor, {"device": {"posture": {"max_cvss": 9.8}}})
 	not authz.permitted with input as closed
 }
+
+test_hours_give_way if {
+	closed := {"classes": {"patient-monitor": []}, "locations": {"icu-2": []}, "routes": {"ehr": []}}
+	authz.permitted with input as wants("read", "Patient", []) with data.hours as closed
+	not authz.permitted with input as wants("read", "Patient", []) with data.hours as closed with data.break_glass.lifts as []
+}
+
+about_another(interaction) := object.union(wants(interaction, "Observation", ["patient"]), {
+	"device": {"patients": ["Patient/1"]},
+	"request": {"fhir": {"patients": ["Patient/2"]}},
+})
+
+test_another_patient_may_be_read_of_and_not_written_of if {
+	bound := {"patient-monitor": {"fhir": {
+		"types": {"Observation": ["create", "read", "update"]},
+		"compartment": {"held": ["read", "search", "write"]},
+	}}}
+	every interaction in ["read", "search-type"] {
+		authz.permitted with input as about_another(interaction) with data.classes as bound
+		not authz.permitted with input as about_another(interaction) with data.classes as bound with data.break_glass.lifts as []
+	}
+	every interaction in ["create", "update"] {
+		not authz.permitted with input as about_another(interaction) with data.classes as bound
+	}
+
+	# Who is meant has to be named all the same.
+	not authz.permitted with data.classes as bound
+		with input as object.union(about_another("read"), {"request": {"fhir": {"patients": [""]}}})
+}

@@ -20,6 +20,7 @@ deny contains "devices of this class do not work at this time" if {
 	input.device.life_critical == false
 	not among(data.hours.classes[input.device.class])
 	not in_lane
+	not lifted("hours")
 }
 
 # METADATA
@@ -34,6 +35,7 @@ deny contains "no device works at this place at this time" if {
 	input.device.life_critical == false
 	not among(data.hours.locations[input.device.location])
 	not in_lane
+	not lifted("hours")
 }
 
 # METADATA
@@ -48,6 +50,7 @@ deny contains "this route is closed at this time" if {
 	input.device.life_critical == false
 	not among(data.hours.routes[input.route.name])
 	not in_lane
+	not lifted("hours")
 }
 
 among(windows) if {
