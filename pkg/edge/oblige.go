@@ -24,7 +24,7 @@ func (j *Judge) oblige(s *protocol.Session, tx *protocol.Transaction, v *protoco
 			j.obliged(kind, resultUnable)
 		}
 		v.Cause = protocol.CauseObligation
-		d.Fault = "the gateway can not do what it is obliged to here: " + why
+		d.Denials = []string{"the gateway can not do what it is obliged to here: " + why}
 		return v.Cause
 	}
 	if tx.Again || len(o.RPS) == 0 && len(o.Bytes) == 0 {

@@ -88,7 +88,7 @@ func TestWhatTheAdapterCanNotDoIsDenied(t *testing.T) {
 			t.Errorf("%s, and somebody who can not: %+v", duty, v)
 		}
 		d := b.log.events("transaction.decided")[1].Decision
-		if d.Allow || d.Cause != "obligation" || !strings.HasSuffix(d.Fault, "the answer is a picture") {
+		if d.Allow || d.Cause != "obligation" || len(d.Denials) != 1 || !strings.HasSuffix(d.Denials[0], "the answer is a picture") {
 			t.Errorf("recorded %+v", d)
 		}
 		if len(counted) != 2 || !strings.HasSuffix(counted[0], " unable") {

@@ -216,6 +216,8 @@ func result(j edge.Judged) string {
 		return "device"
 	case j.Verdict.Cause == protocol.CauseLimit:
 		return "limit"
+	case j.Verdict.Cause == protocol.CauseObligation:
+		return "obligation"
 	case j.Verdict.Cause == protocol.CauseFault || j.Decision.Fault != "":
 		return "fault"
 	}

@@ -32,7 +32,7 @@ func NewMetrics() *Metrics {
 	m := &Metrics{Registry: prometheus.NewRegistry()}
 	m.transactions = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "anteroom_transactions_total",
-		Help: "Transactions decided or refused, by result: allow, deny (policy), would-deny (allowed by a route that only observes), device (status), limit (limit_rps, limit_bytes), fault (ours), malformed.",
+		Help: "Transactions decided or refused, by result: allow, deny (policy), would-deny (allowed by a route that only observes), device (status), limit (limit_rps, limit_bytes), obligation (one that could not be met), fault (ours), malformed.",
 	}, []string{"listener", "route", "protocol", "result"})
 	m.requests = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "anteroom_http_requests_total", Help: "HTTP requests answered, by class of status.",

@@ -47,6 +47,8 @@ type RecordedDecision struct {
 	Fault     string    `json:"fault,omitempty"`
 	Revision  string    `json:"revision"`
 	Of        string    `json:"of,omitempty"` // the decision this one is a part of
+
+	allowed bool // by the policy set
 }
 
 // ErrNoRecord says that the audit log holds no such decision.
@@ -84,7 +86,8 @@ func ExplainRecord(ctx context.Context, set *policy.Set, e *audit.Entry, devices
 		return nil, fmt.Errorf("record %d is of no transaction", e.Seq)
 	}
 	rec := &RecordedDecision{ID: d.ID, Time: e.Time, Device: e.Device, Class: e.Class, What: what(e), Route: e.Route,
-		Allow: d.Allow, WouldDeny: d.WouldDeny, Reasons: d.Reasons, Denials: d.Denials, Fault: d.Fault, Revision: d.Revision, Of: e.Request.Of}
+		Allow: d.Allow, WouldDeny: d.WouldDeny, Reasons: d.Reasons, Denials: d.Denials, Fault: d.Fault, Revision: d.Revision, Of: e.Request.Of,
+		allowed: allowed(d)}
 	p, err := Reconstruct(e, devices)
 	switch {
 	case errors.Is(err, ErrNoQuestion):
@@ -126,5 +129,5 @@ func (d *ExplainedDecision) Trace(w io.Writer) {
 
 // Same reports whether the outcome explained is the recorded one.
 func (d *ExplainedDecision) Same() bool {
-	return d.Recorded == nil || d.Allow == (d.Recorded.Allow && !d.Recorded.WouldDeny)
+	return d.Recorded == nil || d.Allow == d.Recorded.allowed
 }

@@ -35,6 +35,7 @@ type ward struct {
 	now     time.Time
 	n       int
 	grant   *breakglass.Grant // under which is decided
+	cause   string            // that stops what is allowed
 }
 
 func newWard(tb testing.TB) *ward {
@@ -136,6 +137,9 @@ func (w *ward) decide(id string, tx *protocol.Transaction) string {
 		Decision: &audit.Decision{ID: fmt.Sprintf("d%05d", w.n), Allow: dec.Allow, Reasons: dec.Reasons, Denials: dec.Denials, Revision: dec.Revision, Elapsed: dec.Elapsed}}
 	if !dec.Allow {
 		rec.Decision.Cause = "policy"
+	}
+	if w.cause != "" {
+		rec.Decision.Allow, rec.Decision.Cause, rec.Decision.Denials = false, w.cause, []string{"beyond it"}
 	}
 	if g := w.grant; g != nil {
 		rec.BreakGlass = &audit.BreakGlass{ID: g.ID, Reason: g.Terms.Reason, Until: g.Until}

@@ -68,10 +68,22 @@ func asked(e *audit.Entry) bool {
 		return false
 	}
 	switch e.Decision.Cause {
-	case "", "policy":
+	case "", "policy", causeLimit, causeObligation:
 		return e.Decision.Revision != ""
 	}
 	return false
+}
+
+// Causes of what the policy allowed and the gateway did not let pass, because of
+// what the policy obliges to.
+const (
+	causeLimit      = "limit"
+	causeObligation = "obligation"
+)
+
+// allowed reports whether the policy set allowed what d tells of.
+func allowed(d *audit.EntryDecision) bool {
+	return d.Allow && !d.WouldDeny || d.Cause == causeLimit || d.Cause == causeObligation
 }
 
 // Reconstruct makes the question of a recorded decision again. The error wraps

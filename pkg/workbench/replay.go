@@ -250,7 +250,7 @@ func (t *tally) add(p *Past, now, then *policy.Decision, revision string) {
 	if e.Time.After(t.last) {
 		t.last = e.Time
 	}
-	recorded := e.Decision.Allow && !e.Decision.WouldDeny
+	recorded := allowed(e.Decision)
 	switch {
 	case e.Decision.Revision != revision:
 		t.others++

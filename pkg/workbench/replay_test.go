@@ -39,6 +39,31 @@ func replay(t *testing.T, w *ward, candidate *policy.Set, f audit.Filter) *Repla
 	return r
 }
 
+// TestWhatAnObligationStoppedWasAllowedByThePolicy: replayed and explained as that,
+// since another policy set might not have let it come so far.
+func TestWhatAnObligationStoppedWasAllowedByThePolicy(t *testing.T) {
+	for _, cause := range []string{"limit", "obligation"} {
+		w := newWard(t)
+		w.cause = cause
+		id := w.decide("infusion-pump-0", fhir("search-type", "MedicationRequest", "p2"))
+		if r := replay(t, w, w.set, audit.Filter{}); r.Decisions != 1 || r.Changed != 0 || r.Drift != 0 {
+			t.Errorf("%s: under the same set %+v", cause, r)
+		}
+		other := w.load("authz/no.rego", noPatients)
+		if r := replay(t, w, other, audit.Filter{}); r.Changed != 1 || r.Changes[0].Change != policy.WouldDeny {
+			t.Errorf("%s: under another %+v", cause, r)
+		}
+		e, err := Find(t.Context(), w.audit(), id, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		x, err := ExplainRecord(t.Context(), w.set, e, w.devices)
+		if err != nil || x.NotAsked != "" || !x.Allow || !x.Same() || x.Recorded.Allow || len(x.Recorded.Denials) != 1 {
+			t.Errorf("%s: explained as %+v, %v", cause, x, err)
+		}
+	}
+}
+
 func TestReplaySaysWhatWouldChange(t *testing.T) {
 	w := newWard(t)
 	for i := range 20 {
