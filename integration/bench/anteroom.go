@@ -23,8 +23,10 @@ const (
 // types: init, device enroll, run.
 type anteroom struct {
 	path, dir string
-	seeded    seeding // what the registry was filled with
-	runs      int     // how often it was started for a profile
+	seeded    seeding              // what the registry was filled with
+	revoked   int                  // how many of those devices may have been revoked
+	apart     map[string]*anteroom // by the name of a seeding
+	runs      int                  // how often it was started for a profile
 }
 
 func (a *anteroom) name() string { return "anteroom" }
@@ -46,6 +48,14 @@ func (a *anteroom) prepare(ctx context.Context, r *rig) (string, error) {
 	if a.path, err = filepath.Abs(a.path); err != nil {
 		return "", err
 	}
+	if err := a.initialise(ctx); err != nil {
+		return "", err
+	}
+	return a.version(ctx, r), nil
+}
+
+// initialise sets a gateway up in its directory and enrols the devices.
+func (a *anteroom) initialise(ctx context.Context) error {
 	for _, args := range [][]string{
 		{"init", "--dir", a.dir, "--trust-domain", "bench.example", "--organisation", "Bench", "--host", frontHost, "--yes"},
 		{"device", "enroll", benchDevice, "--class", benchClass, "--out", filepath.Join(a.dir, "enrolled")},
@@ -54,10 +64,10 @@ func (a *anteroom) prepare(ctx context.Context, r *rig) (string, error) {
 		cmd := exec.CommandContext(ctx, a.path, args...)
 		cmd.Dir = a.dir
 		if out, err := cmd.CombinedOutput(); err != nil {
-			return "", fmt.Errorf("anteroom %s: %w: %s", args[0], err, lastLine(out))
+			return fmt.Errorf("anteroom %s: %w: %s", args[0], err, lastLine(out))
 		}
 	}
-	return a.version(ctx, r), nil
+	return nil
 }
 
 // version names the commit the binary was built from, as git describes it.
@@ -107,8 +117,9 @@ func (a *anteroom) start(ctx context.Context, r *rig) (*running, error) {
 		p.stop()
 		return nil, err
 	}
+	a.revoked++ // a run may revoke one
 	monitor, scanner := a.enrolled(benchDevice), a.enrolled(benchScanner)
-	return &running{process: p, port: f.Port, cert: monitor.cert, key: monitor.key, scanner: scanner, devices: a.devices(), decides: true, roots: filepath.Join(a.dir, "root-ca.crt")}, nil
+	return &running{process: p, port: f.Port, cert: monitor.cert, key: monitor.key, scanner: scanner, devices: a.devices(), decides: true, roots: filepath.Join(a.dir, "root-ca.crt"), home: a.dir, revoked: a.revoked - 1}, nil
 }
 
 // enrolled returns the files of a device that was enrolled.
@@ -120,13 +131,38 @@ func (a *anteroom) enrolled(id string) pair {
 // devices returns the file of the devices that were seeded.
 func (a *anteroom) devices() string { return filepath.Join(a.dir, "devices.json") }
 
-// seed fills the registry up to what is wanted.
-func (a *anteroom) seed(ctx context.Context, r *rig, want seeding) error {
+// seed returns a gateway in a directory of its own, whose registry is filled up
+// to what is wanted.
+func (a *anteroom) seed(ctx context.Context, r *rig, want seeding) (target, error) {
+	b := a.apart[want.name]
+	if b == nil {
+		dir, err := r.scratch("anteroom-" + want.name)
+		if err != nil {
+			return nil, err
+		}
+		b = &anteroom{path: a.path, dir: dir}
+		if err := b.initialise(ctx); err != nil {
+			return nil, err
+		}
+		if a.apart == nil {
+			a.apart = make(map[string]*anteroom)
+		}
+		a.apart[want.name] = b
+	}
+	return b, b.fill(ctx, r, want)
+}
+
+// fleetPrefix and a number is the id of a device that was seeded with a
+// certificate.
+const fleetPrefix = "fleet-"
+
+// fill fills the registry.
+func (a *anteroom) fill(ctx context.Context, r *rig, want seeding) error {
 	for _, s := range []struct {
 		have, want  int
 		prefix, out string
 	}{
-		{a.seeded.devices, want.devices, "fleet-", a.devices()},
+		{a.seeded.devices, want.devices, fleetPrefix, a.devices()},
 		{a.seeded.others, want.others, "other-", ""},
 	} {
 		if s.want <= s.have {
@@ -134,7 +170,7 @@ func (a *anteroom) seed(ctx context.Context, r *rig, want seeding) error {
 		}
 		r.progress("%s: seeding %d devices", a.name(), s.want-s.have)
 		argv, err := partCommand(partSeed, seed.Config{
-			Config: filepath.Join(a.dir, "anteroom.yaml"), Class: benchClass, Prefix: s.prefix, First: s.have, Count: s.want - s.have, Out: s.out,
+			Config: filepath.Join(a.dir, "anteroom.yaml"), Class: scannerClass, Prefix: s.prefix, First: s.have, Count: s.want - s.have, Out: s.out,
 		})
 		if err != nil {
 			return err

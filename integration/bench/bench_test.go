@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/anteroom-iomt/anteroom/integration/bench/fleet"
 )
 
 // TestMain lets the test's program be the parts of the rig too.
@@ -304,5 +306,48 @@ func TestMemoryOfAProcessIsItsTreesAndIsWatched(t *testing.T) {
 	}
 	if top, err := w.top(); err != nil || top <= 0 {
 		t.Errorf("at most %d, %v", top, err)
+	}
+}
+
+func TestAStormIsJudgedByWhoWasConnectedAndWhoCameBack(t *testing.T) {
+	established := func() *fleet.Report {
+		return &fleet.Report{Requests: 10, Latency: &fleet.Spread{N: 10, P50: time.Millisecond, P99: 7 * time.Millisecond, Max: 9 * time.Millisecond}}
+	}
+	back := []*fleet.Report{
+		{Requests: 3, Tries: 2, Refused: map[string]int64{"read: reset": 4}, Elapsed: 2 * time.Second, Latency: &fleet.Spread{P50: time.Second, Max: 2 * time.Second}},
+		{Requests: 2, Tries: 1, Elapsed: time.Second, Latency: &fleet.Spread{P50: time.Millisecond, Max: time.Second}},
+	}
+	s := stormSample(established(), back, time.Second, true)
+	if s.figure != 7 || len(s.faults) > 0 || !strings.HasPrefix(s.note, "5 devices, who stayed; half served within 1s, the last after 2s; 4 tries repeated, at most 2 for one device;") {
+		t.Errorf("got %+v", s)
+	}
+	back[1].Failed = map[string]int64{"dial: timed out": 1}
+	broken := established()
+	broken.Failed = map[string]int64{"read: reset": 2}
+	if s := stormSample(broken, back, 0, false); !slices.Equal(s.faults, []string{"established: 2 × read: reset", "refused for good: 1 × dial: timed out"}) {
+		t.Errorf("faults are %q", s.faults)
+	}
+}
+
+func TestOnlySessionsThatShouldEndMay(t *testing.T) {
+	at := time.Now()
+	end := func(device int) crews {
+		c := &crew{events: make(chan fleet.Event, 3), log: new(tail)}
+		c.events <- fleet.Event{Event: "closed", Device: 0, At: at.Add(time.Second)}
+		c.events <- fleet.Event{Event: "closed", Device: device, At: at}
+		return crews{c}
+	}
+	even := func(d int) bool { return d%2 == 0 }
+	first, last, err := end(4).closed(t.Context(), 2, even)
+	if err != nil || !first.Equal(at) || !last.Equal(at.Add(time.Second)) {
+		t.Errorf("from %v to %v, %v", first, last, err)
+	}
+	if _, _, err := end(3).closed(t.Context(), 2, even); err == nil {
+		t.Error("a session that nothing was wrong with ended unseen")
+	}
+	gone := end(4)
+	close(gone[0].events)
+	if _, _, err := gone.closed(t.Context(), 3, even); err == nil {
+		t.Error("a session that did not end is taken for one that did")
 	}
 }

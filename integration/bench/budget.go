@@ -29,6 +29,12 @@ func budgets() []budget {
 		{what: "memory of a download", scenario: "download", figure: growth, limit: 256, unit: "kB"},
 		{what: "latency added at half load, p50", scenario: "latency", limit: 100, unit: "µs"},
 		{what: "latency added at half load, p99", scenario: "latency", figure: addedP99, limit: 1000, unit: "µs"},
+		{what: "p99 of connected devices in a storm", scenario: "storm", limit: 50, unit: "ms"},
+		{what: "revocation to the last connection's end", scenario: "sessions", limit: 50, unit: "ms"},
+		{what: "all held transactions judged anew", scenario: "sessions", figure: recheck, limit: 1, unit: "s"},
+		{what: "start with a large registry", scenario: "registry", limit: 5, unit: "s"},
+		{what: "memory of a device's record", scenario: "registry", figure: perRecord, limit: 1500, unit: "bytes"},
+		{what: "connection with a large registry, to a small one", scenario: "registry", figure: lookup, limit: 1.1, toScenario: "handshake", toTarget: gateway},
 	}
 }
 

@@ -19,7 +19,7 @@
 // A run in which a request failed, or was answered without reaching the
 // backend, is invalid; the table says so and the command exits with 1.
 //
-//	go run ./integration/bench                         # everything
+//	go run ./integration/bench                         # everything: most of an hour
 //	go run ./integration/bench -targets nginx,anteroom # some
 //	go run ./integration/bench -rounds 1 -duration 2s  # a first look
 //	go run ./integration/bench -quick                  # does it all work?
@@ -54,6 +54,9 @@ type options struct {
 	connections int
 	idle        int
 	megabytes   int64
+	storm       int
+	sessions    int
+	registry    int
 	targets     string
 	scenarios   string
 	serverCPU   int
@@ -90,6 +93,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	fs.IntVar(&opt.connections, "connections", 32, "connections of the load generator")
 	fs.IntVar(&opt.idle, "idle", 3000, "connections of the idle scenario")
 	fs.Int64Var(&opt.megabytes, "megabytes", 2048, "size of an upload and a download, in MiB")
+	fs.IntVar(&opt.storm, "storm", 20_000, "devices that come back at once")
+	fs.IntVar(&opt.sessions, "sessions", 50_000, "idle sessions of the sessions scenario")
+	fs.IntVar(&opt.registry, "registry", 1_000_000, "devices of the registry scenario")
 	fs.StringVar(&opt.targets, "targets", strings.Join(names(allTargets(opt)), ","), "which targets, in this order")
 	fs.StringVar(&opt.scenarios, "scenarios", strings.Join(scenarioNames(), ","), "which scenarios")
 	fs.IntVar(&opt.serverCPU, "server-cpu", 0, "CPU the target is pinned to")
@@ -140,6 +146,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 func (o options) small() options {
 	o.rounds, o.duration, o.warmup, o.out = 1, time.Second, 0, ""
 	o.idle, o.megabytes = 100, 16
+	o.storm, o.sessions, o.registry = 200, 100, 5_000
 	return o
 }
 
@@ -149,8 +156,8 @@ func (o options) check(extra int) error {
 		return errors.New("no arguments are taken, only flags")
 	case o.rounds < 1, o.connections < 1:
 		return errors.New("-rounds and -connections must be at least 1")
-	case o.idle < 1, o.megabytes < 1:
-		return errors.New("-idle and -megabytes must be at least 1")
+	case o.idle < 1, o.megabytes < 1, o.storm < 1, o.sessions < 1, o.registry < 1:
+		return errors.New("-idle, -megabytes, -storm, -sessions and -registry must be at least 1")
 	case o.duration < time.Second || o.duration%time.Second != 0 || o.warmup%time.Second != 0:
 		return errors.New("-duration and -warmup are whole seconds")
 	case o.serverCPU == o.loadCPU:

@@ -21,7 +21,7 @@ const (
 	// fixes it at 100 on every architecture Go runs on.
 	clockTicks = 100
 	// readyWithin is how long a server may take until it accepts connections.
-	readyWithin = 30 * time.Second
+	readyWithin = 60 * time.Second
 	// endWithin is how long a server may take to end before it is killed.
 	endWithin = 10 * time.Second
 	// logKept is how much of a server's output is kept to explain a failure.
@@ -30,11 +30,12 @@ const (
 
 // A process is a server that was started, pinned to one CPU.
 type process struct {
-	name string
-	cmd  *exec.Cmd
-	out  *tail
-	done chan struct{} // closed when it has ended
-	err  error         // how it ended; read after done
+	name  string
+	began time.Time
+	cmd   *exec.Cmd
+	out   *tail
+	done  chan struct{} // closed when it has ended
+	err   error         // how it ended; read after done
 }
 
 // startPinned starts argv on the given CPU in a process group of its own. The
@@ -50,6 +51,7 @@ func startPinned(cpu int, name, dir string, env []string, argv ...string) (*proc
 	p.cmd.Env = append(os.Environ(), env...)
 	p.cmd.Stdout, p.cmd.Stderr = p.out, p.out
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	p.began = time.Now()
 	if err := p.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}

@@ -65,7 +65,7 @@ func scenarios() []scenario {
 		{
 			name: "idle", title: "Memory of an idle connection", unit: "kB",
 			how: "Proportional set size of all the target's processes, gained per connection after each sent one request and stays open. Kernel memory is not in it. With Anteroom each connection is another device's, with a certificate and a record of its own.",
-			run: idle, only: terminating, seed: func(o options) seeding { return seeding{devices: o.idle} },
+			run: idle, only: terminating, seed: func(o options) seeding { return seeding{name: "crowd", devices: o.idle} },
 		},
 		{
 			name: "upload", title: "CPU per MB of an upload (STOW-RS)", unit: "µs", base: "relay",
@@ -86,6 +86,24 @@ func scenarios() []scenario {
 			name: "latency", title: "Latency added at half load, median", unit: "µs",
 			how: "A constant rate, half of what the target was just seen to be able to, each request measured from the moment it was due, so that a stall counts for all that it delayed; less the same of the backend asked directly over TLS. Generator and backend share a core, which is in both.",
 			run: latency, only: []string{"nginx", "haproxy", "caddy", "nginx-opa", "relay", gateway},
+		},
+		{
+			name: "storm", title: "What connected devices notice when all others come back at once: p99", unit: "ms",
+			how: "After a power cut every device connects at the same moment, each with a certificate of its own and a full handshake, and tries again until it was served; none may be left out. Meanwhile others, connected before, send at a constant rate, measured from when each request was due.",
+			run: storm, only: []string{gateway}, seed: func(o options) seeding { return seeding{name: "crowd", devices: o.storm} },
+		},
+		{
+			name: "sessions", title: "From revoking a device to the end of its last connection, among idle sessions", unit: "ms",
+			how: "From the call to the admin socket, until the device's side has seen each of its connections end. Then sessions that each hold a transaction, a WebSocket, are judged anew because a policy changed: from the first that it ends to the last.",
+			run: sessions, only: []string{gateway}, seed: func(o options) seeding {
+				// Each round revokes one.
+				return seeding{name: "sessions", devices: sessionDevices(o.sessions) + o.rounds + 1}
+			},
+		},
+		{
+			name: "registry", title: "From starting with a large registry to the first answered request", unit: "s",
+			how: "From the start of the process to the first answer to a device. A device's memory is all that is resident after the start, divided by the number of devices.",
+			run: registry, only: []string{gateway}, seed: func(o options) seeding { return seeding{name: "registry", devices: churners, others: o.registry} },
 		},
 	}
 }
@@ -146,7 +164,8 @@ func countFaults(counts map[string]int64) []string {
 // What goes wrong is in the sample.
 func (r *rig) measure(ctx context.Context, s scenario, t target) sample {
 	if seeder, ok := t.(seeder); ok && s.seed != nil {
-		if err := seeder.seed(ctx, r, s.seed(r.opt)); err != nil {
+		var err error
+		if t, err = seeder.seed(ctx, r, s.seed(r.opt)); err != nil {
 			return sample{faults: []string{err.Error()}}
 		}
 	}

@@ -25,15 +25,17 @@ type target interface {
 }
 
 // A seeder is a target that knows its devices one by one. Where a scenario is
-// about many, it wants them before it starts.
+// about many, it wants them before it starts. It returns a target of its own for
+// them, so that other scenarios do not pay for their number.
 type seeder interface {
-	seed(ctx context.Context, r *rig, s seeding) error
+	seed(ctx context.Context, r *rig, s seeding) (target, error)
 }
 
 // A seeding says how many devices a target must know.
 type seeding struct {
-	devices int // with certificates of their own
-	others  int // that never come
+	name    string // seedings of one name add up
+	devices int    // with certificates of their own
+	others  int    // that never come
 }
 
 // A running target and how a device reaches it.
@@ -52,6 +54,12 @@ type running struct {
 	// devices is a file of as many devices as the scenario asked for
 	// (fleet.ReadDevices); empty if one device may be any number.
 	devices string
+	// home is Anteroom's directory, and revoked how many of the devices were
+	// revoked in rounds before this one.
+	home    string
+	revoked int
+	// accepted is when the first request was answered.
+	accepted time.Time
 	// bulkPort is where studies go, if that is another port.
 	bulkPort int
 }
@@ -134,6 +142,7 @@ func (t *running) check(ctx context.Context, r *rig) error {
 	}
 	mutual := &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{device}, MinVersion: tls.VersionTLS12}
 	status, answer, version, err := t.send(ctx, http.MethodPost, fhirPath, string(body), mutual)
+	t.accepted = time.Now()
 	switch {
 	case err != nil:
 		return fmt.Errorf("a request with a certificate: %w: %s", err, t.out)

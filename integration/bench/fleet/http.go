@@ -39,6 +39,10 @@ func head(p *Plan, length int64) []byte {
 	if p.Mode == Churn {
 		b.WriteString("Connection: close\r\n")
 	}
+	if p.WebSocket {
+		// The key of RFC 6455, section 1.3: any will do.
+		b.WriteString("Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n")
+	}
 	b.WriteString("\r\n")
 	return b.Bytes()
 }

@@ -19,12 +19,15 @@ type Mode string
 const (
 	// Churn connects, sends one request and disconnects, again and again.
 	Churn Mode = "churn"
-	// Idle connects, sends one request on each connection, and stays.
+	// Idle connects, sends one request on each connection, and stays. Each
+	// connection that the gateway ends is an event, "closed".
 	Idle Mode = "idle"
 	// Transfer sends one large body, or receives one, over one connection.
 	Transfer Mode = "transfer"
 	// Rate sends requests at a constant rate, whatever becomes of them.
 	Rate Mode = "rate"
+	// Storm connects with every device at once, and again until each was served.
+	Storm Mode = "storm"
 )
 
 // A Plan says what a fleet does. Fields that a mode does not name are not used.
@@ -34,8 +37,10 @@ type Plan struct {
 	ServerName string
 	Roots      string // PEM file the gateway's certificate is checked against
 	Cert, Key  string // PEM files of the device; empty for none
-	Devices    string // file of devices to be instead (ReadDevices): connection i is device i of the first Count
+	Devices    string // file of devices to be instead (ReadDevices): connection i is device i of the first Count, again and again
 	Count      int
+	Skip       int    // of the file's devices, so many at its begin
+	First      int    // Idle, Storm: number of the first connection
 	Group      string // of the key exchange, as crypto/tls names it
 
 	Method, Path, ContentType string
@@ -45,6 +50,8 @@ type Plan struct {
 	Duration    time.Duration
 	Bytes       int64   // Transfer: the body's size
 	Rate        float64 // Rate: requests in a second
+	Stay        bool    // Storm: devices stay connected
+	WebSocket   bool    // Idle: the one request asks for a WebSocket
 	Resume      bool    // Churn: with the ticket of the connection before
 }
 
@@ -52,31 +59,40 @@ type Plan struct {
 type Report struct {
 	Requests  int64            // answered with success
 	Failed    map[string]int64 // by reason; a reason is one line without numbers that vary
+	Refused   map[string]int64 // Storm: tries that failed and were followed by another, by reason
+	Tries     int64            // Storm: the most that one device needed
 	Elapsed   time.Duration
 	Resumed   int64         // connections that resumed a session
 	Bytes     int64         // Transfer: the body's
 	FirstByte time.Duration // Transfer: until the first byte of the body was at the other end
-	Latency   *Spread       // Rate: from when a request was due
+	Latency   *Spread       // Rate: from when a request was due; Storm: from the storm's begin until served
 	TLS       string        // version, group and cipher suite, as negotiated
 }
 
 // An Event is a line of a fleet's standard output.
 type Event struct {
-	Event  string  // "ready", "done" or "error"
-	Error  string  `json:",omitempty"`
-	Report *Report `json:",omitempty"`
+	Event  string    // "ready", "done", "closed" or "error"
+	Error  string    `json:",omitempty"`
+	Report *Report   `json:",omitempty"`
+	Device int       `json:",omitempty"` // closed: number of the connection
+	At     time.Time `json:",omitzero"`  // closed: when
 }
 
-// Go is the word on standard input that starts what is measured.
-const Go = "go"
+// Words on standard input.
+const (
+	Go   = "go"   // starts what is measured
+	Stop = "stop" // Rate: ends it before its time
+)
 
 // a run is a plan being carried out.
 type run struct {
 	Plan
 	in  *bufio.Scanner
-	out *json.Encoder
 	tls *client
 	req []byte
+
+	telling sync.Mutex // held over out
+	out     *json.Encoder
 
 	mu     sync.Mutex
 	report Report
@@ -84,13 +100,13 @@ type run struct {
 
 // Main carries out the plan that plan holds in JSON, and returns an exit code.
 func Main(ctx context.Context, plan string, stdin io.Reader, stdout io.Writer) int {
-	r := &run{in: bufio.NewScanner(stdin), out: json.NewEncoder(stdout), report: Report{Failed: map[string]int64{}}}
+	r := &run{in: bufio.NewScanner(stdin), out: json.NewEncoder(stdout), report: Report{Failed: map[string]int64{}, Refused: map[string]int64{}}}
 	err := json.Unmarshal([]byte(plan), &r.Plan)
 	if err == nil {
 		err = r.carryOut(ctx)
 	}
 	if err != nil {
-		_ = r.out.Encode(Event{Event: "error", Error: err.Error()}) // nobody left to tell
+		_ = r.tell(Event{Event: "error", Error: err.Error()}) // nobody left to tell
 		return 1
 	}
 	return 0
@@ -103,7 +119,7 @@ func (r *run) carryOut(ctx context.Context) (err error) {
 	if r.req, err = request(&r.Plan); err != nil {
 		return err
 	}
-	modes := map[Mode]func(context.Context) error{Churn: r.churn, Idle: r.idle, Transfer: r.transfer, Rate: r.rate}
+	modes := map[Mode]func(context.Context) error{Churn: r.churn, Idle: r.idle, Transfer: r.transfer, Rate: r.rate, Storm: r.storm}
 	f := modes[r.Mode]
 	if f == nil {
 		return fmt.Errorf("no mode %q; there are %v", r.Mode, slices.Sorted(maps.Keys(modes)))
@@ -114,7 +130,7 @@ func (r *run) carryOut(ctx context.Context) (err error) {
 // ready says that what is measured may begin, and waits for the word. It
 // returns false when there is nobody any more to give it.
 func (r *run) ready() (bool, error) {
-	if err := r.out.Encode(Event{Event: "ready"}); err != nil {
+	if err := r.tell(Event{Event: "ready"}); err != nil {
 		return false, err
 	}
 	for r.in.Scan() {
@@ -131,7 +147,14 @@ func (r *run) done(began time.Time) error {
 	defer r.mu.Unlock()
 	r.report.Elapsed = time.Since(began)
 	r.report.TLS = r.tls.negotiated()
-	return r.out.Encode(Event{Event: "done", Report: &r.report})
+	return r.tell(Event{Event: "done", Report: &r.report})
+}
+
+// tell says something.
+func (r *run) tell(e Event) error {
+	r.telling.Lock()
+	defer r.telling.Unlock()
+	return r.out.Encode(e)
 }
 
 // failed counts a failure.

@@ -50,6 +50,13 @@ func (r *run) rate(ctx context.Context) error {
 	if ok, err := r.ready(); !ok {
 		return err
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		for r.in.Scan() && r.in.Text() != Stop {
+		}
+		cancel()
+	}()
 	began := time.Now()
 	s := schedule{began, r.Rate}
 	var wg sync.WaitGroup

@@ -55,9 +55,10 @@ func newClient(p *Plan) (*client, error) {
 		VerifyConnection:   func(st tls.ConnectionState) error { return c.check(&st, roots) },
 	}
 	if p.Devices != "" {
-		if c.devices, err = ReadDevices(p.Devices, max(p.Count, 1)); err != nil {
+		if c.devices, err = ReadDevices(p.Devices, p.Skip+max(p.Count, 1)); err != nil {
 			return nil, err
 		}
+		c.devices = c.devices[p.Skip:]
 		return c, nil
 	}
 	if p.Cert != "" {

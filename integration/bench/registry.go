@@ -1,0 +1,35 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/anteroom-iomt/anteroom/integration/bench/fleet"
+)
+
+// The further figures of registry.
+const (
+	perRecord = "record" // memory per device, in bytes
+	lookup    = "lookup" // CPU per connection of many devices, in µs
+)
+
+// registry measures a gateway that knows very many devices: how long after its
+// start the first request was answered, what a device takes, and what it costs to
+// look one up.
+func registry(ctx context.Context, r *rig, t *running) (sample, error) {
+	memory, err := t.restingMemory()
+	if err != nil {
+		return sample{}, err
+	}
+	plan := t.plan(r, fleet.Churn)
+	plan.Devices, plan.Count = t.devices, churners
+	s, err := r.churn(ctx, t, plan)
+	if err != nil {
+		return s, err
+	}
+	s.more = map[string]float64{perRecord: float64(memory) / float64(r.opt.registry), lookup: s.figure}
+	s.note = fmt.Sprintf("%d devices, %.0f bytes each of %.0f MB resident in all; %.1f µs per connection, %s",
+		r.opt.registry, s.more[perRecord], kilo(memory)/1e3, s.figure, s.note)
+	s.figure = t.accepted.Sub(t.began).Seconds()
+	return s, nil
+}
