@@ -385,6 +385,8 @@ func sourceRules(fset *token.FileSet, pkg, name string, src []byte) (wrongs []st
 				say(n, "standard output belongs to whoever called the command: print to the writer that was handed in")
 			case product && is(n, "log/slog", "Info", "Warn", "Error", "Debug", "Default", "SetDefault"):
 				say(n, "the default logger is a global: use the one that was handed in")
+			case product && is(n, module+"/pkg/ca", "Device") && !within(pkg, "pkg/ca", "pkg/enrol"):
+				say(n, "a device gets its certificate from enrol.Registrar, which checks, and from nowhere else")
 			case product && is(n, "os", "Exit") && !within(pkg, "cmd"):
 				say(n, "os.Exit skips every deferred flush: return a code to main")
 			}
@@ -423,6 +425,8 @@ func TestSourceRules(t *testing.T) {
 		{"pkg/cli", `import "time"; var n = time.Now()`, ""},
 		{"pkg/cli", `import "fmt"; func f() { fmt.Println() }`, "standard output"},
 		{"pkg/cli", `import "fmt"; var s = fmt.Sprint()`, ""},
+		{"pkg/admin", `import "` + module + `/pkg/ca"; var p = ca.Device`, "enrol.Registrar"},
+		{"pkg/enrol", `import "` + module + `/pkg/ca"; var p = ca.Device`, ""},
 		{"pkg/cli", `func init() {}`, "init()"},
 		{"pkg/cli", "// TO" + "DO: later\nvar x int", "finish it"},
 		{"pkg/cli", `import "os"; func f() { os.Exit(1) }`, "os.Exit"},

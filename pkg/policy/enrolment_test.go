@@ -1,7 +1,12 @@
 package policy
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
+	"io/fs"
+	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -122,4 +127,50 @@ func TestTheAnnotationHoldsForEveryFile(t *testing.T) {
 	if _, err := Load(t.Context(), dir, Options{}); err == nil || !strings.Contains(problemsOf(t, err), `has no field "kind"`) {
 		t.Errorf("a misspelt fact in another file: %v", err)
 	}
+}
+
+// TestTheEnrolmentPageIsTrue: its rule works with the shipped set, and it names
+// every field of the schema that is not a transaction's too.
+func TestTheEnrolmentPageIsTrue(t *testing.T) {
+	page, err := os.ReadFile("../../docs/enrolment.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rule := regexp.MustCompile("(?s)```rego\n(.*?)```").FindSubmatch(page)
+	if rule == nil {
+		t.Fatal("the page has no rule")
+	}
+	dir := t.TempDir() + "/set"
+	if err := policies.Write(dir); err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, dir, "enrolment/own.rego", string(rule[1]))
+	s := load(t, dir, Options{})
+	q := byToken("est")
+	if d := s.Enrol(t.Context(), q); !d.Allow {
+		t.Errorf("on a Monday: %+v", d)
+	}
+	q.Now = q.Now.AddDate(0, 0, 5)
+	if d := s.Enrol(t.Context(), q); d.Allow || d.Denials[0] != "pumps are enrolled on weekdays" {
+		t.Errorf("on a Saturday: %+v", d)
+	}
+	body, err := fs.ReadFile(policies.FS, enrolmentSchema)
+	if err != nil {
+		t.Fatal(err)
+	}
+	type schema struct{ Properties map[string]*schema }
+	var root schema
+	if err := json.Unmarshal(body, &root); err != nil {
+		t.Fatal(err)
+	}
+	var each func(s *schema)
+	each = func(s *schema) {
+		for name, p := range s.Properties {
+			if !bytes.Contains(page, []byte("`"+name+"`")) && !bytes.Contains(page, []byte("."+name+"`")) && !bytes.Contains(page, []byte("."+name+".")) {
+				t.Errorf("the page does not name %s", name)
+			}
+			each(p)
+		}
+	}
+	each(root.Properties["enrolment"])
 }
