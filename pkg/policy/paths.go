@@ -20,7 +20,15 @@ type paths struct {
 	key   *ast.Term // the name, as OPA wants it in an object
 	id    uint64    // tells the paths of the tree apart; from 1
 	order []*paths  // the kids, by name
+	// sized are the kids by length of name, and those of length n the ones from
+	// start[n] up to start[n+1].
+	sized []*paths
+	start [longName + 2]int32
 }
+
+// longName is the longest name that is found by its length. Longer ones, which
+// are nothing of ours, are looked for in the map.
+const longName = 24
 
 // everything is the set of all paths below any point.
 var everything = &paths{all: true}
@@ -60,6 +68,15 @@ func (p *paths) seal(last uint64) uint64 {
 		p.order = append(p.order, k)
 		last = k.seal(last)
 	}
+	for n := range longName + 1 {
+		p.start[n] = int32(len(p.sized))
+		for _, k := range p.order {
+			if len(k.name) == n {
+				p.sized = append(p.sized, k)
+			}
+		}
+	}
+	p.start[longName+1] = int32(len(p.sized))
 	return last
 }
 
@@ -72,14 +89,17 @@ func (p *paths) at(name string) *paths {
 	case p.all:
 		return everything
 	}
-	// Few names, most of different lengths: looking along them takes half the
-	// time of the map.
-	for _, k := range p.order {
-		if k.name == name {
-			return k
+	// Few names have one length: looking along those takes a quarter of the time
+	// of the map.
+	if n := len(name); n <= longName {
+		for _, k := range p.sized[p.start[n]:p.start[n+1]] {
+			if k.name == name {
+				return k
+			}
 		}
+		return nil
 	}
-	return nil
+	return p.kids[name]
 }
 
 // reaches reports whether anything at path, or below it, is read, or whether
