@@ -14,7 +14,9 @@
 // closes. Sessions of a listener that was reconfigured are asked to finish.
 //
 // The [Judge] answers adapters. It never allows what was not decided by a named
-// policy revision and accepted by the audit log.
+// policy revision and accepted by the audit log. Of what a decision obliges to it
+// sees to limits, the session's age and tags; the rest is the adapter's, which it
+// asks first.
 //
 // All types are safe for concurrent use. Everything a Server starts has stopped
 // when [Server.Close] returns.

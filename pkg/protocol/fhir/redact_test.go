@@ -365,3 +365,18 @@ func FuzzRedact(f *testing.F) {
 		checkRedact(t, []byte(body), o.Redact)
 	})
 }
+
+func BenchmarkRedact(b *testing.B) {
+	body, err := os.ReadFile("testdata/Patient-example.json")
+	if err != nil {
+		b.Fatal(err)
+	}
+	r := Redaction{All: pointers(b, "/name/family", "/telecom", "/value[x]")}
+	b.SetBytes(int64(len(body)))
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, _, err := Redact(fhirMedia, body, r); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -11,6 +11,11 @@
 // sections 3, 5, 6, 7 and 11). [Canonical] documents the one form of a request
 // target there is here.
 //
+// What a decision obliges to is done where the request leaves and where its answer
+// comes back: a request is mirrored ([Mirrors]) and asked for what can be redacted,
+// an answer is redacted and counted. What can not be done is said before it is
+// decided, or the answer is withheld. A request with no such duty passes none of it.
+//
 // A [Gateway] is made for one listener and serves any number of sessions at
 // once; its [Table] of routes is swapped while it does.
 package httpgw

@@ -229,3 +229,23 @@ func TestEntriesOfABundleAreRedactedEachByItsDecision(t *testing.T) {
 		}
 	}
 }
+
+// TestAnEntryWhoseObligationCanNotBeMetIsDeniedAlone: as one that the policy
+// denies is.
+func TestAnEntryWhoseObligationCanNotBeMetIsDeniedAlone(t *testing.T) {
+	rr := newRedactRig(t)
+	rr.judge.oblige = func(_ *protocol.Route, tx *protocol.Transaction) []protocol.Obligation {
+		if tx.Resource == "Patient" {
+			return []protocol.Obligation{duty("mirror", protocol.String("nowhere"))}
+		}
+		return nil
+	}
+	rr.answer = answers(200, `{"resourceType":"Bundle","type":"batch-response","entry":[{"response":{"status":"201"}},{"response":{"status":"200"}}]}`, "Content-Type", "application/fhir+json")
+	resp, body := rr.ask(post("/fhir", fmt.Sprintf(bundle, "batch")))
+	if want := `[{"response":{"status":"201"}},{"response":{"status":"403 Forbidden"`; resp.StatusCode != 200 || !strings.Contains(body, want) {
+		t.Errorf("answered %s %s", resp.Status, body)
+	}
+	if resp, _ := rr.ask(post("/fhir", fmt.Sprintf(bundle, "transaction"))); resp.StatusCode != http.StatusForbidden {
+		t.Errorf("a transaction is answered %s", resp.Status)
+	}
+}
