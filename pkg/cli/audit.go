@@ -118,10 +118,15 @@ func (f *filter) flags(c *cobra.Command) {
 	s.StringVar(&f.Route, "route", "", "route")
 	s.StringVar(&f.Decision, "decision", "", "decision ID, as the device was told")
 	s.StringVar(&f.Tag, "tag", "", "tag the policy gave the decision")
-	s.StringVar(&f.since, "since", "", "a time span such as 24h or 7d, or a time such as 2026-01-31T12:00:00Z")
-	s.StringVar(&f.until, "until", "", "likewise")
+	f.times(c, "")
 	s.BoolVar(&f.denied, "denied", false, "only what was denied")
 	s.BoolVar(&f.allowed, "allowed", false, "only what was allowed")
+}
+
+// times adds the flags that bound the time; since is where it begins by default.
+func (f *filter) times(c *cobra.Command, since string) {
+	c.Flags().StringVar(&f.since, "since", since, "a time span such as 24h or 7d, or a time such as 2026-01-31T12:00:00Z")
+	c.Flags().StringVar(&f.until, "until", "", "likewise")
 }
 
 func (f *filter) complete(now time.Time) (err error) {

@@ -92,8 +92,7 @@ anything would change.`,
 		},
 	}
 	s := c.Flags()
-	s.StringVar(&f.since, "since", defaultSince, "a time span such as 24h or 7d, or a time such as 2026-01-31T12:00:00Z")
-	s.StringVar(&f.until, "until", "", "likewise")
+	f.times(c, defaultSince)
 	s.StringVar(&f.Device, "device", "", "only of this device")
 	s.StringVar(&f.Class, "class", "", "only of this class")
 	s.StringVar(&f.Route, "route", "", "only of this route")

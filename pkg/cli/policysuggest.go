@@ -59,8 +59,7 @@ as an alarm that did not go off. Nothing is applied.`,
 		},
 	}
 	s := c.Flags()
-	s.StringVar(&f.since, "since", "7d", "a time span such as 24h or 7d, or a time such as 2026-01-31T12:00:00Z")
-	s.StringVar(&f.until, "until", "", "likewise")
+	f.times(c, "7d")
 	s.StringVar(&f.Class, "class", "", "only this class")
 	s.StringVar(&f.Device, "device", "", "only this device")
 	s.StringVar(&dir, "audit", "", "audit directory (default: the configuration's)")

@@ -38,26 +38,27 @@ func decide(b *testing.B, s *Set, q *Question) {
 	done()
 }
 
+// beside has every processor ask the same.
+func beside(b *testing.B, s *Set, q *Question) {
+	b.ReportAllocs()
+	done := cpu(b)
+	b.RunParallel(func(p *testing.PB) {
+		for p.Next() {
+			s.Decide(context.Background(), q)
+		}
+	})
+	done()
+}
+
 // BenchmarkDecide asks OPA each time.
 func BenchmarkDecide(b *testing.B) {
 	s := load(b, shipped, Options{CacheEntries: -1})
-	ctx := context.Background()
 	for name, q := range questions() {
 		b.Run(name, func(b *testing.B) {
 			decide(b, s, q)
 		})
 	}
-	b.Run("parallel", func(b *testing.B) {
-		q := questions()["create"]
-		b.ReportAllocs()
-		done := cpu(b)
-		b.RunParallel(func(p *testing.PB) {
-			for p.Next() {
-				s.Decide(ctx, q)
-			}
-		})
-		done()
-	})
+	b.Run("parallel", func(b *testing.B) { beside(b, s, questions()["create"]) })
 	b.Run("input", func(b *testing.B) {
 		q := questions()["create"]
 		b.ReportAllocs()
@@ -70,23 +71,12 @@ func BenchmarkDecide(b *testing.B) {
 // BenchmarkDecideAgain asks what was asked before.
 func BenchmarkDecideAgain(b *testing.B) {
 	s := load(b, shipped, Options{})
-	ctx := context.Background()
 	for name, q := range questions() {
 		b.Run(name, func(b *testing.B) {
 			decide(b, s, q)
 		})
 	}
-	b.Run("parallel", func(b *testing.B) {
-		q := questions()["create"]
-		b.ReportAllocs()
-		done := cpu(b)
-		b.RunParallel(func(p *testing.PB) {
-			for p.Next() {
-				s.Decide(ctx, q)
-			}
-		})
-		done()
-	})
+	b.Run("parallel", func(b *testing.B) { beside(b, s, questions()["create"]) })
 }
 
 // BenchmarkEditToLive is how long an author waits for a saved rule to decide:

@@ -77,27 +77,36 @@ func (noLoader) Load(url string) (any, error) {
 
 // blame adds what the leaves of a validation error say, each with its place.
 func (d *datum) blame(schema *jsonschema.Schema, ve *jsonschema.ValidationError, ps *problems) {
-	if len(ve.Causes) > 0 {
-		for _, c := range ve.Causes {
-			d.blame(schema, c, ps)
+	leaves(ve, func(leaf *jsonschema.ValidationError, unknown []string, says string) {
+		at := d.place(leaf.InstanceLocation)
+		name := strings.Join(append([]string{"data"}, leaf.InstanceLocation...), ".")
+		if len(unknown) == 0 {
+			ps.add(at.file, at.line, "%s: %s", name, says)
 		}
-		return
-	}
-	at := d.place(ve.InstanceLocation)
-	name := strings.Join(append([]string{"data"}, ve.InstanceLocation...), ".")
-	switch k := ve.ErrorKind.(type) {
-	case *kind.AdditionalProperties:
-		for _, p := range k.Properties {
+		for _, p := range unknown {
 			bad := at.obj[p]
 			if bad == nil {
 				bad = at
 			}
-			ps.add(bad.file, bad.line, "%s: %q is nothing that is known there%s", name, p, hint(schema, ve.InstanceLocation, p))
+			ps.add(bad.file, bad.line, "%s: %q is nothing that is known there%s", name, p, hint(schema, leaf.InstanceLocation, p))
 		}
-	default:
-		p := message.NewPrinter(language.English)
-		ps.add(at.file, at.line, "%s: %s", name, ve.ErrorKind.LocalizedString(p))
+	})
+}
+
+// leaves calls f with each of the mistakes that a validation error is made of:
+// the members that the schema does not know, or else what it says.
+func leaves(ve *jsonschema.ValidationError, f func(leaf *jsonschema.ValidationError, unknown []string, says string)) {
+	for _, c := range ve.Causes {
+		leaves(c, f)
 	}
+	if len(ve.Causes) > 0 {
+		return
+	}
+	if k, ok := ve.ErrorKind.(*kind.AdditionalProperties); ok {
+		f(ve, k.Properties, "")
+		return
+	}
+	f(ve, nil, ve.ErrorKind.LocalizedString(message.NewPrinter(language.English)))
 }
 
 // hint says what a misspelt key was probably meant to be.

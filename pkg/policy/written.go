@@ -8,9 +8,6 @@ import (
 	"strings"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
-	"github.com/santhosh-tekuri/jsonschema/v6/kind"
-	"golang.org/x/text/language"
-	"golang.org/x/text/message"
 
 	"github.com/anteroom-iomt/anteroom/policies"
 )
@@ -36,23 +33,15 @@ func CheckWritten(input []byte) error {
 	if !ok {
 		return err
 	}
-	return errors.Join(amiss(schema, ve)...)
-}
-
-// amiss says what the leaves of a validation error say.
-func amiss(schema *jsonschema.Schema, ve *jsonschema.ValidationError) (out []error) {
-	if len(ve.Causes) > 0 {
-		for _, c := range ve.Causes {
-			out = append(out, amiss(schema, c)...)
+	var wrong []error
+	leaves(ve, func(leaf *jsonschema.ValidationError, unknown []string, says string) {
+		at := strings.Join(leaf.InstanceLocation, ".")
+		if len(unknown) == 0 {
+			wrong = append(wrong, fmt.Errorf("%s: %s", at, says))
 		}
-		return out
-	}
-	at := strings.Join(ve.InstanceLocation, ".")
-	if k, ok := ve.ErrorKind.(*kind.AdditionalProperties); ok {
-		for _, p := range k.Properties {
-			out = append(out, fmt.Errorf("%s has no field %q%s", at, p, hint(schema, ve.InstanceLocation, p)))
+		for _, p := range unknown {
+			wrong = append(wrong, fmt.Errorf("%s has no field %q%s", at, p, hint(schema, leaf.InstanceLocation, p)))
 		}
-		return out
-	}
-	return append(out, fmt.Errorf("%s: %s", at, ve.ErrorKind.LocalizedString(message.NewPrinter(language.English))))
+	})
+	return errors.Join(wrong...)
 }
