@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	"github.com/anteroom-iomt/anteroom/pkg/policy"
 	"github.com/anteroom-iomt/anteroom/pkg/protocol"
 	"github.com/anteroom-iomt/anteroom/pkg/protocol/fhir"
+	"github.com/anteroom-iomt/anteroom/pkg/workbench"
 	"github.com/anteroom-iomt/anteroom/policies"
 )
 
@@ -73,6 +75,20 @@ func TestOnlyABoundClassPaysForPatients(t *testing.T) {
 	hours := setWith(t, "hours/mine.yaml", "routes: {ehr: [{from: \"08:00\", until: \"18:00\"}]}\n")
 	if !hours.Reaches("time", "minute") || hours.Reaches("time", "date") {
 		t.Errorf("with hours, what is read is %v", hours.Reads())
+	}
+}
+
+// TestReplayKnowsWhatBodiesTell: the adapter and whoever looks back at its records
+// agree on what is not there if a body was not read.
+func TestReplayKnowsWhatBodiesTell(t *testing.T) {
+	for method, path := range map[string]string{"POST": "Observation", "PUT": "Observation/1", "PATCH": "Observation/1"} {
+		i, err := fhir.Parse(&fhir.Request{Method: method, Path: strings.Split(path, "/")}, fhir.Limits{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := i.BodyFacts(); !reflect.DeepEqual(got, workbench.BodyFacts()) {
+			t.Errorf("%s leaves out %v, and looking back %v are missed", method, got, workbench.BodyFacts())
+		}
 	}
 }
 

@@ -30,6 +30,7 @@ type Entry struct {
 	DeviceStatus string `json:"device_status"`
 	// DeviceRevision is 0 in records of before it was recorded.
 	DeviceRevision uint64    `json:"device_revision"`
+	DevicePatients []string  `json:"device_patients"` // pseudonyms, unless the log is in clear
 	Session        string    `json:"session"`
 	Age            int64     `json:"age_s"` // seconds
 	Listener       string    `json:"listener"`

@@ -67,6 +67,9 @@ type Record struct {
 	// DeviceRevision is that of the registry record that was decided on: while
 	// the registry has the same, its facts are those of that moment.
 	DeviceRevision uint64
+	// DevicePatients are those that the device was associated with, as policies
+	// see them. They are recorded as the pseudonyms that facts about patients are.
+	DevicePatients []string
 
 	Session  string
 	Age      time.Duration // of the session, in whole seconds; less is left out

@@ -82,6 +82,7 @@ const (
 	nAge
 	nRouteClass
 	nLane
+	nDevicePatients
 	nTags
 	nBreakGlass
 	nReason
@@ -99,7 +100,7 @@ var names = [...]string{
 	nRoute: "route", nBackend: "backend", nEnvironment: "environment", nOperator: "operator",
 	nRequest: "request", nProtocol: "protocol", nAction: "action", nResource: "resource", nBytes: "bytes", nOf: "of", nPart: "part",
 	nDetail: "detail", nError: "error", nOmitted: "omitted", nWouldDeny: "would_deny", nDeviceRevision: "device_revision", nAge: "age_s",
-	nRouteClass: "route_class", nLane: "quarantine_lane", nTags: "tags",
+	nRouteClass: "route_class", nLane: "quarantine_lane", nDevicePatients: "device_patients", nTags: "tags",
 	nBreakGlass: "break_glass", nReason: "reason", nUntil: "until",
 }
 
@@ -119,6 +120,13 @@ func appendRecord(b []byte, r *Record, now time.Time, facts bool) []byte {
 	b = appendField(b, nDeviceStatus, r.DeviceStatus)
 	if r.DeviceRevision > 0 {
 		b = appendNumber(b, nDeviceRevision, int64(r.DeviceRevision))
+	}
+	if len(r.DevicePatients) > 0 {
+		b = append(b, byte(opKey), byte(nDevicePatients), byte(opOpenList))
+		for _, p := range r.DevicePatients {
+			b = appendText(b, opSecret, p)
+		}
+		b = append(b, byte(opCloseList))
 	}
 	b = appendField(b, nSession, r.Session)
 	if age := int64(r.Age / time.Second); age > 0 {

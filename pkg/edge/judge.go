@@ -231,7 +231,13 @@ func (j *Judge) record(s *protocol.Session, r *protocol.Route, tx *protocol.Tran
 		Session: s.ID, Listener: s.Listener, Remote: s.Remote, TLS: &s.TLS, Transaction: tx,
 		Decision: &audit.Decision{ID: v.ID, Allow: v.Allow, Cause: causeNames[v.Cause]},
 	}
-	out.DeviceRevision, out.Age = rec.Revision, j.cfg.Clock().Sub(s.Started)
+	now := j.cfg.Clock()
+	out.DeviceRevision, out.Age = rec.Revision, now.Sub(s.Started)
+	for i := range rec.Patients {
+		if a := &rec.Patients[i]; a.Holds(now) {
+			out.DevicePatients = append(out.DevicePatients, a.Patient.Fact())
+		}
+	}
 	if r != nil {
 		out.Route, out.Backend, out.Environment, out.RouteClass = r.Name, r.Backend, r.Environment, string(r.Class)
 		out.Lane = r.Lane

@@ -298,3 +298,21 @@ func TestAnEmergencyNeedsItsRecord(t *testing.T) {
 		t.Errorf("allowed without a record: %+v", v)
 	}
 }
+
+// TestTheRecordSaysWhoWasAtTheBedside: with a decision goes which patients the
+// device was associated with when it was made, and no others.
+func TestTheRecordSaysWhoWasAtTheBedside(t *testing.T) {
+	b := newBench(t)
+	if b.judge.Judge(t.Context(), b.s, b.route, metadata()); len(b.log.events("transaction.decided")[0].DevicePatients) != 0 {
+		t.Error("a device at nobody's bedside is recorded with patients")
+	}
+	rec := *b.s.Device()
+	rec.Patients = []device.Association{
+		{Patient: "HOSP|7"}, {Patient: "Patient/1", Until: time.Now().Add(-time.Second)}, {Patient: "Patient/2", Until: time.Now().Add(time.Hour)},
+	}
+	b.s.SetDevice(&rec)
+	b.judge.Judge(t.Context(), b.s, b.route, metadata())
+	if got := b.log.events("transaction.decided")[1].DevicePatients; !slices.Equal(got, []string{"HOSP|7", "2"}) {
+		t.Errorf("recorded %q", got)
+	}
+}

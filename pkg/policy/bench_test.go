@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/anteroom-iomt/anteroom/pkg/config"
+	"github.com/anteroom-iomt/anteroom/pkg/device"
 	"github.com/anteroom-iomt/anteroom/pkg/protocol"
 	"github.com/anteroom-iomt/anteroom/policies"
 )
@@ -99,5 +100,35 @@ func BenchmarkEditToLive(b *testing.B) {
 	for i := 0; b.Loop(); i++ {
 		writeFile(b, dir, "authz/edited.rego", rules(fmt.Sprintf("deny contains \"edit %d\" if input.device.class == \"nothing\"", i)))
 		<-live
+	}
+}
+
+// BenchmarkBedside is what holding a class to its patients costs: its own
+// decisions, and those of a class that is not held.
+func BenchmarkBedside(b *testing.B) {
+	dir := filepath.Join(b.TempDir(), "policies")
+	if err := policies.Write(dir); err != nil {
+		b.Fatal(err)
+	}
+	free := load(b, dir, Options{CacheEntries: -1})
+	writeFile(b, dir, "classes/bedside.yaml", "patient-monitor: {fhir: {compartment: {held: [write, search]}}}\n")
+	held := load(b, dir, Options{CacheEntries: -1})
+	patients := field("patients", protocol.List(protocol.Sensitive("p1")))
+	q := ask("patient-monitor", fhirAsks("create", "Observation", patients))
+	q.Device.Patients = []device.Association{{Patient: "Patient/p1"}}
+	other := ask("ventilator", fhirAsks("create", "Observation"))
+	for _, c := range []struct {
+		name string
+		set  *Set
+		q    *Question
+	}{{"shipped", free, q}, {"held", held, q}, {"another", held, other}} {
+		b.Run(c.name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if d := c.set.Decide(context.Background(), c.q); !d.Allow {
+					b.Fatal(d)
+				}
+			}
+		})
 	}
 }

@@ -135,6 +135,9 @@ func (w *ward) decide(id string, tx *protocol.Transaction) string {
 		Fingerprint: s.Fingerprint, Session: s.ID, Age: 90 * time.Second, Listener: s.Listener, Remote: s.Remote, TLS: &s.TLS, Route: route.Name, Backend: route.Backend,
 		Environment: route.Environment, RouteClass: string(route.Class), Transaction: tx,
 		Decision: &audit.Decision{ID: fmt.Sprintf("d%05d", w.n), Allow: dec.Allow, Reasons: dec.Reasons, Denials: dec.Denials, Revision: dec.Revision, Elapsed: dec.Elapsed}}
+	for _, a := range d.Patients {
+		rec.DevicePatients = append(rec.DevicePatients, a.Patient.Fact())
+	}
 	if !dec.Allow {
 		rec.Decision.Cause = "policy"
 	}

@@ -105,6 +105,12 @@ func Reconstruct(e *audit.Entry, devices Devices) (*Past, error) {
 		}
 	}
 	rec.Class, rec.Status = e.Class, device.Status(e.DeviceStatus)
+	// Who was at its bedside then, as it is recorded: what the facts about the
+	// transaction's patients are compared with is recorded the same way.
+	rec.Patients = nil
+	for _, p := range e.DevicePatients[:min(len(e.DevicePatients), device.MaxPatients)] {
+		rec.Patients = append(rec.Patients, device.Association{Patient: device.Patient(p)})
+	}
 	s := protocol.NewSession(context.Background(), rec)
 	s.ID, s.Listener, s.Fingerprint = e.Session, e.Listener, e.Fingerprint
 	s.Remote = remote(e.Remote)
@@ -167,7 +173,35 @@ func transaction(e *audit.Entry) (*protocol.Transaction, error) {
 			tx.Facts = append(tx.Facts, f)
 		}
 	}
+	tx.Omitted = unread(v)
 	return tx, nil
+}
+
+// unread returns the facts that a record lacks because nobody asked for them: the
+// bodies of these interactions are read only if a rule reads what is in there.
+func unread(request protocol.Value) [][]string {
+	facts, _ := request.Get("fhir")
+	if _, read := facts.Get("conditional_references"); read {
+		return nil
+	}
+	switch interaction, _ := facts.Get("interaction"); interaction.Text() {
+	case "create", "update", "patch", "conditional-create", "conditional-update", "conditional-patch", "operation":
+		return BodyFacts()
+	}
+	return nil
+}
+
+// BodyFacts are the facts that only a body tells, as paths below input.
+func BodyFacts() [][]string {
+	return [][]string{
+		{"request", "fhir", "body"}, {"request", "fhir", "patient"}, {"request", "fhir", "patients"}, {"request", "fhir", "conditional_references"},
+	}
+}
+
+// Unread reports whether a set reads what nobody read then, so that it can not
+// decide.
+func (p *Past) Unread(set *policy.Set) bool {
+	return slices.ContainsFunc(p.Question.Transaction.Omitted, func(path []string) bool { return set.ReachesFor(p.Question.Device, path...) })
 }
 
 // Value reads a fact written as JSON. Numbers are whole, as all facts' are.
@@ -228,7 +262,7 @@ func (p *Past) Caveats(set *policy.Set) (out []string) {
 	if p.Registry != Exact {
 		var old []string
 		for _, path := range set.Reads() {
-			if fact, ok := strings.CutPrefix(path, "input.device."); ok && fact != "id" && fact != "class" && fact != "status" {
+			if fact, ok := strings.CutPrefix(path, "input.device."); ok && fact != "id" && fact != "class" && fact != "status" && fact != "patients" {
 				old = append(old, path)
 			}
 		}

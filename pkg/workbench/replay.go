@@ -77,6 +77,7 @@ type LeftOut struct {
 	Gateway    int `json:"gateway"`    // refused by the gateway itself: status, a fault
 	Omitted    int `json:"omitted"`    // recorded without facts, for their size
 	Unreadable int `json:"unreadable"` // lines that are no record
+	Unread     int `json:"unread"`     // of whose body a set reads what nobody read then
 }
 
 // A Change is one thing that would be decided otherwise.
@@ -203,6 +204,10 @@ func (w *worker) line(ctx context.Context, line []byte) {
 	p, err := Reconstruct(e, w.opt.Devices)
 	if err != nil {
 		w.left.Unreadable++
+		return
+	}
+	if p.Unread(w.current) || p.Unread(w.candidate) {
+		w.left.Unread++
 		return
 	}
 	switch p.Registry {
@@ -341,6 +346,7 @@ func (t *tally) merge(o *tally) {
 	t.left.Gateway += o.left.Gateway
 	t.left.Omitted += o.left.Omitted
 	t.left.Unreadable += o.left.Unreadable
+	t.left.Unread += o.left.Unread
 	t.drift += o.drift
 	t.others += o.others
 	t.otherwise += o.otherwise

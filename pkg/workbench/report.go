@@ -21,6 +21,7 @@ func (r *ReplayReport) Notes() (out []string) {
 	note(r.LeftOut.Refused, "%d requests were refused before a policy was asked, because they could not be understood", r.LeftOut.Refused)
 	note(r.LeftOut.Gateway, "%d were refused by the gateway itself, for the device's status or a failure of its own", r.LeftOut.Gateway)
 	note(r.LeftOut.Omitted, "%d are recorded without their facts, for their size", r.LeftOut.Omitted)
+	note(r.LeftOut.Unread, "%d can not be decided on: a set reads in their bodies what no rule asked for then, and what is not recorded; a route with mode: observe shows it on live traffic", r.LeftOut.Unread)
 	note(r.LeftOut.Unreadable, "%d LINES COULD NOT BE READ; see anteroom audit verify", r.LeftOut.Unreadable)
 	note(r.OtherRevisions, "%d were decided by another set than the one in force now, %d of them otherwise than it would now", r.OtherRevisions, r.Otherwise)
 	note(r.RegistryChanged, "of %d the device's record has changed since; its facts of now were used", r.RegistryChanged)

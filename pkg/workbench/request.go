@@ -69,7 +69,10 @@ func ParseRequest(body []byte, rec *device.Record, now time.Time) (*policy.Quest
 		if err != nil {
 			return nil, err
 		}
-		p.Question.Device = rec
+		// The patients of then, as they are recorded beside those of the request.
+		now := *rec
+		now.Patients = p.Question.Device.Patients
+		p.Question.Device = &now
 		return &p.Question, nil
 	}
 	known := []string{"request", "session", "route", "break_glass", "time"}

@@ -59,6 +59,20 @@ func BenchmarkCreate(b *testing.B) {
 	}
 }
 
+// BenchmarkCreateUnread is a create that nobody has to know the body of.
+func BenchmarkCreateUnread(b *testing.B) {
+	r := request(b, "POST", "Observation")
+	b.ReportAllocs()
+	for b.Loop() {
+		i, err := Parse(r, Limits{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		var tx protocol.Transaction
+		i.Transaction(&tx)
+	}
+}
+
 func BenchmarkSearch(b *testing.B) {
 	r := request(b, "GET", "MedicationRequest?patient=Patient/1&status=active&_include=MedicationRequest:medication&_count=10")
 	b.ReportAllocs()
