@@ -116,32 +116,34 @@ func decode[Req any](arg []byte) (*Req, error) {
 func operations() map[string]operation {
 	all := AllRoles
 	return map[string]operation{
-		"device.enroll":     change((*Service).Enroll, Enroller),
-		"device.renew":      change((*Service).Renew, Enroller),
-		"device.status":     change((*Service).SetStatus, Enroller, SecurityOfficer),
-		"device.posture":    change((*Service).SetPosture, Enroller, SecurityOfficer),
-		"device.associate":  change((*Service).Associate, atBedside...),
-		"device.dissociate": change((*Service).Dissociate, atBedside...),
-		"device.patients":   look((*Service).Patients, all...),
-		"device.token":      change((*Service).Token, Enroller),
-		"token.list":        look((*Service).Tokens, all...),
-		"token.revoke":      change((*Service).RevokeToken, Enroller, SecurityOfficer),
-		"device.list":       look((*Service).List, all...),
-		"device.show":       look((*Service).Show, all...),
-		"session.list":      look((*Service).Sessions, all...),
-		"session.kill":      change((*Service).KillSession, SecurityOfficer),
-		"operator.add":      change((*Service).AddOperator, SecurityOfficer),
-		"operator.list":     look((*Service).Operators, all...),
-		"operator.revoke":   change((*Service).RevokeOperator, SecurityOfficer),
-		"reload":            change((*Service).Reload, PolicyAuthor, SecurityOfficer),
-		"policy.push":       change((*Service).PushPolicy, PolicyAuthor),
-		"policy.rollback":   change((*Service).RollBackPolicy, PolicyAuthor),
-		"policy.promote":    change((*Service).PromotePolicy, PolicyAuthor),
-		"policy.history":    look((*Service).PolicyHistory, all...),
-		"policy.revision":   look((*Service).PolicyRevision, all...),
-		"policy.status":     look((*Service).PolicyState, all...),
-		"ca.show":           look((*Service).Authority, all...),
-		"status":            look((*Service).Status, all...),
+		"device.enroll":       change((*Service).Enroll, Enroller),
+		"device.renew":        change((*Service).Renew, Enroller),
+		"device.status":       change((*Service).SetStatus, Enroller, SecurityOfficer),
+		"device.posture":      change((*Service).SetPosture, Enroller, SecurityOfficer),
+		"device.associate":    change((*Service).Associate, atBedside...),
+		"device.dissociate":   change((*Service).Dissociate, atBedside...),
+		"device.patients":     look((*Service).Patients, all...),
+		"device.token":        change((*Service).Token, Enroller),
+		"device.import":       change((*Service).Import, Enroller),
+		"device.import.check": look((*Service).CheckImport, all...),
+		"token.list":          look((*Service).Tokens, all...),
+		"token.revoke":        change((*Service).RevokeToken, Enroller, SecurityOfficer),
+		"device.list":         look((*Service).List, all...),
+		"device.show":         look((*Service).Show, all...),
+		"session.list":        look((*Service).Sessions, all...),
+		"session.kill":        change((*Service).KillSession, SecurityOfficer),
+		"operator.add":        change((*Service).AddOperator, SecurityOfficer),
+		"operator.list":       look((*Service).Operators, all...),
+		"operator.revoke":     change((*Service).RevokeOperator, SecurityOfficer),
+		"reload":              change((*Service).Reload, PolicyAuthor, SecurityOfficer),
+		"policy.push":         change((*Service).PushPolicy, PolicyAuthor),
+		"policy.rollback":     change((*Service).RollBackPolicy, PolicyAuthor),
+		"policy.promote":      change((*Service).PromotePolicy, PolicyAuthor),
+		"policy.history":      look((*Service).PolicyHistory, all...),
+		"policy.revision":     look((*Service).PolicyRevision, all...),
+		"policy.status":       look((*Service).PolicyState, all...),
+		"ca.show":             look((*Service).Authority, all...),
+		"status":              look((*Service).Status, all...),
 
 		"break-glass.open":    change((*Service).OpenGrant, Enroller, SecurityOfficer),
 		"break-glass.approve": change((*Service).ApproveGrant, SecurityOfficer),
@@ -228,6 +230,16 @@ func (c *API) SetPosture(ctx context.Context, r PostureRequest) (*device.Record,
 // Token is [Service.Token].
 func (c *API) Token(ctx context.Context, r TokenRequest) (*Token, error) {
 	return do[*Token](ctx, c, "device.token", r)
+}
+
+// Import is [Service.Import].
+func (c *API) Import(ctx context.Context, r ImportRequest) ([]Imported, error) {
+	return do[[]Imported](ctx, c, "device.import", r)
+}
+
+// CheckImport is [Service.CheckImport].
+func (c *API) CheckImport(ctx context.Context, r ImportRequest) ([]Imported, error) {
+	return do[[]Imported](ctx, c, "device.import.check", r)
 }
 
 // Tokens is [Service.Tokens].

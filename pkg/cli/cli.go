@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -196,7 +197,7 @@ func (a *app) api(ctx context.Context) (*admin.API, error) {
 	if err != nil {
 		return nil, err
 	}
-	return admin.Local(admin.NewService(admin.Config{State: st, Clock: time.Now, Logger: log, Classes: func() []string { return classes(ctx, cfg) }}), admin.LocalActor()), nil
+	return admin.Local(admin.NewService(admin.Config{State: st, Clock: time.Now, Logger: log, Classes: sync.OnceValue(func() []string { return classes(ctx, cfg) })}), admin.LocalActor()), nil
 }
 
 // with calls f with the operator's API and closes it.

@@ -333,25 +333,38 @@ func (g *Registry) change(ctx context.Context, id string, f func(*Record) error)
 // commit makes a change durable, then visible, then known. The caller holds mu.
 // What also writes is written exactly if the change is.
 func (g *Registry) commit(ctx context.Context, old, r *Record, also ...func(store.Writer) error) (*Record, error) {
-	if err := r.validate(); err != nil {
+	if err := g.commitAll(ctx, []change{{old, r}}, also...); err != nil {
 		return nil, err
 	}
-	for _, c := range r.Certificates {
-		if other, ok := g.ByFingerprint(c.Fingerprint); ok && other.ID != r.ID {
-			return nil, fmt.Errorf("%s: %w, %s", r.ID, ErrTaken, other.ID)
+	return r, nil
+}
+
+// A change is a record that takes another's place; old is nil for a new device.
+type change struct{ old, new *Record }
+
+// commitAll is commit for several changes, all or none of which happen. No two are
+// of one device.
+func (g *Registry) commitAll(ctx context.Context, changes []change, also ...func(store.Writer) error) error {
+	values := make([][]byte, len(changes))
+	revision, now := g.revision, g.now().UTC()
+	for i, c := range changes {
+		r := c.new
+		if err := r.validate(); err != nil {
+			return err
 		}
-		if other, ok := g.ByKey(c.Key); ok && c.Key != "" && other.ID != r.ID {
-			return nil, fmt.Errorf("%s: %w, %s", r.ID, ErrKeyTaken, other.ID)
+		if err := g.free(r); err != nil {
+			return err
+		}
+		revision++
+		r.Revision, r.UpdatedAt = revision, now
+		var err error
+		if values[i], err = json.Marshal(r); err != nil {
+			return fmt.Errorf("record of %s: %w", r.ID, err)
 		}
 	}
-	r.Revision, r.UpdatedAt = g.revision+1, g.now().UTC()
-	value, err := json.Marshal(r)
+	rev, err := json.Marshal(revision)
 	if err != nil {
-		return nil, fmt.Errorf("record of %s: %w", r.ID, err)
-	}
-	rev, err := json.Marshal(r.Revision)
-	if err != nil {
-		return nil, err
+		return err
 	}
 	var refused error
 	err = g.st.Update(ctx, func(w store.Writer) error {
@@ -360,31 +373,50 @@ func (g *Registry) commit(ctx context.Context, old, r *Record, also ...func(stor
 				return refused
 			}
 		}
-		if err := w.Put(table, r.ID, value); err != nil {
-			return err
-		}
-		if err := putPatients(w, old, r); err != nil {
-			return err
+		for i, c := range changes {
+			if err := w.Put(table, c.new.ID, values[i]); err != nil {
+				return err
+			}
+			if err := putPatients(w, c.old, c.new); err != nil {
+				return err
+			}
 		}
 		return w.Put(metaTable, revisionKey, rev)
 	})
 	if refused != nil {
-		return nil, refused
+		return refused
 	}
 	if err != nil {
-		return nil, fmt.Errorf("write the record of %s: %w", r.ID, err)
+		return fmt.Errorf("write the record of %s: %w", changes[0].new.ID, err)
 	}
 	txn := g.db.Txn(true)
-	if err := txn.Insert(table, r); err != nil {
-		txn.Abort()
-		return nil, fmt.Errorf("record of %s: %w", r.ID, err)
+	for _, c := range changes {
+		if err := txn.Insert(table, c.new); err != nil {
+			txn.Abort()
+			return fmt.Errorf("record of %s: %w", c.new.ID, err)
+		}
 	}
 	txn.Commit()
-	g.revision = r.Revision
-	for _, s := range g.subs {
-		s.f(old, r)
+	g.revision = revision
+	for _, c := range changes {
+		for _, s := range g.subs {
+			s.f(c.old, c.new)
+		}
 	}
-	return r, nil
+	return nil
+}
+
+// free reports whether a record's certificates and keys are no other device's.
+func (g *Registry) free(r *Record) error {
+	for _, c := range r.Certificates {
+		if other, ok := g.ByFingerprint(c.Fingerprint); ok && other.ID != r.ID {
+			return fmt.Errorf("%s: %w, %s", r.ID, ErrTaken, other.ID)
+		}
+		if other, ok := g.ByKey(c.Key); ok && c.Key != "" && other.ID != r.ID {
+			return fmt.Errorf("%s: %w, %s", r.ID, ErrKeyTaken, other.ID)
+		}
+	}
+	return nil
 }
 
 // Subscribe has f called for every change from now on, in their order and
