@@ -60,9 +60,8 @@ type said struct {
 }
 
 // signed returns what an operator signed for a step, and who that is: somebody who
-// is an operator now, has one of the roles, and has signed it for this grant just
-// now.
-func (s *Service) signed(ctx context.Context, purpose string, req *GrantRequest, roles ...Role) (*said, error) {
+// is an operator now and has signed it for this grant just now.
+func (s *Service) signed(ctx context.Context, purpose string, req *GrantRequest) (*said, error) {
 	st, cert, err := breakglass.ReadStatement(purpose, req.Statement)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errStatement, err)
@@ -81,18 +80,27 @@ func (s *Service) signed(ctx context.Context, purpose string, req *GrantRequest,
 		return nil, fmt.Errorf("%w: made for another grant", errStatement)
 	case age > breakglass.Fresh || age < -breakglass.Fresh:
 		return nil, fmt.Errorf("%w: made at %s, which is not now", errStatement, st.At.Format(time.RFC3339))
-	case !slices.ContainsFunc(roles, func(r Role) bool { return slices.Contains(op.Roles, r) }):
-		return nil, fmt.Errorf("%w: this needs an operator with one of the roles %v, and %s has %v", errForbidden, roles, op.Name, op.Roles)
 	}
 	return &said{st, op, cert.PublicKey}, nil
+}
+
+// needs reports an error if whoever signed has none of the roles.
+func (st *said) needs(roles ...Role) error {
+	if (Actor{Roles: st.by.Roles}).may(roles...) {
+		return nil
+	}
+	return fmt.Errorf("%w: this needs an operator with one of the roles %v, and %s has %v", errForbidden, roles, st.by.Name, st.by.Roles)
 }
 
 // OpenGrant keeps a signed request for an emergency grant, which a second operator
 // approves. Where the configuration permits it a security officer opens one alone:
 // who signs when it is to end asks for that.
 func (s *Service) OpenGrant(ctx context.Context, a Actor, req *GrantRequest) (*Grant, error) {
-	st, err := s.signed(ctx, breakglass.ToOpen, req, Enroller, SecurityOfficer)
+	st, err := s.signed(ctx, breakglass.ToOpen, req)
 	if err != nil {
+		return nil, err
+	}
+	if err := st.needs(Enroller, SecurityOfficer); err != nil {
 		return nil, err
 	}
 	if st.Terms == nil || st.Opening != "" || st.Finding != "" {
@@ -166,12 +174,15 @@ func didYouMean(name string, known []string) string {
 
 // ApproveGrant puts a requested grant in force, by the word of a second operator.
 func (s *Service) ApproveGrant(ctx context.Context, a Actor, req *GrantRequest) (*Grant, error) {
-	st, err := s.signed(ctx, breakglass.ToApprove, req, SecurityOfficer)
+	st, err := s.signed(ctx, breakglass.ToApprove, req)
 	if err != nil {
 		return nil, err
 	}
 	g, err := s.second(ctx, st)
 	if err != nil {
+		return nil, err
+	}
+	if err := st.needs(SecurityOfficer); err != nil {
 		return nil, err
 	}
 	first, err := s.operator(ctx, g.OpenedBy)
@@ -264,11 +275,14 @@ func (s *Service) CloseGrant(ctx context.Context, a Actor, req *Name) (*Grant, e
 // ReviewGrant keeps what another person than the one who opened it found when
 // looking back at a grant.
 func (s *Service) ReviewGrant(ctx context.Context, a Actor, req *GrantRequest) (*Grant, error) {
-	st, err := s.signed(ctx, breakglass.ToReview, req, SecurityOfficer, Auditor)
+	st, err := s.signed(ctx, breakglass.ToReview, req)
 	if err != nil {
 		return nil, err
 	}
 	if _, err := s.second(ctx, st); err != nil {
+		return nil, err
+	}
+	if err := st.needs(SecurityOfficer, Auditor); err != nil {
 		return nil, err
 	}
 	g, err := s.cfg.State.BreakGlass.Review(ctx, st.Grant, st.by.Name, st.Finding, req.Statement)

@@ -101,7 +101,7 @@ func TestTwoPersonsOpenAGrantAndAnotherReviewsIt(t *testing.T) {
 		t.Errorf("%q", st.Warnings)
 	}
 	if _, err := h.api(Auditor).ReviewGrant(t.Context(), jane.says(t, breakglass.ToReview, g.ID, about(g), found("all well"))); err == nil || err.(*Error).Code != CodeForbidden {
-		t.Errorf("reviewed by an enroller: %v", err)
+		t.Errorf("reviewed by who opened it: %v", err)
 	}
 	g, err = h.api(Auditor).ReviewGrant(t.Context(), ann.says(t, breakglass.ToReview, g.ID, about(g), found("all well")))
 	if err != nil || g.State != breakglass.Reviewed || g.ReviewedBy != "ann" {

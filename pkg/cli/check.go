@@ -129,6 +129,9 @@ func check(ctx context.Context, cfg *config.File) []finding {
 			add("route "+r.Name, "WARNING: a quarantine lane, so quarantined devices may connect, for this route only", nil)
 		}
 	}
+	if !cfg.BreakGlass.TwoPersons {
+		add("break-glass", "WARNING: one operator alone may open it", nil)
+	}
 	return out
 }
 
