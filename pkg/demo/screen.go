@@ -82,7 +82,9 @@ func (s *screen) judged(j edge.Judged) {
 	}
 	mark, why := s.paint(green, "allow "), ""
 	if j.Decision != nil {
-		s.took = append(s.took, j.Decision.Elapsed)
+		if j.Decision.Elapsed > 0 { // else it was remembered
+			s.took = append(s.took, j.Decision.Elapsed)
+		}
 		why = first(j.Decision.Reasons)
 	}
 	if j.Verdict.Allow {

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -114,22 +115,24 @@ func (j *Judge) Judge(ctx context.Context, s *protocol.Session, r *protocol.Rout
 	var set *policy.Set
 	var d policy.Decision
 	var grant *breakglass.Grant
+	now := j.cfg.Clock()
 	for {
 		lane := s.InLane()
 		rec := s.Device()
 		grant = j.grant(rec, r)
 		set = j.cfg.Policy.For(rec)
-		d = j.decide(ctx, set, s, rec, lane, r, tx, grant, &v)
+		d = j.decide(ctx, set, s, rec, lane, r, tx, grant, now, &v)
 		// A change of the record during the evaluation must not be decided
 		// under the old one: its session may be gone, or its posture another. Nor
 		// must what ended an emergency.
 		if s.Device() == rec && j.grant(rec, r) == grant {
 			break
 		}
+		now = j.cfg.Clock()
 	}
 	cause := v.Cause
 	if (cause == protocol.CauseNone || cause == protocol.CausePolicy) && j.cfg.Policy.Tries(set) {
-		q, d := policy.Question{Device: s.Device(), Session: s, Route: r, Transaction: tx, BreakGlass: grant, Now: j.cfg.Clock()}, d
+		q, d := policy.Question{Device: s.Device(), Session: s, Route: r, Transaction: tx, BreakGlass: grant, Now: now}, d
 		j.cfg.Policy.Decided(ctx, set, &q, &d)
 	}
 	if cause == protocol.CauseNone && d.Obligations != nil {
@@ -140,7 +143,9 @@ func (j *Judge) Judge(ctx context.Context, s *protocol.Session, r *protocol.Rout
 		v.Cause = protocol.CauseNone
 	}
 	v.Allow = v.Cause == protocol.CauseNone
-	rec := j.record(s, r, tx, &v)
+	kept := records.Get().(*record)
+	defer records.Put(kept)
+	rec := kept.of(s, r, tx, now, &v)
 	if grant != nil {
 		rec.BreakGlass = &audit.BreakGlass{ID: grant.ID, Reason: grant.Terms.Reason, Until: grant.Until}
 	}
@@ -180,8 +185,7 @@ func observing(s *protocol.Session, r *protocol.Route) bool {
 
 // decide asks everything that can say no and sets v's cause.
 func (j *Judge) decide(ctx context.Context, set *policy.Set, s *protocol.Session, rec *device.Record,
-	lane bool, r *protocol.Route, tx *protocol.Transaction, grant *breakglass.Grant, v *protocol.Verdict) policy.Decision {
-	now := j.cfg.Clock()
+	lane bool, r *protocol.Route, tx *protocol.Transaction, grant *breakglass.Grant, now time.Time, v *protocol.Verdict) policy.Decision {
 	v.Cause = protocol.CauseNone
 	refuse := func(cause protocol.Cause, fault, denial string) policy.Decision {
 		v.Cause = cause
@@ -222,16 +226,26 @@ func (j *Judge) decide(ctx context.Context, set *policy.Set, s *protocol.Session
 	return d
 }
 
-// record begins the record of a transaction.
-func (j *Judge) record(s *protocol.Session, r *protocol.Route, tx *protocol.Transaction, v *protocol.Verdict) *audit.Record {
+// A record is one to be filled in again and again: the audit log keeps nothing of
+// it.
+type record struct {
+	audit.Record
+	decision audit.Decision
+}
+
+var records = sync.Pool{New: func() any { return new(record) }}
+
+// of begins the record of a transaction.
+func (k *record) of(s *protocol.Session, r *protocol.Route, tx *protocol.Transaction, now time.Time, v *protocol.Verdict) *audit.Record {
 	rec := s.Device()
-	out := &audit.Record{
+	k.decision = audit.Decision{ID: v.ID, Allow: v.Allow, Cause: causeNames[v.Cause]}
+	out := &k.Record
+	*out = audit.Record{
 		Kind: audit.KindTransaction, Event: "transaction.decided",
 		Device: rec.ID, Class: rec.Class, DeviceStatus: string(rec.Status), Fingerprint: s.Fingerprint,
 		Session: s.ID, Listener: s.Listener, Remote: s.Remote, TLS: &s.TLS, Transaction: tx,
-		Decision: &audit.Decision{ID: v.ID, Allow: v.Allow, Cause: causeNames[v.Cause]},
+		Decision: &k.decision,
 	}
-	now := j.cfg.Clock()
 	out.DeviceRevision, out.Age = rec.Revision, now.Sub(s.Started)
 	for i := range rec.Patients {
 		if a := &rec.Patients[i]; a.Holds(now) {
@@ -254,7 +268,7 @@ var causeNames = [...]string{
 // Refused implements [protocol.Judge].
 func (j *Judge) Refused(ctx context.Context, s *protocol.Session, r *protocol.Route, tx *protocol.Transaction, code, why string) string {
 	v := protocol.Verdict{ID: j.newID(), Cause: protocol.CausePolicy}
-	rec := j.record(s, r, tx, &v)
+	rec := new(record).of(s, r, tx, j.cfg.Clock(), &v)
 	rec.Event, rec.Error, rec.Decision.Cause = "transaction.refused", why, "malformed"
 	rec.Detail = []protocol.Field{{Name: "code", Value: protocol.String(code)}}
 	// A refusal needs no permission of the log: the device hears no either way.

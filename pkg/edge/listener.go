@@ -20,6 +20,7 @@ import (
 	"github.com/anteroom-iomt/anteroom/pkg/config"
 	"github.com/anteroom-iomt/anteroom/pkg/device"
 	"github.com/anteroom-iomt/anteroom/pkg/protocol"
+	"github.com/anteroom-iomt/anteroom/pkg/wire"
 )
 
 // closeGrace is how long a connection may take to send its last alert.
@@ -121,6 +122,11 @@ func (l *listener) serve(ctx context.Context, conn net.Conn, set *setup) {
 			return
 		}
 		conn, remote = inner, named
+	} else if tcp, ok := conn.(*net.TCPConn); ok {
+		var err error
+		if conn, err = wire.New(tcp, true); err != nil {
+			return // it is closed already
+		}
 	}
 	if err := raw.SetDeadline(deadline); err != nil {
 		return

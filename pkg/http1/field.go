@@ -53,8 +53,9 @@ func (h Header) All(name string) (out []string) {
 }
 
 // Append appends the fields as they are written in a message. One whose name is
-// no token or whose value would end its line is left out; none such is made here,
-// and nothing less than this line would be between it and a split message.
+// no token or whose value holds a control character, which could end its line, is
+// left out; none such is made here, and nothing less than this would be between
+// it and a split message.
 func (h Header) Append(b []byte) []byte {
 	for i := range h {
 		b = AppendField(b, h[i].Name, h[i].Value)
@@ -64,20 +65,30 @@ func (h Header) Append(b []byte) []byte {
 
 // AppendField appends one field, its name with capitals.
 func AppendField(b []byte, name, value string) []byte {
-	if !IsToken(name) || strings.ContainsAny(value, "\r\n\x00") {
-		return b
-	}
+	at := len(b)
+	b = append(b, name...)
 	capital := true
-	for i := range len(name) {
-		c := name[i]
+	for i := at; i < len(b); i++ {
+		c := b[i]
+		if !tokenChars[c] {
+			return b[:at]
+		}
 		if capital && 'a' <= c && c <= 'z' {
-			c -= 'a' - 'A'
+			b[i] = c - ('a' - 'A')
 		}
 		capital = c == '-'
-		b = append(b, c)
+	}
+	if len(b) == at {
+		return b
 	}
 	b = append(b, ':', ' ')
+	from := len(b)
 	b = append(b, value...)
+	for i := from; i < len(b); i++ {
+		if c := b[i]; c < ' ' && c != '\t' {
+			return b[:at]
+		}
+	}
 	return append(b, '\r', '\n')
 }
 

@@ -34,14 +34,12 @@ var decisionFields = []string{"allow", "reasons", "denials", "obligations"}
 // time, is a deny with a Fault. The answer may be one that was given before to
 // an equal question; the caller must not change what its slices hold.
 func (s *Set) Decide(ctx context.Context, q *Question) Decision {
-	start := s.opt.Clock()
-	d := s.decide(ctx, q, start)
+	d := s.decide(ctx, q)
 	d.Revision = s.revision
-	d.Elapsed = s.opt.Clock().Sub(start)
 	return d
 }
 
-func (s *Set) decide(ctx context.Context, q *Question, start time.Time) Decision {
+func (s *Set) decide(ctx context.Context, q *Question) Decision {
 	if q.Transaction != nil {
 		for _, p := range q.Transaction.Omitted {
 			if s.ReachesFor(q.Device, p...) {
@@ -53,18 +51,20 @@ func (s *Set) decide(ctx context.Context, q *Question, start time.Time) Decision
 		return fault(endedEarly)
 	}
 	if s.cache == nil {
-		return s.answer(ctx, q, start)
+		return s.answer(ctx, q)
 	}
 	a, ok := s.cache.ask(s, q)
 	if !ok {
-		return s.answer(ctx, q, start)
+		return s.answer(ctx, q)
 	}
 	d, ok := s.cache.find(a)
 	if !ok {
 		// A fault may pass, such as a time limit that was met; only an answer is
 		// worth remembering.
-		if d = s.answer(ctx, q, start); d.Fault == "" {
-			s.cache.put(a, d)
+		if d = s.answer(ctx, q); d.Fault == "" {
+			kept := d
+			kept.Elapsed = 0
+			s.cache.put(a, kept)
 		}
 	}
 	s.cache.release(a)
@@ -72,12 +72,16 @@ func (s *Set) decide(ctx context.Context, q *Question, start time.Time) Decision
 }
 
 // answer asks OPA.
-func (s *Set) answer(ctx context.Context, q *Question, start time.Time) Decision {
+func (s *Set) answer(ctx context.Context, q *Question) (d Decision) {
+	start := s.opt.Clock()
 	a, f := s.evaluate(ctx, s.builder.told(q, s.plan.filled, s.plan.terms), q.Now, start)
 	if f != "" {
-		return fault("%s", f)
+		d = fault("%s", f)
+	} else {
+		d = s.settle(&a)
 	}
-	return s.settle(&a)
+	d.Elapsed = s.opt.Clock().Sub(start)
+	return d
 }
 
 func fault(format string, args ...any) Decision {

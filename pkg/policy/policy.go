@@ -46,7 +46,7 @@ type Decision struct {
 	// Fault says what failed, if something did: where in the rules and how, and
 	// never a value of the input. A Decision with a Fault denies.
 	Fault string
-	// Elapsed is the time it took.
+	// Elapsed is the time it took to evaluate; 0 if it was remembered.
 	Elapsed time.Duration
 }
 

@@ -25,6 +25,22 @@ type Metrics struct {
 	obligations  *prometheus.CounterVec
 	enrolments   *prometheus.CounterVec
 	breakGlass   *prometheus.CounterVec
+
+	// What is counted with every request.
+	transactionsBy memo[transaction, prometheus.Counter]
+	requestsBy     memo[request, answered]
+}
+
+// Labels' values, in the order of the labels.
+type (
+	transaction struct{ listener, route, protocol, result string }
+	request     struct{ listener, route, status string }
+)
+
+// answered is what an answered request is counted by.
+type answered struct {
+	count prometheus.Counter
+	took  prometheus.Observer
 }
 
 // NewMetrics returns metrics that are all zero.
@@ -42,7 +58,7 @@ func NewMetrics() *Metrics {
 		Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 10, 60},
 	}, []string{"listener", "route"})
 	m.decision = prometheus.NewHistogram(prometheus.HistogramOpts{
-		Name: "anteroom_decision_seconds", Help: "Time to decide one transaction.",
+		Name: "anteroom_decision_seconds", Help: "Time to evaluate the policies for one transaction, where the decision was not remembered.",
 		Buckets: []float64{1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 1e-2, 1e-1},
 	})
 	m.handshakes = prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -78,7 +94,9 @@ func NewMetrics() *Metrics {
 
 // Transaction counts a decided or refused transaction.
 func (m *Metrics) Transaction(listener, route, protocol, result string, took time.Duration) {
-	m.transactions.WithLabelValues(listener, route, protocol, result).Inc()
+	m.transactionsBy.of(transaction{listener, route, protocol, result}, func() prometheus.Counter {
+		return m.transactions.WithLabelValues(listener, route, protocol, result)
+	}).Inc()
 	if took > 0 {
 		m.decision.Observe(took.Seconds())
 	}
@@ -101,8 +119,11 @@ func (m *Metrics) Request(listener, route string, status int, took time.Duration
 	if c := status / 100; c > 0 && c < len(statusClasses) {
 		class = statusClasses[c]
 	}
-	m.requests.WithLabelValues(listener, route, class).Inc()
-	m.duration.WithLabelValues(listener, route).Observe(took.Seconds())
+	by := m.requestsBy.of(request{listener, route, class}, func() answered {
+		return answered{m.requests.WithLabelValues(listener, route, class), m.duration.WithLabelValues(listener, route)}
+	})
+	by.count.Inc()
+	by.took.Observe(took.Seconds())
 }
 
 // Handshake counts a TLS handshake.

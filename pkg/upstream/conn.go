@@ -103,10 +103,10 @@ func (c *conn) drop() {
 
 // patience gives the backend time to answer, and later to go on answering. Its
 // limit is not set anew while it is no nearer than it may be.
-func (c *conn) patience(d time.Duration) error {
+func (c *conn) patience(now time.Time, d time.Duration) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !near(&c.readBy, d) {
+	if !near(&c.readBy, now, d) {
 		return nil
 	}
 	return c.net.SetReadDeadline(c.readBy)
@@ -121,8 +121,8 @@ func (c *conn) endless() error {
 	return c.net.SetReadDeadline(time.Time{})
 }
 
-func (c *conn) writeLimit() error {
-	if !near(&c.writeBy, c.b.cfg.Timeout.D()) {
+func (c *conn) writeLimit(now time.Time) error {
+	if !near(&c.writeBy, now, c.b.cfg.Timeout.D()) {
 		return nil
 	}
 	return c.net.SetWriteDeadline(c.writeBy)
@@ -130,8 +130,7 @@ func (c *conn) writeLimit() error {
 
 // near moves a limit that is to be d away if it is nearer, or much farther, and
 // reports that.
-func near(by *time.Time, d time.Duration) bool {
-	now := time.Now()
+func near(by *time.Time, now time.Time, d time.Duration) bool {
 	if left := by.Sub(now); left >= d && left <= d+d/slackPart {
 		return false
 	}
@@ -183,7 +182,7 @@ func (c *conn) refill(patience time.Duration) error {
 		c.buf = nil
 	}
 	c.r, c.w = 0, 0
-	if err := c.patience(patience); err != nil {
+	if err := c.patience(time.Now(), patience); err != nil {
 		return err
 	}
 	return c.fill()

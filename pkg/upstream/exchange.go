@@ -28,7 +28,8 @@ type exchange struct {
 	resp   *Response
 	undo   func() bool // ends the watch over the context
 	sender *sender     // of a body that is not held
-	keep   bool        // the connection may carry another request
+	began  time.Time
+	keep   bool // the connection may carry another request
 	over   bool
 	// upgrade: the connection is not the pool's, and 101 is an answer.
 	upgrade bool
@@ -56,7 +57,8 @@ func (x *exchange) do() error {
 	if r.Context.Done() != nil {
 		x.undo = context.AfterFunc(r.Context, c.interrupt)
 	}
-	if err := c.writeLimit(); err != nil {
+	x.began = time.Now()
+	if err := c.writeLimit(x.began); err != nil {
 		return err
 	}
 	c.wire.Ask(c.used)
@@ -65,7 +67,7 @@ func (x *exchange) do() error {
 		return err
 	}
 	if x.sender == nil {
-		if err := c.patience(c.b.cfg.Timeout.D()); err != nil {
+		if err := c.patience(x.began, c.b.cfg.Timeout.D()); err != nil {
 			return err
 		}
 	}
@@ -294,7 +296,7 @@ func (x *exchange) end() {
 		return
 	}
 	x.c.drop()
-	x.c.addr.pool.put(x.c, time.Now())
+	x.c.addr.pool.put(x.c, x.began)
 }
 
 // held reads a body that is in memory.
@@ -330,7 +332,7 @@ var copies = sync.Pool{New: func() any { b := make([]byte, chunkRoom+copySize+ch
 
 func (s *sender) run() {
 	if s.err = s.copy(); s.err == nil {
-		s.err = s.c.patience(s.c.b.cfg.Timeout.D())
+		s.err = s.c.patience(time.Now(), s.c.b.cfg.Timeout.D())
 	}
 	close(s.done)
 	var own bodyError
@@ -383,7 +385,7 @@ func (s *sender) write(b []byte, n int) error {
 		from -= copy(b[from-len(l):], l)
 		to += copy(b[to:], "\r\n")
 	}
-	if err := s.c.writeLimit(); err != nil {
+	if err := s.c.writeLimit(time.Now()); err != nil {
 		return err
 	}
 	_, err := s.c.net.Write(b[from:to])

@@ -87,6 +87,10 @@ func (b *Backend) requestOf(req *http.Request) (*Request, error) {
 	}
 	for _, name := range sortedNames(req.Header) {
 		for _, v := range req.Header[name] {
+			if !http1.IsToken(name) || !http1.CleanValue(v) {
+				closeBody(req)
+				return nil, fmt.Errorf("request to %s: %w", b.cfg.Name, errUnfit)
+			}
 			r.Header = append(r.Header, http1.Field{Name: http1.LowerASCII(name), Value: v})
 		}
 	}

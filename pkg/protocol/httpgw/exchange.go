@@ -38,15 +38,16 @@ type exchange struct {
 	badge *badge
 	m     *message
 	w     answerer
-	// ctx ends when nobody waits for the answer any more; stopper ends the request
-	// at its backend.
-	ctx     context.Context
-	stopper *upstream.Stopper
-	began   time.Time
-	table   *Table
-	route   *route
-	tx      protocol.Transaction
-	id      string // of the decision
+	// ctx ends when nobody waits for the answer any more. upstream or stopper end
+	// what is asked of a backend then.
+	ctx      context.Context
+	upstream context.Context
+	stopper  *upstream.Stopper
+	began    time.Time
+	table    *Table
+	route    *route
+	tx       protocol.Transaction
+	id       string // of the decision
 	// duties are what else the decision obliges to, or nil. A later one on what
 	// lasts replaces them.
 	duties atomic.Pointer[protocol.Obligations]
@@ -106,17 +107,18 @@ func (g *Gateway) observe(s *protocol.Session, route string, status int, began t
 
 // serve is the way of one transaction.
 func (x *exchange) serve() {
+	upgrade := x.m.header.Has("upgrade")
+	if x.route != nil && x.route.fhir && !upgrade {
+		x.serveFHIR()
+		return
+	}
 	x.tx = x.m.transaction()
-	if x.route == nil {
+	switch {
+	case x.route == nil:
 		x.refuse(unfit(http.StatusNotFound, "no route leads there"))
 		return
-	}
-	if x.m.header.Has("upgrade") {
+	case upgrade:
 		x.upgrade()
-		return
-	}
-	if x.route.fhir {
-		x.serveFHIR()
 		return
 	}
 	if x.judge(&x.tx) {
@@ -245,7 +247,7 @@ func (x *exchange) request(t Target) {
 	h = append(h, http1.Field{Name: "x-anteroom-decision-id", Value: x.id}, http1.Field{Name: "via", Value: via(x.m.version)})
 	x.req = upstream.Request{
 		Method: x.m.method, Target: t.rewritten(x.route.strips(), x.route.base), Host: x.route.hostSent, Header: h, Fixed: x.badge.of(x.s, x.m.authority()),
-		Context: x.ctx, Stopper: x.stopper, Inform: x.req.Inform, Patience: x.g.cfg.Listener.Limits.Stall.D(),
+		Context: x.upstream, Stopper: x.stopper, Inform: x.req.Inform, Patience: x.g.cfg.Listener.Limits.Stall.D(),
 	}
 	if x.req.Host == "" {
 		x.req.Host = x.m.authority()

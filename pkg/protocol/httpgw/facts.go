@@ -12,6 +12,29 @@ import (
 // secrets (Authorization, Cookie) or anything at all.
 var shown = [...]string{"accept", "content-encoding", "if-match", "if-modified-since", "if-none-exist", "if-none-match", "prefer", "user-agent"}
 
+// shownAt returns a field's place in shown, or -1.
+func shownAt(name string) int {
+	switch name {
+	case "accept":
+		return 0
+	case "content-encoding":
+		return 1
+	case "if-match":
+		return 2
+	case "if-modified-since":
+		return 3
+	case "if-none-exist":
+		return 4
+	case "if-none-match":
+		return 5
+	case "prefer":
+		return 6
+	case "user-agent":
+		return 7
+	}
+	return -1
+}
+
 // mediaType returns a Content-Type without parameters, in lower case.
 func mediaType(v string) string {
 	t, _, _ := strings.Cut(v, ";")
@@ -61,21 +84,39 @@ func (m *message) queryFacts() protocol.Value {
 
 // headerFacts returns an object of name to list of values of the shown fields.
 func (m *message) headerFacts() protocol.Value {
-	var fields []protocol.Field
-	for _, name := range shown {
-		vs := m.header.All(name)
-		if len(vs) == 0 {
+	var count [len(shown)]int
+	total, names := 0, 0
+	for i := range m.header {
+		if at := shownAt(m.header[i].Name); at >= 0 {
+			if count[at] == 0 {
+				names++
+			}
+			count[at]++
+			total++
+		}
+	}
+	if total == 0 {
+		return protocol.Object()
+	}
+	// Most fields are there once, so that one slice holds all their lists.
+	values := make([]protocol.Value, 0, total)
+	fields := make([]protocol.Field, 0, names)
+	for at, n := range count {
+		if n == 0 {
 			continue
 		}
-		list := make([]protocol.Value, len(vs))
-		for i, v := range vs {
-			if name == "if-none-exist" { // search criteria
-				list[i] = protocol.Sensitive(v)
+		from := len(values)
+		for i := range m.header {
+			if m.header[i].Name != shown[at] {
+				continue
+			}
+			if v := m.header[i].Value; shown[at] == "if-none-exist" { // search criteria
+				values = append(values, protocol.Sensitive(v))
 			} else {
-				list[i] = protocol.String(v)
+				values = append(values, protocol.String(v))
 			}
 		}
-		fields = append(fields, protocol.Field{Name: name, Value: protocol.List(list...)})
+		fields = append(fields, protocol.Field{Name: shown[at], Value: protocol.List(values[from:len(values):len(values)]...)})
 	}
 	return protocol.Object(fields...)
 }

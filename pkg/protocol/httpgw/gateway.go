@@ -89,7 +89,6 @@ type message struct {
 	conn    connection
 	body    bodyReader // nil if there is none
 	length  int64      // of the body: as declared, 0 for none, -1 if unknown
-	scratch *scratch   // nil where facts have to be made anew
 }
 
 // authority returns the host as the device named it.

@@ -111,13 +111,12 @@ func (c *conn1) waiting(d time.Duration) bool {
 		return false
 	}
 	c.idle = true
-	return !near(&c.readBy, d) || c.conn.SetReadDeadline(c.readBy) == nil
+	return !near(&c.readBy, time.Now(), d) || c.conn.SetReadDeadline(c.readBy) == nil
 }
 
 // near moves a limit that is to be d away if it is nearer, or much farther, and
 // reports that.
-func near(by *time.Time, d time.Duration) bool {
-	now := time.Now()
+func near(by *time.Time, now time.Time, d time.Duration) bool {
 	if left := by.Sub(now); left >= d && left <= d+d/slackPart {
 		return false
 	}
@@ -137,7 +136,7 @@ func (c *conn1) limitRead(by time.Time) error {
 func (c *conn1) writeLimit() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !near(&c.writeBy, c.g.cfg.Listener.Limits.Stall.D()) {
+	if !near(&c.writeBy, time.Now(), c.g.cfg.Listener.Limits.Stall.D()) {
 		return nil
 	}
 	return c.conn.SetWriteDeadline(c.writeBy)
@@ -173,6 +172,7 @@ func (c *conn1) request() bool {
 	x := &c.x
 	x.begin(c.g, c.s, &c.badge, &c.msg, w, began)
 	x.ctx, x.stopper = c.s.Context(), &c.stopper
+	x.upstream = context.Background() // the stopper ends it
 	x.run()
 	if w.hijacked {
 		return false
@@ -261,7 +261,7 @@ func (c *conn1) readHead(began time.Time) *fault {
 // the message is there as far as it is known.
 func (c *conn1) message() *fault {
 	h, m := &c.head, &c.msg
-	*m = message{version: "1.1", method: h.method, header: h.Header, scratch: m.scratch}
+	*m = message{version: "1.1", method: h.method, header: h.Header}
 	if h.minor == 0 {
 		m.version = "1.0"
 	}

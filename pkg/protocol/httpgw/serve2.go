@@ -19,7 +19,6 @@ import (
 
 	"github.com/anteroom-iomt/anteroom/pkg/http1"
 	"github.com/anteroom-iomt/anteroom/pkg/protocol"
-	"github.com/anteroom-iomt/anteroom/pkg/upstream"
 )
 
 // maxFrame is the largest HTTP/2 frame a device may send, the smallest limit the
@@ -85,9 +84,7 @@ func (g *Gateway) stream(w http.ResponseWriter, r *http.Request, s *protocol.Ses
 		defer m.body.quiesce()
 		m.body.(*stream2).rc, m.body.(*stream2).stall = a.rc, g.cfg.Listener.Limits.Stall.D()
 	}
-	x := &exchange{ctx: r.Context(), stopper: new(upstream.Stopper)}
-	stop := context.AfterFunc(x.ctx, x.stopper.Stop)
-	defer stop()
+	x := &exchange{ctx: r.Context(), upstream: r.Context()}
 	x.begin(g, s, b, m, a, began)
 	x.run()
 	if a.aborted {
