@@ -51,6 +51,15 @@ func (e *encoder) line(b []byte, seq uint64, t []byte) ([]byte, error) {
 	b = append(b, `,"run":"`...)
 	b = append(b, e.run...)
 	b = append(b, '"')
+	b, err := e.members(b, t)
+	if err != nil {
+		return b, err
+	}
+	return append(b, '}'), nil
+}
+
+// members appends the members of an object whose tokens are t.
+func (e *encoder) members(b, t []byte) ([]byte, error) {
 	for i := 0; i < len(t); {
 		o := op(t[i])
 		i++
@@ -118,11 +127,18 @@ func (e *encoder) line(b []byte, seq uint64, t []byte) ([]byte, error) {
 			b = append(comma(b), '"')
 			b = appendRemote(b, s)
 			b = append(b, '"')
+		case opFixed:
+			s, n := text(t[i:])
+			if n < 0 {
+				return b, errToken
+			}
+			i += n
+			b = append(comma(b), s...)
 		default:
 			return b, fmt.Errorf("%w: token %d", errToken, o)
 		}
 	}
-	return append(b, '}'), nil
+	return b, nil
 }
 
 // comma appends a comma unless b stands where none may be: behind an opening

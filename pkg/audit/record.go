@@ -60,6 +60,10 @@ type Record struct {
 
 	Decision *Decision // of a transaction
 
+	// Fixed is the fields from here to Lane, Age left out, if Fix was called on a
+	// record in which they were the same. The log then looks at no other of them.
+	Fixed Fixed
+
 	Device       string // the device's id
 	Class        string // the device's class
 	Fingerprint  string // of the certificate shown
@@ -95,6 +99,21 @@ type BreakGlass struct {
 	ID     string
 	Reason string
 	Until  time.Time // in whole seconds
+}
+
+// Fixed are fields of records that were written as JSON once, for many records:
+// what is known of a session and its route is half of what a transaction's record
+// holds. The zero value is none.
+type Fixed struct{ json []byte }
+
+// Fix returns the fixed fields of r.
+func Fix(r *Record) Fixed {
+	// What is fixed holds no patient's identifier, so that no key is needed.
+	b, err := newEncoder("", nil).members([]byte{'{'}, appendFixed(nil, r))
+	if err != nil || len(b) == 1 {
+		return Fixed{}
+	}
+	return Fixed{b[1:]}
 }
 
 // A Decision is what was decided about a transaction.

@@ -28,8 +28,9 @@ const (
 	opClose
 	opOpenList // [
 	opCloseList
-	opTime // 8 bytes, nanoseconds since 1970
-	opAddr // length, bytes of netip.AddrPort.MarshalBinary
+	opTime  // 8 bytes, nanoseconds since 1970
+	opAddr  // length, bytes of netip.AddrPort.MarshalBinary
+	opFixed // length, JSON members as they are
 )
 
 // A name is the index of a field name that every record may have.
@@ -114,12 +115,10 @@ func appendRecord(b []byte, r *Record, now time.Time, facts bool) []byte {
 	if d := r.Decision; d != nil {
 		b = appendDecision(b, d)
 	}
-	b = appendField(b, nDevice, r.Device)
-	b = appendField(b, nClass, r.Class)
-	b = appendField(b, nFingerprint, r.Fingerprint)
-	b = appendField(b, nDeviceStatus, r.DeviceStatus)
-	if r.DeviceRevision > 0 {
-		b = appendNumber(b, nDeviceRevision, int64(r.DeviceRevision))
+	if r.Fixed.json != nil {
+		b = append(binary.AppendUvarint(append(b, byte(opFixed)), uint64(len(r.Fixed.json))), r.Fixed.json...)
+	} else {
+		b = appendFixed(b, r)
 	}
 	if len(r.DevicePatients) > 0 {
 		b = append(b, byte(opKey), byte(nDevicePatients), byte(opOpenList))
@@ -128,31 +127,8 @@ func appendRecord(b []byte, r *Record, now time.Time, facts bool) []byte {
 		}
 		b = append(b, byte(opCloseList))
 	}
-	b = appendField(b, nSession, r.Session)
 	if age := int64(r.Age / time.Second); age > 0 {
 		b = appendNumber(b, nAge, age)
-	}
-	b = appendField(b, nListener, r.Listener)
-	if r.Remote.IsValid() {
-		b = append(b, byte(opKey), byte(nRemote), byte(opAddr))
-		b = appendAddr(b, r.Remote)
-	}
-	if t := r.TLS; t != nil {
-		b = append(b, byte(opKey), byte(nTLS), byte(opOpen))
-		b = appendField(b, nVersion, t.Version)
-		b = appendField(b, nCipher, t.Cipher)
-		b = appendField(b, nGroup, t.Group)
-		b = appendField(b, nSNI, t.SNI)
-		b = appendField(b, nALPN, t.ALPN)
-		b = appendBool(append(b, byte(opKey), byte(nResumed)), t.Resumed)
-		b = append(b, byte(opClose))
-	}
-	b = appendField(b, nRoute, r.Route)
-	b = appendField(b, nBackend, r.Backend)
-	b = appendField(b, nEnvironment, r.Environment)
-	b = appendField(b, nRouteClass, r.RouteClass)
-	if r.Lane {
-		b = append(b, byte(opKey), byte(nLane), byte(opTrue))
 	}
 	if g := r.BreakGlass; g != nil {
 		b = append(b, byte(opKey), byte(nBreakGlass), byte(opOpen))
@@ -187,6 +163,42 @@ func appendRecord(b []byte, r *Record, now time.Time, facts bool) []byte {
 	b = appendField(b, nError, r.Error)
 	if !facts {
 		b = append(b, byte(opKey), byte(nOmitted), byte(opTrue))
+	}
+	return b
+}
+
+// appendFixed appends what stays the same from one transaction of a session to
+// the next on the same route.
+func appendFixed(b []byte, r *Record) []byte {
+	b = appendField(b, nDevice, r.Device)
+	b = appendField(b, nClass, r.Class)
+	b = appendField(b, nFingerprint, r.Fingerprint)
+	b = appendField(b, nDeviceStatus, r.DeviceStatus)
+	if r.DeviceRevision > 0 {
+		b = appendNumber(b, nDeviceRevision, int64(r.DeviceRevision))
+	}
+	b = appendField(b, nSession, r.Session)
+	b = appendField(b, nListener, r.Listener)
+	if r.Remote.IsValid() {
+		b = append(b, byte(opKey), byte(nRemote), byte(opAddr))
+		b = appendAddr(b, r.Remote)
+	}
+	if t := r.TLS; t != nil {
+		b = append(b, byte(opKey), byte(nTLS), byte(opOpen))
+		b = appendField(b, nVersion, t.Version)
+		b = appendField(b, nCipher, t.Cipher)
+		b = appendField(b, nGroup, t.Group)
+		b = appendField(b, nSNI, t.SNI)
+		b = appendField(b, nALPN, t.ALPN)
+		b = appendBool(append(b, byte(opKey), byte(nResumed)), t.Resumed)
+		b = append(b, byte(opClose))
+	}
+	b = appendField(b, nRoute, r.Route)
+	b = appendField(b, nBackend, r.Backend)
+	b = appendField(b, nEnvironment, r.Environment)
+	b = appendField(b, nRouteClass, r.RouteClass)
+	if r.Lane {
+		b = append(b, byte(opKey), byte(nLane), byte(opTrue))
 	}
 	return b
 }

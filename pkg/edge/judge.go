@@ -242,11 +242,10 @@ func (k *record) of(s *protocol.Session, r *protocol.Route, tx *protocol.Transac
 	out := &k.Record
 	*out = audit.Record{
 		Kind: audit.KindTransaction, Event: "transaction.decided",
-		Device: rec.ID, Class: rec.Class, DeviceStatus: string(rec.Status), Fingerprint: s.Fingerprint,
+		Device: rec.ID, Class: rec.Class, DeviceStatus: string(rec.Status), DeviceRevision: rec.Revision, Fingerprint: s.Fingerprint,
 		Session: s.ID, Listener: s.Listener, Remote: s.Remote, TLS: &s.TLS, Transaction: tx,
-		Decision: &k.decision,
+		Decision: &k.decision, Age: now.Sub(s.Started),
 	}
-	out.DeviceRevision, out.Age = rec.Revision, now.Sub(s.Started)
 	for i := range rec.Patients {
 		if a := &rec.Patients[i]; a.Holds(now) {
 			out.DevicePatients = append(out.DevicePatients, a.Patient.Fact())
@@ -256,7 +255,22 @@ func (k *record) of(s *protocol.Session, r *protocol.Route, tx *protocol.Transac
 		out.Route, out.Backend, out.Environment, out.RouteClass = r.Name, r.Backend, r.Environment, string(r.Class)
 		out.Lane = r.Lane
 	}
+	// What the session's records on a route have in common is written once.
+	m, _ := s.Memo.Load().(*memo)
+	if m == nil || m.device != rec || m.route != r {
+		m = &memo{rec, r, audit.Fix(out)}
+		s.Memo.Store(m)
+	}
+	out.Fixed = m.fixed
 	return out
+}
+
+// A memo is what the records of a session's transactions on a route have in
+// common, while the device's record and the route are the same.
+type memo struct {
+	device *device.Record
+	route  *protocol.Route
+	fixed  audit.Fixed
 }
 
 // causeNames are the causes as records write them.

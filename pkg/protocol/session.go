@@ -35,6 +35,10 @@ type Session struct {
 	Certificate *x509.Certificate
 	Fingerprint string // SHA-256 of Certificate.Raw, lower-case hex
 
+	// Memo is what the judge keeps of one transaction for the next. It is the
+	// edge's alone.
+	Memo atomic.Value
+
 	device   atomic.Pointer[device.Record]
 	lane     atomic.Bool
 	ctx      context.Context
