@@ -102,6 +102,9 @@ func (s *Service) Associate(ctx context.Context, a Actor, req *AssociateRequest)
 	var out []*Bedside
 	for _, id := range ids {
 		rec, err := s.cfg.State.Devices.Associate(ctx, id, req.Only, as...)
+		if err != nil && req.Location != "" {
+			return nil, fmt.Errorf("%d of %d devices were associated, and %s was not: %w", len(out), len(ids), id, err)
+		}
 		if err != nil {
 			return nil, err
 		}
