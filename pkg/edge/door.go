@@ -137,6 +137,8 @@ func (d *Door) enter(raw net.Conn) {
 	c := &doorConn{Conn: raw, door: d}
 	ctx, cancel := context.WithTimeout(d.ctx, d.cfg.Limits.Handshake.D())
 	defer cancel()
+	// Who is on the way in when the door closes does not keep it open.
+	defer context.AfterFunc(d.ctx, func() { _ = raw.SetDeadline(time.Unix(1, 0)) })()
 	deadline := time.Now().Add(d.cfg.Limits.Handshake.D())
 	remote := addrPort(raw.RemoteAddr())
 	refuse := func(why *Refusal) {
