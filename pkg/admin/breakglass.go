@@ -32,8 +32,8 @@ type Grant struct {
 	breakglass.Grant
 	State       breakglass.State `json:"state"`
 	NeedsReview bool             `json:"needs_review,omitempty"`
-	// Covered is how many devices in service it names.
-	Covered int `json:"covered"`
+	// Covered is how many devices in service it names, while it is pending or active.
+	Covered int `json:"covered,omitempty"`
 }
 
 // errStatement is wrapped by every error of a statement that nobody signed who may
@@ -43,7 +43,11 @@ var errStatement = errors.New("signature")
 // grant describes a grant.
 func (s *Service) grant(g *breakglass.Grant) *Grant {
 	now := s.cfg.Clock()
-	return &Grant{Grant: *g, State: g.State(now), NeedsReview: g.NeedsReview(now), Covered: len(s.covered(&g.Terms))}
+	out := &Grant{Grant: *g, State: g.State(now), NeedsReview: g.NeedsReview(now)}
+	if out.State == breakglass.Pending || out.State == breakglass.Active {
+		out.Covered = len(s.covered(&g.Terms))
+	}
+	return out
 }
 
 // covered returns the devices in service that terms name.
