@@ -5,8 +5,10 @@ import data.anteroom.lib.example_test as example
 
 emergency := {"active": true, "reason": "the EHR is down", "until": "2026-02-16T10:00:00Z"}
 
-# The monitor asks for what its class may not, under a grant.
+# A ventilator asks for what its class may not, under a grant. Not a monitor: what
+# sites forbid first is that those read patients, and no test here shall fail of it.
 wants(interaction, type, params) := object.union(example.monitor, {
+	"device": {"class": "ventilator"},
 	"break_glass": emergency,
 	"request": {
 		"action": interaction,
@@ -125,7 +127,7 @@ test_posture_and_location_give_way if {
 }
 
 test_hours_give_way if {
-	closed := {"classes": {"patient-monitor": []}, "locations": {"icu-2": []}, "routes": {"ehr": []}}
+	closed := {"classes": {"ventilator": []}, "locations": {"icu-2": []}, "routes": {"ehr": []}}
 	authz.permitted with input as wants("read", "Patient", []) with data.hours as closed
 	not authz.permitted with input as wants("read", "Patient", []) with data.hours as closed with data.break_glass.lifts as []
 }
@@ -136,7 +138,7 @@ about_another(interaction) := object.union(wants(interaction, "Observation", ["p
 })
 
 test_another_patient_may_be_read_of_and_not_written_of if {
-	bound := {"patient-monitor": {"fhir": {
+	bound := {"ventilator": {"fhir": {
 		"types": {"Observation": ["create", "read", "update"]},
 		"compartment": {"held": ["read", "search", "write"]},
 	}}}
