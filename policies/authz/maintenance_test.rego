@@ -27,6 +27,7 @@ moment(date, weekday, hour) := {"time": {"date": date, "weekday": weekday, "hour
 during(what, time) := said if {
 	said := authz.deny with input as object.union(object.union(example.monitor, what), time)
 		with data.maintenance as maintenance
+		with data.hours as {}
 }
 
 visit := moment("2026-02-16", "monday", 10)
@@ -34,7 +35,7 @@ visit := moment("2026-02-16", "monday", 10)
 after_visit := moment("2026-02-16", "monday", 11)
 
 test_without_windows_nothing_is_closed if {
-	authz.deny == set() with input as object.union(example.monitor, visit) with data.maintenance as {}
+	authz.deny == set() with input as object.union(example.monitor, visit) with data.maintenance as {} with data.hours as {}
 }
 
 test_a_route_for_maintenance if {
@@ -52,6 +53,7 @@ test_a_route_for_maintenance if {
 	every windows in [{}, {"a": {}}, {"a": {"opens": {"routes": ["vendor"]}}}, {"a": {"once": {}, "weekly": [], "opens": {"routes": ["vendor"]}}}] {
 		authz.deny == said with input as object.union(example.monitor, route)
 			with data.maintenance as {"only": {"routes": ["vendor"]}, "windows": windows}
+			with data.hours as {}
 	}
 }
 
