@@ -3,10 +3,12 @@ package admin
 import (
 	"crypto/x509"
 	"encoding/pem"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -340,4 +342,77 @@ func TestWhatCanNotBeRecordedIsNotOpened(t *testing.T) {
 	if g, err := h.state.BreakGlass.Get(t.Context(), second.ID); err != nil || g.State(time.Now()) != breakglass.Lapsed {
 		t.Errorf("%+v, %v", g, err)
 	}
+}
+
+// sessions is a running gateway that counts how often what sessions hold is decided
+// anew.
+type sessions struct {
+	Live
+	rechecks atomic.Int32
+}
+
+func (s *sessions) Recheck() { s.rechecks.Add(1) }
+
+// TestEveryChangeOfAGrantReachesLiveSessions, its end by itself too; and a request
+// that nobody approves comes to nothing.
+func TestEveryChangeOfAGrantReachesLiveSessions(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	h.enroll("monitor-1", "patient-monitor")
+	jane, bob := h.author("jane", 0, Enroller), h.author("bob", 0, SecurityOfficer)
+	live := &sessions{}
+	h.cfg.Live = live
+	moved := func(when string, want int32) {
+		t.Helper()
+		if n := live.rechecks.Swap(0); n != want {
+			t.Errorf("%s: decided anew %d times, want %d", when, n, want)
+		}
+	}
+	first, asked := h.opens(jane, "monitor-1"), h.opens(jane, "monitor-1")
+	moved("requested", 0)
+	h.approves(bob, first)
+	moved("approved", 1)
+	if _, err := h.api(Enroller).CloseGrant(t.Context(), first.ID); err != nil {
+		t.Fatal(err)
+	}
+	moved("closed", 1)
+	second := h.approves(bob, h.opens(jane, "monitor-1"))
+	moved("approved again", 1)
+	if err := h.EndGrants(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	moved("nothing is over", 0)
+
+	// The next process, an hour later.
+	if err := h.state.Close(); err != nil {
+		t.Fatal(err)
+	}
+	later := func() time.Time { return time.Now().Add(time.Hour) }
+	log := slog.New(slog.DiscardHandler)
+	st, err := OpenState(t.Context(), h.state.Config(), log, later)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { st.Close() })
+	h.state, h.Service = st, NewService(Config{State: st, Live: live, Clock: later, Logger: log})
+	if h.open("monitor-1") {
+		t.Error("in force past its end")
+	}
+	if err := h.EndGrants(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	moved("over", 1)
+	for id, want := range map[string]breakglass.State{second.ID: breakglass.Expired, asked.ID: breakglass.Lapsed, first.ID: breakglass.Closed} {
+		if g, err := st.BreakGlass.Get(t.Context(), id); err != nil || g.State(later()) != want || g.EndedAt.IsZero() {
+			t.Errorf("%s: %+v, %v, want %s", id, g, err, want)
+		}
+	}
+	got := h.events(audit.Filter{})
+	if !slices.Contains(got, "break-glass.expired") || !slices.Contains(got, "break-glass.lapsed") {
+		t.Errorf("recorded %v", got)
+	}
+	if err := h.EndGrants(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	moved("told twice", 0)
 }
