@@ -80,7 +80,7 @@ var owners = map[string][]string{
 	"software.sslmate.com/src/go-pkcs12":  {"pkg/ca"},
 	"unsafe":                              {},
 	"os/exec":                             {"integration"},
-	"math/rand":                           {"pkg/upstream", "pkg/demo"},
+	"math/rand":                           {"pkg/upstream", "pkg/demo", "integration"},
 	"github.com/transparency-dev/merkle":  {"pkg/audit"},
 	"golang.org/x/mod/sumdb/note":         {"pkg/audit"},
 	"golang.org/x/net/http2/hpack":        {adapters + "httpgw"},
