@@ -29,8 +29,8 @@ type Grant struct {
 	Again bool
 	// Check is given a copy of the record to look at and to change, but for id,
 	// status, certificates and times; its error grants nothing. It is not called
-	// for a new device. It runs while other changes wait, and must not use the registry to
-	// make one.
+	// for a new device. It runs while other changes wait, and must not use the
+	// registry to make one.
 	Check func(*Record) error
 	// Also is written with the change or not at all; its error grants nothing.
 	Also func(store.Writer) error
