@@ -1,8 +1,10 @@
 // Command bench measures what Anteroom costs beside other gateways.
 //
 // Each target (nginx, HAProxy, Caddy, nginx with an OPA server, a bare relay and
-// Anteroom) stands as a reverse proxy with mutual TLS 1.3 between the same load and the same backend,
-// on loopback. The target is pinned to one core; load and backend share another.
+// Anteroom) stands as a reverse proxy with mutual TLS 1.3 between the same load
+// and the same backend, on loopback. The target is pinned to one core; load and
+// backend share another.
+//
 // What is measured is in the list of scenarios. Most figures are the target's
 // own CPU time, user and system, of all its processes, from /proc, divided by
 // what the load generator counted: it says what a request costs, whatever else
@@ -12,8 +14,9 @@
 //
 // Anteroom runs as it would in a hospital: shipped policies deciding each
 // request, the audit log recording it, an enrolled device sending it. The
-// others run without policy and without logs, tuned as their manuals say; their
-// configurations are the templates in the folder peers. The load comes from wrk
+// others run without policy, but for the one with an OPA server, and all without
+// logs, tuned as their manuals say; their configurations are the templates in the
+// folder peers. The load comes from wrk
 // where wrk can make it, else from package fleet.
 //
 // A run in which a request failed, or was answered without reaching the

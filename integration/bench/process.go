@@ -21,7 +21,7 @@ const (
 	// fixes it at 100 on every architecture Go runs on.
 	clockTicks = 100
 	// readyWithin is how long a server may take until it accepts connections.
-	readyWithin = 60 * time.Second
+	readyWithin = 3 * time.Minute
 	// endWithin is how long a server may take to end before it is killed.
 	endWithin = 10 * time.Second
 	// logKept is how much of a server's output is kept to explain a failure.

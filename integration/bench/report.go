@@ -207,7 +207,7 @@ func (r *results) writeFile(path string) error {
 	fmt.Fprintf(&b, "# What a request costs\n\nWritten by `%s` on %s; do not edit.\n\n", r.command, time.Now().UTC().Format("2 January 2006"))
 	fmt.Fprintf(&b, "Each target is pinned to one core and takes its turn in %d rounds of %s, with %d connections where nothing else is said; load and backend share another core. "+
 		"A figure is the median of the rounds, less is better, and CPU time is the target's own, user and system, of all its processes. "+
-		"Anteroom decides every request by the shipped policies and records it; the others do neither.\n", r.options.rounds, r.options.duration, r.options.connections)
+		"Anteroom decides every request by the shipped policies and records it; the others do neither, but for nginx-opa, which asks an OPA server.\n", r.options.rounds, r.options.duration, r.options.connections)
 	if vs := r.verdicts(); len(vs) > 0 {
 		b.WriteString("\n## Budgets\n\n| what | budget | measured | kept |\n|---|---:|---:|---|\n")
 		for _, v := range vs {
