@@ -258,16 +258,17 @@ func newCompiler(caps *ast.Capabilities) *ast.Compiler {
 }
 
 // inputSchema is the schema of the whole input of a transaction, enrolmentSchema
-// that of an enrolment.
+// that of an enrolment. They lie in different folders, because the stock OPA program
+// takes a schema for data, and the members of two in one folder for a conflict.
 const (
 	inputSchema     = schemaDir + "/input.json"
-	enrolmentSchema = schemaDir + "/enrolment.json"
+	enrolmentSchema = schemaDir + "/enrolment/input.json"
 )
 
 // readSchemas makes the JSON schemas of the set known to the compiler: input.json
 // types input in every rule, and each file can be named in a METADATA schemas
-// annotation by its path, as enrolment.json is by the rules on enrolment. A set
-// without an input.json or enrolment.json gets the shipped one.
+// annotation by its path, as enrolment/input.json is by the rules on enrolment. A set
+// without one of those two gets the shipped one.
 func readSchemas(files []file, ps *problems) *ast.SchemaSet {
 	set := ast.NewSchemaSet()
 	put := func(name string, body []byte) {

@@ -101,8 +101,8 @@ func TestRulesOnEnrolmentThatNobodyWouldAskAreRefused(t *testing.T) {
 		"no decision":        {"package anteroom.enrolment\n\ndeny contains \"x\"\n", "none defines data.anteroom.enrolment.decision"},
 		"a function":         {"package anteroom.enrolment\n\ndecision(x) := x\n", "is a function"},
 		"American":           {"package anteroom.enrollment\n\ndecision := 1\n", "did you mean anteroom.enrolment?"},
-		"a misspelt fact":    {"# METADATA\n# scope: package\n# schemas:\n#   - input: schema.enrolment\npackage anteroom.enrolment\n\ndecision := input.enrolment.wai\n", `has no field "wai"`},
-		"a transaction's":    {"# METADATA\n# scope: package\n# schemas:\n#   - input: schema.enrolment\npackage anteroom.enrolment\n\ndecision := input.request.action\n", `has no field "request"`},
+		"a misspelt fact":    {"# METADATA\n# scope: package\n# schemas:\n#   - input: schema.enrolment.input\npackage anteroom.enrolment\n\ndecision := input.enrolment.wai\n", `has no field "wai"`},
+		"a transaction's":    {"# METADATA\n# scope: package\n# schemas:\n#   - input: schema.enrolment.input\npackage anteroom.enrolment\n\ndecision := input.request.action\n", `has no field "request"`},
 		"without its schema": {"package anteroom.enrolment\n\ndecision := input.enrolment.way\n", `has no field "enrolment"`},
 	} {
 		_, err := Load(t.Context(), setDir(t, map[string]string{"a.rego": rules(allowAll), "e.rego": c.file}), Options{})

@@ -6,7 +6,7 @@
 #   certificate it is about to issue to a device, after its own checks.
 # scope: package
 # schemas:
-#   - input: schema.enrolment
+#   - input: schema.enrolment.input
 # custom:
 #   controls:
 #     - HIPAA 164.312(d) Person or entity authentication
