@@ -59,15 +59,19 @@ func parsePSS(text string) (int64, error) {
 const (
 	// settling is how often the memory of a process at rest is looked at.
 	settling = 500 * time.Millisecond
+	// atRest is how long a process has nothing to do before it is looked at:
+	// whatever gives memory back when it is idle has done so by then.
+	atRest = 5 * time.Second
 	// settlesWithin is how long it may still change.
 	settlesWithin = 20 * time.Second
 	// settled is how little it may differ between two looks, in parts of it.
 	settled = 0.005
 )
 
-// restingMemory waits until the target's memory has stopped changing, and
-// returns it.
+// restingMemory waits until the target has had nothing to do for a while and its
+// memory has stopped changing, and returns it.
 func (t *running) restingMemory() (int64, error) {
+	time.Sleep(atRest)
 	last, err := t.memory()
 	for deadline := time.Now().Add(settlesWithin); err == nil && time.Now().Before(deadline); {
 		time.Sleep(settling)

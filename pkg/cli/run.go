@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"sync"
 	"syscall"
 	"time"
 
@@ -33,12 +34,6 @@ one swap; what is wrong with it is logged and changes nothing.`,
 	return c
 }
 
-// gcPercent is how much the heap may grow between collections, in percent of
-// what is live. The gateway's live heap is tens of MB and its garbage is short
-// requests: collecting at Go's default of 100 cost a tenth of the CPU of a
-// request.
-const gcPercent = 400
-
 func (a *app) run(ctx context.Context, profile string) (err error) {
 	cfg, err := a.load()
 	if err != nil {
@@ -53,9 +48,12 @@ func (a *app) run(ctx context.Context, profile string) (err error) {
 	if err != nil {
 		return err
 	}
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
-	}
+	tuneMemory()
+	trimming, stopTrimming := context.WithCancel(ctx)
+	var trim sync.WaitGroup
+	trim.Go(func() { trimMemory(trimming) })
+	defer trim.Wait()
+	defer stopTrimming()
 	g, err := gateway.New(ctx, cfg, gateway.Options{Version: version().Version, Logger: log, Clock: time.Now})
 	if err != nil {
 		return err

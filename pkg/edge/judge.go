@@ -256,10 +256,10 @@ func (k *record) of(s *protocol.Session, r *protocol.Route, tx *protocol.Transac
 		out.Lane = r.Lane
 	}
 	// What the session's records on a route have in common is written once.
-	m, _ := s.Memo.Load().(*memo)
+	m, _ := s.Memo().(*memo)
 	if m == nil || m.device != rec || m.route != r {
 		m = &memo{rec, r, audit.Fix(out)}
-		s.Memo.Store(m)
+		s.SetMemo(m)
 	}
 	out.Fixed = m.fixed
 	return out

@@ -35,11 +35,8 @@ type Session struct {
 	Certificate *x509.Certificate
 	Fingerprint string // SHA-256 of Certificate.Raw, lower-case hex
 
-	// Memo is what the judge keeps of one transaction for the next. It is the
-	// edge's alone.
-	Memo atomic.Value
-
 	device   atomic.Pointer[device.Record]
+	memo     atomic.Pointer[any]
 	lane     atomic.Bool
 	ctx      context.Context
 	end      context.CancelCauseFunc
@@ -77,6 +74,24 @@ func (s *Session) Device() *device.Record { return s.device.Load() }
 // SetDevice replaces the record. Only the session table calls it, when the
 // registry changed.
 func (s *Session) SetDevice(rec *device.Record) { s.device.Store(rec) }
+
+// Memo returns what [Session.SetMemo] was given last, or nil.
+func (s *Session) Memo() any {
+	if p := s.memo.Load(); p != nil {
+		return *p
+	}
+	return nil
+}
+
+// SetMemo keeps what the judge knows from one transaction for the next. An adapter
+// sets it to nil when the session has been idle for long.
+func (s *Session) SetMemo(v any) {
+	if v == nil {
+		s.memo.Store(nil)
+		return
+	}
+	s.memo.Store(&v)
+}
 
 // InLane reports whether the session was begun by a device in quarantine, for
 // the routes that are a lane and no others, and the quarantine has not ended.

@@ -16,6 +16,7 @@ import (
 
 	"github.com/anteroom-iomt/anteroom/pkg/config"
 	"github.com/anteroom-iomt/anteroom/pkg/protocol"
+	"github.com/anteroom-iomt/anteroom/pkg/protocol/httpgw/corpus"
 	"github.com/anteroom-iomt/anteroom/pkg/upstream"
 )
 
@@ -612,3 +613,41 @@ type recorder struct {
 }
 
 func (r *recorder) Write(p []byte) (int, error) { return r.Builder.Write(p) }
+
+// TestAConnectionThatRestedGoesOn: one that had nothing to do gives away what it
+// needs for a request, and is served as ever when one comes, in one piece or byte
+// by byte.
+func TestAConnectionThatRestedGoesOn(t *testing.T) {
+	for _, secure := range []bool{false, true} {
+		r := newRig(t, serveBackend(t, &corpus.Backend{}))
+		r.secure, r.g.hot = secure, time.Millisecond
+		conn, s := r.connect()
+		br := bufio.NewReader(conn)
+		for i := range 6 {
+			s.SetMemo(i)
+			raw := post("/api/a", "hello")
+			if i%2 == 0 {
+				raw = get("/api/a")
+			}
+			for len(raw) > 0 {
+				n := len(raw)
+				if i > 2 {
+					n = 1
+				}
+				if _, err := io.WriteString(conn, raw[:n]); err != nil {
+					t.Fatal(err)
+				}
+				raw = raw[n:]
+			}
+			if resp, _ := r.read(br, "GET"); resp.StatusCode != 200 {
+				t.Fatalf("request %d is answered %s", i, resp.Status)
+			}
+			eventually(t, "it rests", func() bool { return s.Memo() == nil })
+		}
+		s.Drain()
+		if _, err := br.ReadByte(); err == nil {
+			t.Error("a session that was asked to finish goes on")
+		}
+		conn.Close()
+	}
+}

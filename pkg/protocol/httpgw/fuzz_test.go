@@ -71,7 +71,7 @@ func readAll(g *Gateway, s *protocol.Session, data []byte) (m *message, h *head,
 	c := &conn1{g: g, s: s, conn: memory{r}}
 	c.src = source{conn: c.conn, stall: time.Minute}
 	c.src.obtain()
-	c.w.c, c.inline.c = c, c
+	c.equip()
 	defer c.w.release()
 	if f := c.readHead(time.Now()); f != nil {
 		return nil, nil, nil, nil, f

@@ -42,6 +42,7 @@ type Gateway struct {
 	cfg   Config
 	hosts map[string]bool
 	table atomic.Pointer[Table]
+	hot   time.Duration // hotTime, but for tests
 }
 
 var _ protocol.Adapter = (*Gateway)(nil)
@@ -54,7 +55,7 @@ func New(cfg Config) (*Gateway, error) {
 	if len(cfg.Listener.Hosts) == 0 {
 		return nil, errors.New("httpgw: the listener has no hosts")
 	}
-	g := &Gateway{cfg: cfg, hosts: map[string]bool{}}
+	g := &Gateway{cfg: cfg, hosts: map[string]bool{}, hot: hotTime}
 	for _, h := range cfg.Listener.Hosts {
 		g.hosts[strings.ToLower(h)] = true
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/anteroom-iomt/anteroom/pkg/protocol"
 	"github.com/anteroom-iomt/anteroom/pkg/upstream"
+	"github.com/anteroom-iomt/anteroom/pkg/wire"
 )
 
 const (
@@ -38,25 +39,31 @@ const (
 // past is a deadline that interrupts.
 var past = time.Unix(1, 0)
 
-// conn1 is an HTTP/1.1 connection. What one request needs is kept for the next.
+// conn1 is an HTTP/1.1 connection.
 type conn1 struct {
 	g       *Gateway
 	s       *protocol.Session
 	conn    net.Conn
+	socket  *wire.Conn // what conn is over, or nil
 	src     source
-	badge   badge
 	stopper upstream.Stopper
-	watcher watcher
-
-	head   head
-	msg    message
-	x      exchange
-	w      answer1
-	inline inline
+	*work   // nil while the connection has been idle for hotTime
 
 	mu              sync.Mutex
 	idle            bool // waiting for a request; a drain may interrupt
 	readBy, writeBy time.Time
+}
+
+// work is what a connection needs for one request, and keeps for the next while
+// they come often.
+type work struct {
+	head    head
+	msg     message
+	x       exchange
+	w       answer1
+	inline  inline
+	badge   badge
+	watcher watcher
 }
 
 // serve1 speaks HTTP/1.1 until the connection ends. Requests are answered one
@@ -64,15 +71,27 @@ type conn1 struct {
 func (g *Gateway) serve1(conn net.Conn, s *protocol.Session) {
 	c := &conn1{g: g, s: s, conn: conn}
 	c.src = source{conn: conn, stall: g.cfg.Listener.Limits.Stall.D()}
-	c.w.c, c.inline.c = c, c
-	c.watcher.c = c
+	if t, ok := conn.(interface{ NetConn() net.Conn }); ok {
+		c.socket, _ = t.NetConn().(*wire.Conn)
+	}
 	// The session's end is the end of what is asked for it.
 	stop := context.AfterFunc(s.Context(), c.stopper.Stop)
 	defer stop()
 	s.OnDrain(c.drain)
-	for c.request() {
+	for c.src.r < c.src.w || c.await() {
+		if !c.request() {
+			break
+		}
 	}
 	c.src.release()
+}
+
+// equip gets the connection what a request needs.
+func (c *conn1) equip() {
+	if c.work == nil {
+		c.work = &work{}
+		c.w.c, c.inline.c, c.watcher.c = c, c, c
+	}
 }
 
 // drain wakes a connection that waits for a request.
@@ -87,20 +106,39 @@ func (c *conn1) drain() {
 // await waits for the first bytes of a request and reports whether any came.
 func (c *conn1) await() bool {
 	idle := c.g.cfg.Listener.Limits.Idle.D()
-	hot := min(hotTime, idle)
+	hot := min(c.g.hot, idle)
 	if !c.waiting(hot) {
 		return false
 	}
 	c.src.obtain()
 	err := c.src.fill()
-	var ne net.Error
-	if err != nil && errors.As(err, &ne) && ne.Timeout() && idle > hot && c.waiting(idle-hot) {
-		err = c.src.wait()
+	if err != nil && idle > hot && timedOut(err) && c.waiting(idle-hot) {
+		err = c.rest()
 	}
 	c.mu.Lock()
 	c.idle = false
 	c.mu.Unlock()
 	return err == nil // else idle for too long, or gone: nothing was asked
+}
+
+// rest waits on with nothing in hand.
+func (c *conn1) rest() error {
+	c.src.release()
+	c.work = nil
+	c.s.SetMemo(nil)
+	if c.socket == nil {
+		return c.src.wait()
+	}
+	if err := c.socket.Await(); err != nil {
+		return err
+	}
+	c.src.obtain()
+	return c.src.fill()
+}
+
+func timedOut(err error) bool {
+	var ne net.Error
+	return errors.As(err, &ne) && ne.Timeout()
 }
 
 // waiting begins a wait of at most d, unless the session is to take nothing new.
@@ -144,12 +182,8 @@ func (c *conn1) writeLimit() error {
 
 // request serves one request and reports whether another may follow.
 func (c *conn1) request() bool {
-	if c.src.r == c.src.w {
-		if !c.await() {
-			return false
-		}
-	}
 	began := time.Now()
+	c.equip()
 	c.s.Begin()
 	defer c.s.Finish()
 	w := &c.w

@@ -1,0 +1,113 @@
+package cli
+
+import (
+	"context"
+	"math"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"runtime/metrics"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const (
+	// gcPercent is how much the heap may grow between collections, in percent of
+	// what is live. The gateway's live heap is tens of MB and its garbage is short
+	// requests: collecting at Go's default of 100 cost a tenth of the CPU of a
+	// request.
+	gcPercent = 400
+	// limitShare is the part of a container's memory that Go may use: past it,
+	// collecting often beats being killed. The rest is for what Go does not count.
+	limitShare = 0.9
+
+	// trimEvery is how often the gateway looks whether it has nothing to do.
+	trimEvery = time.Second
+	// quiet is how many bytes may be allocated from one look to the next while
+	// there is nothing to do: what keeps connections open takes none.
+	quiet = 1 << 20
+	// worthwhile is how many bytes must have been allocated since memory was last
+	// given back for it to be done again.
+	worthwhile = 16 << 20
+)
+
+// tuneMemory sets what the environment (GOGC, GOMEMLIMIT) leaves open.
+func tuneMemory() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
+	if os.Getenv("GOMEMLIMIT") != "" {
+		return
+	}
+	if limit := cgroupLimit("/proc/self/cgroup", "/sys/fs/cgroup"); limit < math.MaxInt64 {
+		debug.SetMemoryLimit(int64(float64(limit) * limitShare))
+	}
+}
+
+// cgroupLimit returns the least memory limit of this process's cgroup and those
+// around it, or the largest number there is (Linux, Documentation/admin-guide/
+// cgroup-v2.rst; memory.limit_in_bytes is version 1's).
+func cgroupLimit(self, root string) int64 {
+	least := int64(math.MaxInt64)
+	b, err := os.ReadFile(self)
+	if err != nil {
+		return least
+	}
+	for line := range strings.Lines(string(b)) {
+		part := strings.SplitN(strings.TrimSpace(line), ":", 3)
+		if len(part) != 3 {
+			continue
+		}
+		base, file := root, "memory.max"
+		if part[1] == "memory" {
+			base, file = filepath.Join(root, "memory"), "memory.limit_in_bytes"
+		} else if part[0] != "0" {
+			continue
+		}
+		for dir := filepath.Clean("/" + part[2]); ; dir = filepath.Dir(dir) {
+			if text, err := os.ReadFile(filepath.Join(base, dir, file)); err == nil {
+				// "max", and version 1's way to say it, a page less than MaxInt64, are none.
+				if n, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64); err == nil && n > 0 && n < math.MaxInt64-1<<20 {
+					least = min(least, n)
+				}
+			}
+			if dir == "/" {
+				break
+			}
+		}
+	}
+	return least
+}
+
+// trimMemory gives memory back to the system when the gateway has nothing to do,
+// until ctx ends: after ten thousand devices have connected, the garbage of their
+// handshakes would stay until there were five times as much of it.
+func trimMemory(ctx context.Context) {
+	tick := time.NewTicker(trimEvery)
+	defer tick.Stop()
+	var last, trimmed uint64
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		now := allocated()
+		if now-last < quiet && now-trimmed > worthwhile {
+			debug.FreeOSMemory()
+			trimmed = now
+		}
+		last = now
+	}
+}
+
+// allocated returns how many bytes were ever allocated.
+func allocated() uint64 {
+	s := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}
+	metrics.Read(s)
+	if s[0].Value.Kind() != metrics.KindUint64 {
+		return 0
+	}
+	return s[0].Value.Uint64()
+}

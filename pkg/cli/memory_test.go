@@ -1,0 +1,48 @@
+package cli
+
+import (
+	"math"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+func TestTheMemoryLimitIsTheContainers(t *testing.T) {
+	for name, tt := range map[string]struct {
+		self  string
+		files map[string]string
+		want  int64
+	}{
+		"no cgroups":       {want: math.MaxInt64},
+		"none":             {self: "0::/a/b\n", files: map[string]string{"a/b/memory.max": "max\n"}, want: math.MaxInt64},
+		"its own":          {self: "0::/a/b\n", files: map[string]string{"a/b/memory.max": "1048576\n"}, want: 1 << 20},
+		"one around it":    {self: "0::/a/b\n", files: map[string]string{"a/b/memory.max": "1048576", "a/memory.max": "4096", "memory.max": "max"}, want: 4096},
+		"seen from inside": {self: "0::/\n", files: map[string]string{"memory.max": "8192\n"}, want: 8192},
+		"version 1":        {self: "5:cpu:/x\n4:memory:/x\n0::/\n", files: map[string]string{"memory/x/memory.limit_in_bytes": "4096\n"}, want: 4096},
+		"version 1, none":  {self: "4:memory:/\n", files: map[string]string{"memory/memory.limit_in_bytes": "9223372036854771712\n"}, want: math.MaxInt64},
+		"above the root":   {self: "0::/../../x\n", files: map[string]string{"x/memory.max": "4096\n"}, want: 4096},
+		"nonsense":         {self: "0::/a\nnonsense\n", files: map[string]string{"a/memory.max": "-1\n"}, want: math.MaxInt64},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			self := filepath.Join(dir, "self")
+			if tt.self != "" {
+				if err := os.WriteFile(self, []byte(tt.self), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for file, text := range tt.files {
+				path := filepath.Join(dir, "fs", file)
+				if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if got := cgroupLimit(self, filepath.Join(dir, "fs")); got != tt.want {
+				t.Errorf("limit %d, want %d", got, tt.want)
+			}
+		})
+	}
+}
