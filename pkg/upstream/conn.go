@@ -95,7 +95,9 @@ func (c *conn) close() {
 // drop gives the buffer away.
 func (c *conn) drop() {
 	if c.buf != nil {
-		readers.Put(c.buf)
+		if len(*c.buf) == readSize {
+			readers.Put(c.buf)
+		}
 		c.buf = nil
 	}
 	c.r, c.w, c.full = 0, 0, false

@@ -58,18 +58,18 @@ func (x *exchange) do() error {
 		x.undo = context.AfterFunc(r.Context, c.interrupt)
 	}
 	x.began = time.Now()
+	// Both limits are set before anything is sent, for looking whether the connection
+	// is still good is a read: the limit of its last request may have passed.
 	if err := c.writeLimit(x.began); err != nil {
+		return err
+	}
+	if err := c.patience(x.began, c.b.cfg.Timeout.D()); err != nil {
 		return err
 	}
 	c.wire.Ask(c.used)
 	c.used = true
 	if err := x.send(); err != nil {
 		return err
-	}
-	if x.sender == nil {
-		if err := c.patience(x.began, c.b.cfg.Timeout.D()); err != nil {
-			return err
-		}
 	}
 	if err := x.readHead(); err != nil {
 		return x.why(err)
@@ -331,8 +331,11 @@ const chunkRoom = 16
 var copies = sync.Pool{New: func() any { b := make([]byte, chunkRoom+copySize+chunkRoom); return &b }}
 
 func (s *sender) run() {
-	if s.err = s.copy(); s.err == nil {
-		s.err = s.c.patience(time.Now(), s.c.b.cfg.Timeout.D())
+	s.err = s.copy()
+	// An answer may still come to a body that could not be sent whole, and is not
+	// waited for without end either.
+	if err := s.c.patience(time.Now(), s.c.b.cfg.Timeout.D()); s.err == nil {
+		s.err = err
 	}
 	close(s.done)
 	var own bodyError

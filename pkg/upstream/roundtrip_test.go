@@ -247,6 +247,40 @@ func TestABackendThatTakesNothingIsATimeout(t *testing.T) {
 
 // A handshake that never ends, as with a machine that went away behind a load
 // balancer that answers for it.
+// TestALimitThatPassedWhileIdleIsNoTimeout: a connection keeps its limits from one
+// request to the next. One that has passed since must not fail a request whose body
+// is sent before an answer is waited for.
+func TestALimitThatPassedWhileIdleIsNoTimeout(t *testing.T) {
+	w := newWorld(t)
+	p := serve(t, w.tls(), answering(ok))
+	cfg := backendConfig(p.addr)
+	cfg.Timeout = config.Duration(200 * time.Millisecond)
+	b := w.backend(t, cfg, Options{})
+	for name, body := range map[string]func() io.Reader{
+		"of unknown length": func() io.Reader { return io.MultiReader(strings.NewReader("abc")) },
+		"held, and large":   func() io.Reader { return strings.NewReader(strings.Repeat("a", 2*wholeMost)) },
+	} {
+		get(t, b)
+		c := b.addrs[0].pool.idle[0]
+		// It is this old when the limit was set as far in the past; the timer of the
+		// deadline has to have run.
+		check(t, c.net.SetReadDeadline(time.Now().Add(-time.Second)))
+		c.readBy = time.Now().Add(-time.Second)
+		resp, err := b.RoundTrip(request(t, "POST", "/", body()))
+		if err != nil {
+			t.Fatalf("a body %s: %v", name, err)
+		}
+		got, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err != nil || string(got) != "ok" {
+			t.Errorf("a body %s: answered %q, %v", name, got, err)
+		}
+	}
+	if p.conns.Load() != 1 {
+		t.Errorf("%d connections were made", p.conns.Load())
+	}
+}
+
 func TestAHandshakeThatHangsIsPassedOver(t *testing.T) {
 	w := newWorld(t)
 	hung := serve(t, nil, hang)

@@ -77,7 +77,7 @@ func (x *exchange) prepare(t Target, o *protocol.Obligations) {
 	}
 	if len(o.Bytes) > 0 && x.req.Length < 0 {
 		// Declared bytes were counted when it was judged.
-		x.req.Body = x.paced(x.req.Body, x.ctx.Done())
+		x.req.Body = x.paced(x.req.Body, x.ctx.Done(), func() *protocol.Obligations { return o })
 	}
 	if len(o.Mirror) > 0 {
 		x.mirror(t, o)
@@ -125,23 +125,26 @@ func (r retryLater) start(status int, h http1.Header, length int64) error {
 }
 
 // A pacedReader reads no faster than the device's limit lets it, if it has one:
-// what has no declared length can not be refused beforehand.
+// what has no declared length can not be refused beforehand. It holds nothing of
+// the exchange, which may be another request's before the last read is over.
 type pacedReader struct {
-	from io.Reader
-	x    *exchange
-	done <-chan struct{}
+	from   io.Reader
+	judge  protocol.Judge
+	s      *protocol.Session
+	duties func() *protocol.Obligations
+	done   <-chan struct{}
 }
 
-// paced returns a reader that is held to the limit of the moment. It does not
-// wait any more once done is closed.
-func (x *exchange) paced(from io.Reader, done <-chan struct{}) io.Reader {
-	return &pacedReader{from, x, done}
+// paced returns a reader that is held to the limit of the moment, which duties
+// tells. It does not wait any more once done is closed.
+func (x *exchange) paced(from io.Reader, done <-chan struct{}, duties func() *protocol.Obligations) io.Reader {
+	return &pacedReader{from, x.g.cfg.Judge, x.s, duties, done}
 }
 
 func (r *pacedReader) Read(p []byte) (int, error) {
 	n, err := r.from.Read(p)
 	if n > 0 {
-		r.wait(r.x.g.cfg.Judge.Spend(r.x.s, r.x.duties.Load(), int64(n)))
+		r.wait(r.judge.Spend(r.s, r.duties(), int64(n)))
 	}
 	return n, err
 }

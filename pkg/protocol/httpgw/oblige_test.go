@@ -114,6 +114,34 @@ func TestBytesOfBothBodiesAreCounted(t *testing.T) {
 	}
 }
 
+// TestABodyPaysByItsOwnRequest: a backend's connection may read a body when its
+// request has been answered already and the exchange serves the next one.
+func TestABodyPaysByItsOwnRequest(t *testing.T) {
+	r := newRig(t, failing{io.EOF})
+	duties, err := protocol.Oblige([]protocol.Obligation{duty("limit_bytes", protocol.Int(1000))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var x exchange
+	s := r.newSession()
+	defer s.End(io.EOF)
+	x.begin(r.g, s, nil, &message{length: -1}, nil, time.Now())
+	x.ctx = s.Context()
+	x.duties.Store(duties)
+	x.req.Length, x.req.Body = -1, readerFunc(func(p []byte) (int, error) {
+		x.begin(nil, nil, nil, nil, nil, time.Now()) // the next request, meanwhile
+		return len(p), nil
+	})
+	x.prepare(Target{}, duties)
+	if _, err := x.req.Body.Read(make([]byte, 5)); err != nil || r.judge.spent != 5 {
+		t.Errorf("%d bytes were counted, %v", r.judge.spent, err)
+	}
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
 // TestABatchPaysForTheLimitsOfItsEntries: what a request may not have without
 // paying, it does not get in a batch.
 func TestABatchPaysForTheLimitsOfItsEntries(t *testing.T) {

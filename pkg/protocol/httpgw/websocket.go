@@ -43,7 +43,8 @@ func (x *exchange) upgrade() {
 	ctx, cancel := context.WithCancel(x.ctx)
 	defer cancel()
 	t := &tunnel{end: cancel}
-	defer x.s.Hold(x.again, t.stop)()
+	defer t.leave()
+	defer x.s.Hold(func() bool { return t.again(x) }, t.stop)()
 	if !x.judge(&x.tx) {
 		return
 	}
@@ -57,7 +58,12 @@ func (x *exchange) upgrade() {
 }
 
 // again judges the upgrade anew and reports whether it may go on.
-func (x *exchange) again() bool {
+func (t *tunnel) again(x *exchange) bool {
+	t.judging.Lock()
+	defer t.judging.Unlock()
+	if t.left {
+		return true // there is nothing to go on, and x is another request's
+	}
 	tx := x.m.transaction()
 	tx.Again, tx.Obliged = true, x
 	v := x.g.cfg.Judge.Judge(x.s.Context(), x.s, &x.route.Route, &tx)
@@ -71,6 +77,18 @@ type tunnel struct {
 	mu     sync.Mutex
 	denied bool
 	end    func() // ends what goes on at the moment
+
+	// judging is held while it is judged again. The session may begin that while
+	// the transaction ends, and the exchange is then used for the next request.
+	judging sync.Mutex
+	left    bool
+}
+
+// leave waits for a decision that is being made, and lets none begin any more.
+func (t *tunnel) leave() {
+	t.judging.Lock()
+	t.left = true
+	t.judging.Unlock()
 }
 
 // stop ends the tunnel for good.
@@ -165,7 +183,7 @@ func (x *exchange) websocket(ctx context.Context, key string, t *tunnel) {
 	conn, rest := x.w.hijack()
 	if down.begin(conn) {
 		backend := io.MultiReader(bytes.NewReader(first), up)
-		relay(conn, down, bytes.Clone(rest), up, x.paced(backend, awake.Done()), x.paced(conn, awake.Done()), wake)
+		relay(conn, down, bytes.Clone(rest), up, x.paced(backend, awake.Done(), x.duties.Load), x.paced(conn, awake.Done(), x.duties.Load), wake)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/coder/websocket"
 
@@ -316,6 +317,63 @@ func TestHandshakesABackendAnswersWrongly(t *testing.T) {
 				t.Errorf("then answered %s", resp.Status)
 			}
 		})
+	}
+}
+
+// TestALateDecisionOnAHandshakeIsNotTheNextRequests: a handshake that a backend
+// refused leaves the connection to the next request, though it may be judged again
+// at that very moment. What it obliges to must not be taken for what the next one
+// does.
+func TestALateDecisionOnAHandshakeIsNotTheNextRequests(t *testing.T) {
+	asked, rechecking, goOn, rechecked, next := make(chan struct{}), make(chan struct{}), make(chan struct{}), make(chan struct{}), make(chan struct{})
+	r := newRig(t, serveBackend(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Upgrade") != "" {
+			close(asked)
+			<-rechecking
+			http.NotFound(w, r)
+			return
+		}
+		close(next)
+		<-rechecked
+		answers(200, patientBody, "Content-Type", "application/fhir+json")(w)
+	})))
+	r.judge.deny = func(_ *protocol.Route, tx *protocol.Transaction) protocol.Cause {
+		if tx.Again {
+			close(rechecking)
+			<-goOn
+		}
+		return protocol.CauseNone
+	}
+	r.judge.oblige = func(_ *protocol.Route, tx *protocol.Transaction) []protocol.Obligation {
+		if tx.Protocol != "fhir" {
+			return nil
+		}
+		return []protocol.Obligation{duty("redact", protocol.String("/name"))}
+	}
+	conn, s := r.connect()
+	br := bufio.NewReader(conn)
+	if _, err := io.WriteString(conn, shake+"\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	<-asked
+	go func() {
+		s.Recheck()
+		close(rechecked)
+	}()
+	if resp, _ := r.read(br, "GET"); resp.StatusCode != 404 {
+		t.Fatalf("the handshake is answered %s", resp.Status)
+	}
+	if _, err := io.WriteString(conn, get("/fhir/Patient/p1")); err != nil {
+		t.Fatal(err)
+	}
+	// If the next request were served meanwhile it would soon be at its backend.
+	select {
+	case <-next:
+	case <-time.After(200 * time.Millisecond):
+	}
+	close(goOn)
+	if resp, body := r.read(br, "GET"); resp.StatusCode != 200 || strings.Contains(body, secret) {
+		t.Errorf("answered %s %s", resp.Status, body)
 	}
 }
 
