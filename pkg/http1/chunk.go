@@ -35,6 +35,7 @@ type chunkState uint8
 
 const (
 	chunkSize chunkState = iota
+	chunkBlank
 	chunkExtension
 	chunkSizeLF
 	chunkContent
@@ -92,11 +93,27 @@ func (c *Chunks) step(b byte) bool {
 		case b == '\r':
 			c.state = chunkSizeLF
 			return true
-		case c.Lenient && (b == ';' || b == ' ' || b == '\t'):
+		case c.Lenient && b == ';':
 			c.state, c.ext = chunkExtension, 0
+			return true
+		case c.Lenient && blank(b):
+			c.state, c.ext = chunkBlank, 1
 			return true
 		}
 		return false
+	case chunkBlank:
+		// Nothing but an extension or the line's end may follow: "1 1" is read as 1
+		// by some and as 11 by others.
+		switch {
+		case b == '\r':
+			c.state = chunkSizeLF
+			return true
+		case b == ';':
+			c.state = chunkExtension
+			return true
+		}
+		c.ext++
+		return c.ext <= maxExtension && blank(b)
 	case chunkExtension:
 		if b == '\r' {
 			c.state = chunkSizeLF
@@ -147,6 +164,8 @@ func (c *Chunks) step(b byte) bool {
 	}
 	return false
 }
+
+func blank(c byte) bool { return c == ' ' || c == '\t' }
 
 func nibble(c byte) (byte, bool) {
 	switch {

@@ -166,14 +166,26 @@ func IsToken(s string) bool {
 
 func isDigit(c byte) bool { return '0' <= c && c <= '9' }
 
-// LowerASCII returns s in lower case, itself if it is that already.
+// LowerASCII returns s with its ASCII letters in lower case, itself if they are
+// that already. Others stay as they are: Unicode has a K and an S of its own that
+// fold to ASCII's, and no protocol means them.
 func LowerASCII(s string) string {
 	for i := range len(s) {
 		if 'A' <= s[i] && s[i] <= 'Z' {
-			return strings.ToLower(s)
+			return lowered(s, i)
 		}
 	}
 	return s
+}
+
+func lowered(s string, from int) string {
+	b := []byte(s)
+	for i := from; i < len(b); i++ {
+		if 'A' <= b[i] && b[i] <= 'Z' {
+			b[i] += 'a' - 'A'
+		}
+	}
+	return string(b)
 }
 
 // ParseLength reads a Content-Length: digits only, no sign, no leading zero, no

@@ -142,7 +142,7 @@ func (h Header) Framing(minor int) (Framing, *SyntaxError) {
 		if minor == 0 {
 			return Framing{}, wrong("an HTTP/1.0 message has a Transfer-Encoding")
 		}
-		if !strings.EqualFold(te, "chunked") {
+		if LowerASCII(te) != "chunked" {
 			return Framing{}, wrong("the Transfer-Encoding is not exactly chunked")
 		}
 		return Framing{Chunked: true, Length: -1}, nil
