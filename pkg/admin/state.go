@@ -74,6 +74,9 @@ func OpenState(ctx context.Context, cfg *config.File, log *slog.Logger, clock fu
 	if s.Devices, err = device.Open(ctx, st, device.Options{Clock: clock}); err != nil {
 		return nil, err
 	}
+	if err := st.Release(); err != nil && log != nil {
+		log.Warn("the registry's file takes memory", "error", err)
+	}
 	if s.Tokens, err = enrol.OpenTokens(st, filepath.Join(cfg.StateDir, TokenKey), clock); err != nil {
 		return nil, err
 	}

@@ -7,5 +7,6 @@
 // no session decides under the old record any more, and no power cut brings the
 // device back (invariants 3 and 5).
 //
-// Records handed out are shared and must not be changed. Reading takes no lock.
+// Records handed out are shared and must not be changed. Reading by id takes no
+// lock. Records that are read from the store share what many of them say.
 package device

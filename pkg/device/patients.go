@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -199,17 +198,10 @@ func putPatients(w store.Writer, old, r *Record) error {
 }
 
 // readPatients reads the associations of a device.
-func readPatients(r store.Reader, rec *Record) error {
-	value, err := r.Get(patientsTable, rec.ID)
-	switch {
-	case errors.Is(err, store.ErrNotFound):
-		return nil
-	case err != nil:
-		return err
-	}
-	if json.Unmarshal(value, &rec.Patients) != nil {
+func (r *Record) readPatients(value []byte) error {
+	if json.Unmarshal(value, &r.Patients) != nil {
 		// The error could repeat what it could not read.
-		return fmt.Errorf("patients of %s: not readable", rec.ID)
+		return fmt.Errorf("patients of %s: not readable", r.ID)
 	}
-	return rec.validPatients()
+	return r.validPatients()
 }

@@ -1,7 +1,6 @@
 package device
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -45,6 +44,8 @@ type Registry struct {
 	db  *memdb.MemDB
 	now func() time.Time
 
+	fingerprints, keys *owners // of certificates and of their keys
+
 	mu       sync.Mutex // held over a change, so that changes have an order
 	revision uint64
 	subs     []*subscriber
@@ -59,137 +60,63 @@ func Open(ctx context.Context, st store.Store, opt Options) (*Registry, error) {
 	if err != nil {
 		return nil, fmt.Errorf("registry schema: %w", err)
 	}
-	g := &Registry{st: st, db: db, now: opt.Clock}
+	g := &Registry{st: st, db: db, now: opt.Clock, fingerprints: newOwners(), keys: newOwners()}
 	if g.now == nil {
 		g.now = time.Now
 	}
 	txn := db.Txn(true)
 	defer txn.Abort()
-	err = st.View(ctx, func(r store.Reader) error {
-		if err := r.Each(table, "", func(id string, value []byte) error {
-			rec := new(Record)
-			if err := json.Unmarshal(value, rec); err != nil {
-				return fmt.Errorf("record of %s: %w", id, err)
-			}
-			if rec.ID != id {
-				return fmt.Errorf("record of %s names %s", id, rec.ID)
-			}
-			if err := readPatients(r, rec); err != nil {
-				return err
-			}
-			g.revision = max(g.revision, rec.Revision)
-			return txn.Insert(table, rec)
-		}); err != nil {
-			return err
-		}
-		value, err := r.Get(metaTable, revisionKey)
-		if errors.Is(err, store.ErrNotFound) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		var n uint64
-		if err := json.Unmarshal(value, &n); err != nil {
-			return fmt.Errorf("revision: %w", err)
-		}
-		g.revision = max(g.revision, n)
-		return nil
-	})
-	if err != nil {
+	if err := st.View(ctx, func(r store.Reader) error { return g.load(r, txn) }); err != nil {
 		return nil, fmt.Errorf("read the registry: %w", err)
 	}
 	txn.Commit()
 	return g, nil
 }
 
-// schema describes the table in memory and its indices.
-func schema() *memdb.DBSchema {
-	return &memdb.DBSchema{Tables: map[string]*memdb.TableSchema{table: {
-		Name: table,
-		Indexes: map[string]*memdb.IndexSchema{
-			"id":          {Name: "id", Unique: true, Indexer: &memdb.StringFieldIndex{Field: "ID"}},
-			"class":       {Name: "class", Indexer: &memdb.StringFieldIndex{Field: "Class"}},
-			"status":      {Name: "status", Indexer: &memdb.StringFieldIndex{Field: "Status"}},
-			"fingerprint": {Name: "fingerprint", Unique: true, AllowMissing: true, Indexer: fingerprints{}},
-			"key":         {Name: "key", AllowMissing: true, Indexer: keys{}},
-		},
-	}}}
-}
-
-// fingerprints indexes a record by each of its certificates.
-type fingerprints struct{}
-
-// FromObject implements memdb.MultiIndexer.
-func (fingerprints) FromObject(obj any) (bool, [][]byte, error) {
-	rec, ok := obj.(*Record)
-	if !ok {
-		return false, nil, fmt.Errorf("%T in the registry", obj)
+// load reads all records into a transaction.
+func (g *Registry) load(r store.Reader, txn *memdb.Txn) error {
+	patients := map[string][]byte{}
+	if err := r.Each(patientsTable, "", func(id string, value []byte) error {
+		patients[id] = value
+		return nil
+	}); err != nil {
+		return err
 	}
-	keys := make([][]byte, 0, len(rec.Certificates))
-	for _, c := range rec.Certificates {
-		keys = append(keys, []byte(c.Fingerprint+"\x00"))
-	}
-	return len(keys) > 0, keys, nil
-}
-
-// FromArgs implements memdb.Indexer.
-func (fingerprints) FromArgs(args ...any) ([]byte, error) { return oneText(args) }
-
-// keys indexes a record by each of its certificates' keys.
-type keys struct{}
-
-// FromObject implements memdb.MultiIndexer.
-func (keys) FromObject(obj any) (bool, [][]byte, error) {
-	rec, ok := obj.(*Record)
-	if !ok {
-		return false, nil, fmt.Errorf("%T in the registry", obj)
-	}
-	var out [][]byte
-	for _, c := range rec.Certificates {
-		if key := []byte(c.Key + "\x00"); c.Key != "" && !slices.ContainsFunc(out, func(k []byte) bool { return bytes.Equal(k, key) }) {
-			out = append(out, key)
+	d := newDecoder()
+	if err := r.Each(table, "", func(id string, value []byte) error {
+		rec, err := d.record(id, value)
+		if err != nil {
+			return err
 		}
+		if value, ok := patients[id]; ok {
+			if err := rec.readPatients(value); err != nil {
+				return err
+			}
+		}
+		g.revision = max(g.revision, rec.Revision)
+		for i := range rec.Certificates { // nobody else has the registry yet
+			g.fingerprints.put(id, rec.Certificates[i].Fingerprint)
+			if k := rec.Certificates[i].Key; k != "" {
+				g.keys.put(id, k)
+			}
+		}
+		return txn.Insert(table, rec)
+	}); err != nil {
+		return err
 	}
-	return len(out) > 0, out, nil
-}
-
-// FromArgs implements memdb.Indexer.
-func (keys) FromArgs(args ...any) ([]byte, error) { return oneText(args) }
-
-func oneText(args []any) ([]byte, error) {
-	if len(args) != 1 {
-		return nil, errors.New("one text is needed")
+	value, err := r.Get(metaTable, revisionKey)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil
 	}
-	s, ok := args[0].(string)
-	if !ok {
-		return nil, fmt.Errorf("%T is no text", args[0])
+	if err != nil {
+		return err
 	}
-	return []byte(s + "\x00"), nil
-}
-
-// Get returns a device's record.
-func (g *Registry) Get(id string) (*Record, bool) { return first(g.db.Txn(false), "id", id) }
-
-// ByFingerprint returns the record of the device that a certificate belongs to,
-// whether it is still valid or not.
-func (g *Registry) ByFingerprint(fp string) (*Record, bool) {
-	return first(g.db.Txn(false), "fingerprint", fp)
-}
-
-// ByKey returns the record of the device that a key belongs to, or belonged to:
-// see [Certificate].
-func (g *Registry) ByKey(key string) (*Record, bool) {
-	return first(g.db.Txn(false), "key", key)
-}
-
-func first(txn *memdb.Txn, index, key string) (*Record, bool) {
-	obj, err := txn.First(table, index, key)
-	if err != nil || obj == nil {
-		return nil, false
+	var n uint64
+	if err := json.Unmarshal(value, &n); err != nil {
+		return fmt.Errorf("revision: %w", err)
 	}
-	rec, ok := obj.(*Record)
-	return rec, ok
+	g.revision = max(g.revision, n)
+	return nil
 }
 
 // A Filter narrows a list; empty fields match everything.
@@ -205,15 +132,7 @@ type Filter struct {
 
 // List returns matching records in order of id.
 func (g *Registry) List(f Filter) []*Record {
-	txn := g.db.Txn(false)
-	index, args := "id", []any(nil)
-	switch {
-	case f.Status != "":
-		index, args = "status", []any{string(f.Status)}
-	case f.Class != "":
-		index, args = "class", []any{f.Class}
-	}
-	it, err := txn.Get(table, index, args...)
+	it, err := g.db.Txn(false).Get(table, "id")
 	if err != nil {
 		return nil // an index of the schema above never fails
 	}
@@ -223,15 +142,6 @@ func (g *Registry) List(f Filter) []*Record {
 			out = append(out, rec)
 		}
 	}
-	slices.SortFunc(out, func(a, b *Record) int {
-		switch {
-		case a.ID < b.ID:
-			return -1
-		case a.ID > b.ID:
-			return 1
-		}
-		return 0
-	})
 	return out
 }
 
@@ -391,6 +301,7 @@ func (g *Registry) commitAll(ctx context.Context, changes []change, also ...func
 	}
 	txn := g.db.Txn(true)
 	for _, c := range changes {
+		g.own(c.new)
 		if err := txn.Insert(table, c.new); err != nil {
 			txn.Abort()
 			return fmt.Errorf("record of %s: %w", c.new.ID, err)
@@ -399,6 +310,9 @@ func (g *Registry) commitAll(ctx context.Context, changes []change, also ...func
 	txn.Commit()
 	g.revision = revision
 	for _, c := range changes {
+		if c.old != nil {
+			g.disown(c.old, c.new)
+		}
 		for _, s := range g.subs {
 			s.f(c.old, c.new)
 		}

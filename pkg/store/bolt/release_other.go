@@ -1,0 +1,6 @@
+//go:build !linux
+
+package bolt
+
+// Release does nothing: the system takes the memory when it needs it.
+func (s *Store) Release() error { return nil }
