@@ -73,7 +73,8 @@ func newCache(n int) *cache {
 		slots *= 2
 	}
 	c := &cache{seed: maphash.MakeSeed(), slots: make([]atomic.Pointer[entry], slots), mask: uint64(slots/ways - 1), most: maxCacheBytes}
-	c.keys.New = func() any { return &keyWriter{b: make([]byte, 0, maxKey)} }
+	devices := &deviceKeys{seed: maphash.MakeSeed()}
+	c.keys.New = func() any { return &keyWriter{b: make([]byte, 0, maxKey), devices: devices} }
 	return c
 }
 
@@ -87,7 +88,7 @@ type asked struct {
 func (c *cache) ask(s *Set, q *Question) (a asked, ok bool) {
 	w := c.keys.Get().(*keyWriter)
 	w.b = w.b[:0]
-	facts{out: w, loc: s.opt.Location}.write(q, s.reach.input)
+	facts{out: w, loc: s.opt.Location, key: w}.write(q, s.reach.input)
 	if len(w.b) > maxKey {
 		// A buffer that has grown is not kept.
 		return asked{}, false

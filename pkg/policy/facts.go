@@ -34,12 +34,19 @@ type facts struct {
 	// input is out where that builds an input, which takes whole parts that were
 	// built before.
 	input *inputWriter
+	// key is out where that writes a key, which takes a device's part as it was
+	// written before.
+	key *keyWriter
 }
 
 // write writes the members of the input.
 func (f facts) write(q *Question, want *paths) {
 	if w := want.at("device"); w != nil && q.Device != nil {
-		if d := deviceFactsOf(q); f.input == nil || !f.input.deviceAgain(&d, w) {
+		switch d := deviceFactsOf(q); {
+		case f.input != nil && f.input.deviceAgain(&d, w):
+		case f.key != nil && f.key.devices != nil:
+			f.key.device(f, &d, w)
+		default:
 			f.device(&d, w)
 		}
 	}

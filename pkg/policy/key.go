@@ -14,7 +14,8 @@ import (
 // one way: each member is its name, a type, and a value of known length, and
 // each object ends.
 type keyWriter struct {
-	b []byte
+	b       []byte
+	devices *deviceKeys // nil if none are kept
 }
 
 // Types of what follows a member's name, or stands in a list.
@@ -142,9 +143,18 @@ func (k *keyWriter) payload(v protocol.Value, want *paths) {
 			k.payload(e, everything)
 		}
 	case protocol.KindObject:
-		for _, f := range v.Fields() {
-			if w := want.at(f.Name); w != nil {
-				k.value(f.Name, w, f.Value)
+		fs := v.Fields()
+		if s := want.shaped(fs); s != nil {
+			for i, w := range s.want {
+				if w != nil {
+					k.value(fs[i].Name, w, fs[i].Value)
+				}
+			}
+		} else {
+			for i := range fs {
+				if w := want.at(fs[i].Name); w != nil {
+					k.value(fs[i].Name, w, fs[i].Value)
+				}
 			}
 		}
 		k.b = append(k.b, keyEnd)

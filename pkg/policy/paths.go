@@ -20,6 +20,8 @@ type paths struct {
 	key   *ast.Term // the name, as OPA wants it in an object
 	id    uint64    // tells the paths of the tree apart; from 1
 	order []*paths  // the kids, by name
+	// shapes of objects whose members the kids are; they come in use.
+	shapes [maxShapes]shapeSlot
 	// sized are the kids by length of name, and those of length n the ones from
 	// start[n] up to start[n+1].
 	sized []*paths
