@@ -107,8 +107,10 @@ func (b *Backend) attempt(req *http.Request, body *requestBody, a *address, at *
 		},
 	}
 	if interim := Interim(req.Context()); interim != nil {
+		passed := 0
 		trace.Got1xxResponse = func(status int, h textproto.MIMEHeader) error {
-			if blank(h) {
+			// Who listens has to bound how many there are; net/http no longer does.
+			if passed++; passed > maxInterim || blank(h) {
 				return errMalformed
 			}
 			interim(status, h)
@@ -221,7 +223,13 @@ func (b *Backend) do2(r *Request, resp *Response) error {
 		return fmt.Errorf("request to %s: %w", b.cfg.Name, context.Canceled)
 	}
 	over := func() { r.Stopper.with(nil); cancel() }
-	req, err := r.httpRequest(ctx)
+	asked := ctx
+	if r.Inform != nil {
+		heard := &hearing{inform: r.Inform}
+		defer heard.end()
+		asked = WithInterim(ctx, heard.hear)
+	}
+	req, err := r.httpRequest(asked)
 	if err != nil {
 		over()
 		return err
@@ -252,17 +260,6 @@ func (r *Request) httpRequest(ctx context.Context) (*http.Request, error) {
 	if u.Path, err = url.PathUnescape(path); err != nil || !exact(u) {
 		return nil, fmt.Errorf("request: its path or query would not be sent as it is")
 	}
-	if r.Inform != nil {
-		ctx = WithInterim(ctx, func(status int, h textproto.MIMEHeader) {
-			var out http1.Header
-			for _, name := range sortedNames(http.Header(h)) {
-				for _, v := range h[name] {
-					out = append(out, http1.Field{Name: http1.LowerASCII(name), Value: v})
-				}
-			}
-			r.Inform(status, out)
-		})
-	}
 	req := (&http.Request{Method: r.Method, URL: u, Host: r.Host, ProtoMajor: 1, ProtoMinor: 1, Body: http.NoBody}).WithContext(ctx)
 	req.Header = httpHeader(r.Header)
 	if r.Fixed != nil {
@@ -284,6 +281,16 @@ func (r *Request) httpRequest(ctx context.Context) (*http.Request, error) {
 	return req, nil
 }
 
+// headerOf returns net/http's fields in our form.
+func headerOf[H ~map[string][]string](fields H) (h http1.Header) {
+	for _, name := range sortedNames(http.Header(fields)) {
+		for _, v := range fields[name] {
+			h = append(h, http1.Field{Name: http1.LowerASCII(name), Value: v})
+		}
+	}
+	return h
+}
+
 // body2 is the body of a response that net/http read.
 type body2 struct {
 	readerPieces
@@ -298,12 +305,7 @@ func (b *body2) next() ([]byte, error) {
 	b.stuck.Reset(b.patience)
 	p, err := b.readerPieces.next()
 	if err == io.EOF {
-		b.resp.Trailer = nil
-		for _, name := range sortedNames(b.answer.Trailer) {
-			for _, v := range b.answer.Trailer[name] {
-				b.resp.Trailer = append(b.resp.Trailer, http1.Field{Name: http1.LowerASCII(name), Value: v})
-			}
-		}
+		b.resp.Trailer = headerOf(b.answer.Trailer)
 	}
 	return p, err
 }

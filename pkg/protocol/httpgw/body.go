@@ -19,7 +19,8 @@ const readSize = 4 << 10
 // errBody is wrapped by errors for bodies whose framing is broken.
 var errBody = errors.New("the request body is malformed")
 
-// errTruncated says that a body ended before its framing said so.
+// errTruncated says that a body ended before its framing said so, or stopped
+// coming: to whoever waits for it that is the same.
 var errTruncated = errors.New("the request body ended early")
 
 // sources are read buffers that are in no use: a connection has one only while
@@ -181,11 +182,8 @@ func (b *body) Read(p []byte) (int, error) {
 	n, err := b.src.read(p)
 	b.left -= int64(n)
 	if err != nil && n == 0 {
-		if errors.Is(err, io.EOF) {
-			err = errTruncated
-		}
-		b.err = err
-		return 0, err
+		b.err = errTruncated
+		return 0, b.err
 	}
 	if b.left == 0 && !b.chunked {
 		b.err = io.EOF
@@ -212,14 +210,8 @@ func (b *body) nextChunk() error {
 			b.left = int64(n)
 			return nil
 		}
-		if err := s.arm(); err != nil {
-			return err
-		}
-		if err := s.fill(); err != nil {
-			if errors.Is(err, io.EOF) {
-				err = errTruncated
-			}
-			return err
+		if s.arm() != nil || s.fill() != nil {
+			return errTruncated
 		}
 	}
 }

@@ -502,8 +502,20 @@ func TestAStalledBodyIsCutOff(t *testing.T) {
 		}
 	}
 	r.served.Wait()
-	if _, _, undelivered := r.judge.take(); len(undelivered) != 2 {
+	if _, _, undelivered := r.judge.take(); fmt.Sprint(undelivered) != "[the body did not arrive whole the body did not arrive whole]" {
 		t.Errorf("recorded as undelivered: %q", undelivered)
+	}
+}
+
+// TestAStalledBodyIsTheDevicesFault: a small one is taken in before its backend is
+// asked, which then is not; and no other is blamed on its backend either.
+func TestAStalledBodyIsTheDevicesFault(t *testing.T) {
+	r := newRig(t, serveBackend(t, &corpus.Backend{}))
+	r.g.cfg.Listener.Limits.Stall = config.Duration(50 * time.Millisecond)
+	for _, framing := range []string{"Content-Length: 6\r\n\r\nhello", fmt.Sprintf("Content-Length: %d\r\n\r\nhello", smallBody+1), "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"} {
+		if resp, body := r.ask("POST /api/a HTTP/1.1\r\nHost: " + testHost + "\r\n" + framing); resp.StatusCode != 400 {
+			t.Errorf("%q is answered %s %s", framing, resp.Status, body)
+		}
 	}
 }
 
