@@ -257,6 +257,9 @@ func (d *decoder) checkBackends(bs []Backend) map[string]bool {
 		if b.Connect <= 0 || b.Timeout <= 0 {
 			d.bad(at, "connect and timeout must be more than nothing", "")
 		}
+		if b.MaxConnections < 1 {
+			d.bad(at+".max_connections", "it must be at least 1", "")
+		}
 		if b.Retries > maxRetries {
 			d.bad(at+".retries", fmt.Sprintf("it must be at most %d", maxRetries), "each retry is more load on a system that is already in trouble")
 		}

@@ -203,24 +203,25 @@ type Route struct {
 
 // A Backend is a system behind the gateway.
 type Backend struct {
-	Name        string        `yaml:"name" required:"true" doc:"Name of the backend."`
-	Addresses   []string      `yaml:"addresses" required:"true" doc:"host:port of each address, in order of preference among healthy ones."`
-	ServerName  string        `yaml:"server_name" doc:"Name the backend's certificate must carry. Default: the host of the address."`
-	Host        string        `yaml:"host" doc:"Host header sent to the backend. Default: the one the device sent."`
-	BasePath    string        `yaml:"base_path" doc:"Path put before every forwarded path."`
-	Insecure    bool          `yaml:"insecure" default:"false" doc:"Speak plain HTTP to the backend. Nothing between gateway and backend is then protected."`
-	CAFile      string        `yaml:"ca_file" doc:"PEM roots the backend's certificate is checked against. Default: the embedded CA's root only; the system's roots are never used unless system_roots says so."`
-	SystemRoots bool          `yaml:"system_roots" default:"false" doc:"Check the backend's certificate against the system's roots."`
-	Pins        []string      `yaml:"pins" doc:"sha256/<base64> of the backend's subject public key info; one must match, beside the chain."`
-	Certificate string        `yaml:"certificate" doc:"PEM client certificate the gateway shows the backend."`
-	Key         string        `yaml:"key" doc:"PEM key of that certificate."`
-	HTTP2       bool          `yaml:"http2" default:"false" doc:"Offer HTTP/2 to the backend."`
-	Connect     Duration      `yaml:"connect" default:"5s" doc:"Longest TCP connect and TLS handshake."`
-	Timeout     Duration      `yaml:"timeout" default:"60s" doc:"Longest wait for the response head after the request was sent."`
-	MaxIdle     int           `yaml:"max_idle" default:"64" doc:"Idle connections kept per address."`
-	IdleTimeout Duration      `yaml:"idle_timeout" default:"90s" doc:"How long an idle connection is kept."`
-	Retries     int           `yaml:"retries" default:"1" doc:"Further tries of an idempotent request whose connection broke. Addresses that can not be connected to are each tried in any case."`
-	Health      BackendHealth `yaml:"health" doc:"Active and passive health checks."`
+	Name           string        `yaml:"name" required:"true" doc:"Name of the backend."`
+	Addresses      []string      `yaml:"addresses" required:"true" doc:"host:port of each address, in order of preference among healthy ones."`
+	ServerName     string        `yaml:"server_name" doc:"Name the backend's certificate must carry. Default: the host of the address."`
+	Host           string        `yaml:"host" doc:"Host header sent to the backend. Default: the one the device sent."`
+	BasePath       string        `yaml:"base_path" doc:"Path put before every forwarded path."`
+	Insecure       bool          `yaml:"insecure" default:"false" doc:"Speak plain HTTP to the backend. Nothing between gateway and backend is then protected."`
+	CAFile         string        `yaml:"ca_file" doc:"PEM roots the backend's certificate is checked against. Default: the embedded CA's root only; the system's roots are never used unless system_roots says so."`
+	SystemRoots    bool          `yaml:"system_roots" default:"false" doc:"Check the backend's certificate against the system's roots."`
+	Pins           []string      `yaml:"pins" doc:"sha256/<base64> of the backend's subject public key info; one must match, beside the chain."`
+	Certificate    string        `yaml:"certificate" doc:"PEM client certificate the gateway shows the backend."`
+	Key            string        `yaml:"key" doc:"PEM key of that certificate."`
+	HTTP2          bool          `yaml:"http2" default:"false" doc:"Offer HTTP/2 to the backend."`
+	Connect        Duration      `yaml:"connect" default:"5s" doc:"Longest TCP connect and TLS handshake."`
+	Timeout        Duration      `yaml:"timeout" default:"60s" doc:"Longest wait for the response head after the request was sent."`
+	MaxConnections int           `yaml:"max_connections" default:"512" doc:"Connections per address, whether busy or idle; upgraded ones (WebSocket) are not among them. At the limit a request waits for its turn, as long as timeout says (503 past it)."`
+	MaxIdle        int           `yaml:"max_idle" default:"64" doc:"Idle connections kept per address."`
+	IdleTimeout    Duration      `yaml:"idle_timeout" default:"90s" doc:"How long an idle connection is kept."`
+	Retries        int           `yaml:"retries" default:"1" doc:"Further tries of an idempotent request whose connection broke. Addresses that can not be connected to are each tried in any case."`
+	Health         BackendHealth `yaml:"health" doc:"Active and passive health checks."`
 }
 
 // BackendHealth configures active and passive health checks.

@@ -47,7 +47,7 @@ type conn struct {
 	readBy, writeBy time.Time
 }
 
-// connect returns a new connection to an address.
+// connect returns a new connection to an address, whose pool gave leave.
 func (b *Backend) connect(ctx context.Context, a *address) (*conn, error) {
 	nc, err := b.dialer.DialContext(ctx, "tcp", a.name)
 	if err != nil {
@@ -86,10 +86,12 @@ func (b *Backend) secure(ctx context.Context, raw net.Conn, addr string) (*tls.C
 	return tc, nil
 }
 
-// close ends the connection at once; TLS's closing alert could have to wait.
+// close ends the connection at once; TLS's closing alert could have to wait. It
+// is called once.
 func (c *conn) close() {
 	c.wire.Close()
 	c.drop()
+	c.addr.pool.gone()
 }
 
 // drop gives the buffer away.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/anteroom-iomt/anteroom/pkg/wire"
 )
@@ -74,8 +75,12 @@ func (b *Backend) failed(r *Request, a *address, sent bool, err error) (last err
 		return fmt.Errorf("request to %s: %w", b.cfg.Name, cause), false
 	}
 	last = classify(b.cfg.Name, sent, err)
-	b.note(a, last)
+	if _, ours := errors.AsType[busyError](err); !ours {
+		b.note(a, last)
+	}
 	switch {
+	case errors.Is(err, errFull):
+		return last, false
 	case !sent:
 		return last, true
 	case errors.Is(last, ErrTimeout):
@@ -99,9 +104,9 @@ func (r *Request) ended() error {
 // request may have begun.
 func (b *Backend) try(r *Request, resp *Response, a *address) (sent bool, err error) {
 	for {
-		c := a.pool.take()
+		c, place := a.pool.take()
 		if c == nil {
-			if c, err = b.fresh(r, a); err != nil {
+			if c, err = b.fresh(r, a, place); err != nil {
 				return false, err
 			}
 		}
@@ -118,13 +123,42 @@ func (b *Backend) try(r *Request, resp *Response, a *address) (sent bool, err er
 	}
 }
 
-// fresh connects for a request.
-func (b *Backend) fresh(r *Request, a *address) (*conn, error) {
+// fresh waits for a connection for a request if there is a place to wait in, and
+// makes one if that is what comes.
+func (b *Backend) fresh(r *Request, a *address, place *waiter) (*conn, error) {
+	if place != nil {
+		if c, err := b.queue(r, a, place); c != nil || err != nil {
+			return c, err
+		}
+	}
 	ctx, cancel := context.WithTimeout(r.Context, b.cfg.Connect.D())
 	defer cancel()
 	if !r.Stopper.with(cancel) {
+		a.pool.dialed(false)
 		return nil, context.Canceled
 	}
 	defer r.Stopper.with(nil)
-	return b.connect(ctx, a)
+	began := time.Now()
+	c, err := b.connect(ctx, a)
+	a.pool.dialed(err == nil)
+	if err != nil && a.ours(err, began) {
+		err = busyError{err}
+	}
+	return c, err
+}
+
+// queue waits for a connection no longer than for an answer. The connection is
+// nil if the request has leave to make one.
+func (b *Backend) queue(r *Request, a *address, place *waiter) (*conn, error) {
+	ctx, cancel := context.WithTimeout(r.Context, b.cfg.Timeout.D())
+	defer cancel()
+	if !r.Stopper.with(cancel) {
+		cancel()
+	}
+	defer r.Stopper.with(nil)
+	c, err := a.pool.wait(ctx, place)
+	if err != nil {
+		return nil, busyError{errFull}
+	}
+	return c, nil
 }

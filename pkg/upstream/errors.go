@@ -25,6 +25,15 @@ var (
 	ErrAnswer = errors.New("backend gave no valid answer")
 )
 
+// errFull says that a request waited for a connection until its time was over.
+var errFull = errors.New("all connections it may have are in use")
+
+// A busyError is no sign against an address: it is we who have too much to do, or
+// too many who want something of it.
+type busyError struct{ error }
+
+func (e busyError) Unwrap() error { return e.error }
+
 // What is said of an answer in place of the error that quotes it.
 var (
 	errEnded     = errors.New("it ended the connection")
@@ -55,7 +64,7 @@ func told(err error) error {
 	switch {
 	case errors.As(err, &op):
 		return op
-	case isTimeout(err), errors.Is(err, context.Canceled):
+	case isTimeout(err), errors.Is(err, context.Canceled), errors.Is(err, errFull):
 		return err
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, errBegun),
 		// The transport has no exported name for a connection that the backend

@@ -80,6 +80,16 @@ func (a *address) succeeded() bool {
 	return was
 }
 
+// ours reports whether an error is no sign against an address: a time was over,
+// but meanwhile the address was well to others, so that it is we who are slow; or
+// the check found no connection free.
+func (a *address) ours(err error, began time.Time) bool {
+	if _, busy := errors.AsType[busyError](err); busy || errors.Is(err, errFull) {
+		return true
+	}
+	return isTimeout(err) && a.pool.wellSince(began)
+}
+
 // Health describes all addresses, in order of preference.
 func (b *Backend) Health() []AddressHealth {
 	out := make([]AddressHealth, len(b.addrs))
@@ -144,7 +154,8 @@ func (b *Backend) watch(ctx context.Context) {
 			wg.Go(func() {
 				cctx, cancel := context.WithTimeout(ctx, b.cfg.Health.Timeout.D())
 				defer cancel()
-				if err := b.check(cctx, a); ctx.Err() == nil {
+				began := time.Now()
+				if err := b.check(cctx, a); ctx.Err() == nil && !a.ours(err, began) {
 					b.note(a, err)
 				}
 			})

@@ -197,7 +197,7 @@ func plainKeys(h http.Header) http.Header {
 func (b *Backend) newTransport() *http.Transport {
 	return &http.Transport{
 		DialContext: b.dialWatched, TLSClientConfig: b.tls, TLSHandshakeTimeout: b.cfg.Connect.D(),
-		DisableCompression: true, MaxIdleConnsPerHost: b.cfg.MaxIdle, IdleConnTimeout: b.cfg.IdleTimeout.D(),
+		DisableCompression: true, MaxIdleConnsPerHost: b.cfg.MaxIdle, MaxConnsPerHost: b.cfg.MaxConnections, IdleConnTimeout: b.cfg.IdleTimeout.D(),
 		ResponseHeaderTimeout: b.cfg.Timeout.D(), MaxResponseHeaderBytes: maxResponseHeader,
 		WriteBufferSize: bufferSize, ReadBufferSize: bufferSize, ForceAttemptHTTP2: true,
 		HTTP2: &http.HTTP2Config{SendPingTimeout: keepAlive, PingTimeout: pingTimeout},

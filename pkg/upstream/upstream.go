@@ -27,10 +27,14 @@ const (
 	defaultTimeout  = 60 * time.Second
 	defaultCheck    = 3 * time.Second
 	defaultCooldown = 5 * time.Second
+
+	// defaultBound is more than one server process works on at once, and few enough
+	// that a fleet that comes back can not drown it.
+	defaultBound = 512
 )
 
-// defaults fills in the times without which nothing would ever end, or all of it
-// at once.
+// defaults fills in the limits without which nothing would ever end, or begin,
+// or all of it at once.
 func defaults(cfg *config.Backend) {
 	for _, d := range [...]struct {
 		to *config.Duration
@@ -42,6 +46,9 @@ func defaults(cfg *config.Backend) {
 		if *d.to <= 0 {
 			*d.to = config.Duration(d.by)
 		}
+	}
+	if cfg.MaxConnections <= 0 {
+		cfg.MaxConnections = defaultBound
 	}
 }
 
@@ -88,7 +95,7 @@ func New(cfg config.Backend, opt Options) (*Backend, error) {
 		b.transport = b.newTransport()
 	}
 	for _, a := range cfg.Addresses {
-		b.addrs = append(b.addrs, &address{name: a, pool: pool{limit: cfg.IdleTimeout.D(), most: cfg.MaxIdle}})
+		b.addrs = append(b.addrs, &address{name: a, pool: pool{limit: cfg.IdleTimeout.D(), most: cfg.MaxIdle, bound: cfg.MaxConnections}})
 		b.changed(a, true)
 	}
 	ctx, stop := context.WithCancel(context.Background())
@@ -131,6 +138,7 @@ func (b *Backend) Dial(ctx context.Context) (net.Conn, error) {
 	var last error
 	for try := range max(1+b.cfg.Retries, len(order)) {
 		a := order[try%len(order)]
+		began := time.Now()
 		conn, err := b.dial(ctx, a.name)
 		if err == nil {
 			b.note(a, nil)
@@ -139,7 +147,9 @@ func (b *Backend) Dial(ctx context.Context) (net.Conn, error) {
 		if ctx.Err() != nil {
 			return nil, fmt.Errorf("connection to %s: %w", b.cfg.Name, ctx.Err())
 		}
-		b.note(a, err)
+		if !a.ours(err, began) {
+			b.note(a, err)
+		}
 		last = fmt.Errorf("%w: %s: %w", ErrUnavailable, b.cfg.Name, err)
 	}
 	return nil, last
