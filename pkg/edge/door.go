@@ -135,18 +135,15 @@ func (d *Door) run() {
 // enter takes a connection through its handshake and hands it over.
 func (d *Door) enter(raw net.Conn) {
 	c := &doorConn{Conn: raw, door: d}
-	ctx, cancel := context.WithTimeout(d.ctx, d.cfg.Limits.Handshake.D())
-	defer cancel()
 	// Who is on the way in when the door closes does not keep it open.
-	defer context.AfterFunc(d.ctx, func() { _ = raw.SetDeadline(time.Unix(1, 0)) })()
-	deadline := time.Now().Add(d.cfg.Limits.Handshake.D())
+	defer context.AfterFunc(d.ctx, func() { _ = raw.SetDeadline(longAgo) })()
 	remote := addrPort(raw.RemoteAddr())
 	refuse := func(why *Refusal) {
 		d.refused(remote, why)
 		c.Close()
 	}
 	if contains(d.proxies, remote.Addr()) {
-		inner, named, err := readProxyHeader(raw, deadline)
+		inner, named, err := readProxyHeader(raw, time.Now().Add(d.cfg.Limits.Handshake.D()))
 		if err != nil {
 			refuse(&Refusal{Code: "proxy-header", Why: err.Error()})
 			return
@@ -158,12 +155,8 @@ func (d *Door) enter(raw net.Conn) {
 		refuse(&Refusal{Code: "address-full", Why: "the address has as many connections as it may"})
 		return
 	}
-	if err := raw.SetDeadline(deadline); err != nil {
-		c.Close()
-		return
-	}
-	tc := tls.Server(c, d.tls)
-	if err := tc.HandshakeContext(ctx); err != nil {
+	tc, err := d.srv.handshake(d.ctx, raw, c, remote.Addr(), d.tls, d.cfg.Limits.Handshake.D())
+	if err != nil {
 		if d.ctx.Err() == nil {
 			d.refused(remote, refusalOf(err))
 			linger(raw)
@@ -173,10 +166,6 @@ func (d *Door) enter(raw net.Conn) {
 	}
 	if tc.ConnectionState().NegotiatedProtocol == acmez.ACMETLS1Protocol {
 		c.Close() // RFC 8737 section 3: the handshake was the whole purpose
-		return
-	}
-	if err := raw.SetDeadline(time.Time{}); err != nil {
-		c.Close()
 		return
 	}
 	select {
@@ -252,3 +241,6 @@ func (c *doorConn) Close() error {
 	})
 	return c.Conn.Close()
 }
+
+// Buffered reports whether anything was received that was not read yet.
+func (c *doorConn) Buffered() bool { return buffered(c.Conn) }

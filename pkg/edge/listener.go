@@ -112,11 +112,10 @@ func (l *listener) run(ctx context.Context) {
 // serve takes one connection through all its steps.
 func (l *listener) serve(ctx context.Context, conn net.Conn, set *setup) {
 	defer conn.Close()
-	deadline := time.Now().Add(set.cfg.Limits.Handshake.D())
 	remote := addrPort(conn.RemoteAddr())
 	raw := conn
 	if contains(set.proxies, remote.Addr()) {
-		inner, named, err := readProxyHeader(conn, deadline)
+		inner, named, err := readProxyHeader(conn, time.Now().Add(set.cfg.Limits.Handshake.D()))
 		if err != nil {
 			l.srv.refused(set, remote, &Refusal{Code: "proxy-header", Why: err.Error()}, nil)
 			return
@@ -128,18 +127,12 @@ func (l *listener) serve(ctx context.Context, conn net.Conn, set *setup) {
 			return // it is closed already
 		}
 	}
-	if err := raw.SetDeadline(deadline); err != nil {
-		return
-	}
-	tc := tls.Server(conn, set.tls)
-	if err := tc.HandshakeContext(ctx); err != nil {
+	tc, err := l.srv.handshake(ctx, raw, conn, remote.Addr(), set.tls, set.cfg.Limits.Handshake.D())
+	if err != nil {
 		if ctx.Err() == nil {
 			l.srv.refused(set, remote, refusalOf(err), nil)
 			linger(raw)
 		}
-		return
-	}
-	if err := raw.SetDeadline(time.Time{}); err != nil {
 		return
 	}
 	st := tc.ConnectionState()

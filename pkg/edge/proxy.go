@@ -107,3 +107,6 @@ func (c *prefixedConn) Read(p []byte) (int, error) {
 	}
 	return c.Conn.Read(p)
 }
+
+// Buffered reports whether anything was read past the header.
+func (c *prefixedConn) Buffered() bool { return len(c.rest) > 0 }

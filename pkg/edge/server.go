@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"runtime"
 	"sync"
 	"time"
 
@@ -54,6 +55,7 @@ type Server struct {
 	cfg      Config
 	anchors  []*x509.Certificate
 	refusals *refusals
+	turns    *turns
 	ctx      context.Context
 	stop     context.CancelCauseFunc
 	wg       sync.WaitGroup
@@ -64,7 +66,9 @@ type Server struct {
 
 // New returns a server without listeners.
 func New(cfg Config) *Server {
-	srv := &Server{cfg: cfg, listeners: map[string]*listener{}, Sessions: NewSessions(cfg.Registry, cfg.Clock)}
+	srv := &Server{cfg: cfg, listeners: map[string]*listener{}, Sessions: NewSessions(cfg.Registry, cfg.Clock),
+		// One core is left to who is connected, if there is more than one.
+		turns: newTurns(max(1, runtime.GOMAXPROCS(0)-1))}
 	// Devices often send their leaf alone, so the intermediates are anchors too.
 	srv.anchors = append(cfg.Authority.Intermediates(), cfg.Authority.Roots()...)
 	srv.ctx, srv.stop = context.WithCancelCause(context.Background())
