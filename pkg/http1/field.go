@@ -85,7 +85,7 @@ func AppendField(b []byte, name, value string) []byte {
 	from := len(b)
 	b = append(b, value...)
 	for i := from; i < len(b); i++ {
-		if c := b[i]; c < ' ' && c != '\t' {
+		if c := b[i]; c < ' ' && c != '\t' || c == 0x7f {
 			return b[:at]
 		}
 	}

@@ -58,7 +58,7 @@ func TestErrorsHoldNoByteOfTheMessage(t *testing.T) {
 func TestWhatWouldSplitAMessageIsNotWritten(t *testing.T) {
 	for _, f := range []Field{
 		{"", "a"}, {"a b", "c"}, {"a:", "b"}, {"a\r\nb", "c"}, {"a\x00", "b"}, {"\u00e4", "b"},
-		{"a", "b\r\nc: d"}, {"a", "b\nc"}, {"a", "b\rc"}, {"a", "\x00"}, {"a", "\x1f"},
+		{"a", "b\r\nc: d"}, {"a", "b\nc"}, {"a", "b\rc"}, {"a", "\x00"}, {"a", "\x1f"}, {"a", "b\x7f"},
 	} {
 		if got := (Header{{"x", "1"}, f, {"y", "2"}}).Append([]byte("|")); string(got) != "|X: 1\r\nY: 2\r\n" {
 			t.Errorf("%q is written as %q", f, got)
