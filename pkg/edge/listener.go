@@ -33,6 +33,13 @@ const lingerBytes = 64 << 10
 // descriptor being free.
 const acceptPause = 50 * time.Millisecond
 
+// After acceptRow connections accepting rests, so that a crowd at the door does
+// not keep the runtime from looking at what the others sent (see [lull]).
+const (
+	acceptRow  = 32
+	acceptRest = time.Millisecond
+)
+
 // A listener is one address devices connect to. Its socket outlives changes of
 // its configuration; setup is what changes.
 type listener struct {
@@ -81,7 +88,10 @@ func (s *setup) same(cfg config.Listener) bool { return reflect.DeepEqual(s.cfg,
 
 // run accepts connections until the socket is closed.
 func (l *listener) run(ctx context.Context) {
-	for {
+	for n := 1; ; n++ {
+		if n%acceptRow == 0 {
+			time.Sleep(acceptRest)
+		}
 		conn, err := l.ln.Accept()
 		if errors.Is(err, net.ErrClosed) {
 			return

@@ -74,6 +74,8 @@ func New(cfg Config) *Server {
 	srv.ctx, srv.stop = context.WithCancelCause(context.Background())
 	srv.refusals = newRefusals(srv.ctx, cfg.Audit, cfg.Clock, cfg.Logger)
 	srv.wg.Go(srv.refusals.run)
+	srv.turns.lull = newLull()
+	srv.wg.Go(srv.turns.run)
 	return srv
 }
 
@@ -206,6 +208,7 @@ func (srv *Server) Shutdown(ctx context.Context) {
 	}
 	srv.stop(errClosing)
 	<-done
+	srv.turns.close()
 	srv.wg.Wait()
 	srv.Sessions.Close()
 	for _, l := range ls {

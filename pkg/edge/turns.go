@@ -32,6 +32,7 @@ type turns struct {
 	lines map[netip.Addr]*line // to begin, by address; none is empty
 	next  *line                // the last that was served in a ring of all lines, whose next one is due
 	row   int                  // turns given to begun in a row
+	lull  *lull                // nil to pass a turn on at once
 }
 
 // A line is who waits, in order of arrival. Lines of addresses form a ring.
@@ -106,11 +107,34 @@ func (t *turns) wait(ctx context.Context, p *place) error {
 	return ctx.Err()
 }
 
-// end gives a turn back.
+// end gives a turn back. If somebody waits for it, the network comes first.
 func (t *turns) end() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.lull != nil && (t.begun.first != nil || t.next != nil) && t.lull.ask() {
+		return
+	}
 	t.pass()
+}
+
+// run passes turns on after a lull until close, if there are lulls.
+func (t *turns) run() {
+	if t.lull == nil {
+		return
+	}
+	t.lull.run(func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.pass()
+	})
+	_ = t.lull.r.Close()
+}
+
+// close ends run. Turns go on to be passed, at once.
+func (t *turns) close() {
+	if t.lull != nil {
+		t.lull.close()
+	}
 }
 
 // pass gives a turn to whoever is due.
