@@ -35,6 +35,7 @@ var floors = map[string]int{
 	"pkg/config":     1,
 	"pkg/http1":      1, // syntax, and
 	"pkg/wire":       1, // sockets: nothing of ours
+	"pkg/visitor":    1, // how often strangers may ask
 	"pkg/store":      2,
 	"pkg/device":     3,
 	"pkg/breakglass": 4,
@@ -49,6 +50,8 @@ var floors = map[string]int{
 	"pkg/telemetry": 7,
 	"pkg/workbench": 8, // looks back at what was decided
 	"pkg/enrol":     8, // every way to a certificate
+
+	"pkg/revocation": 8, // what others are told of their end
 
 	"pkg/edge":    9,
 	"pkg/admin":   10,
@@ -307,7 +310,7 @@ func within(pkg string, rooms ...string) bool {
 // measures its own work with the machine's.)
 func deciding(pkg string) bool {
 	return pkg == "pkg/protocol" ||
-		within(pkg, "pkg/policy", "pkg/device", "pkg/breakglass", "pkg/edge", "pkg/ca", "pkg/enrol", "pkg/protocol/fhir")
+		within(pkg, "pkg/policy", "pkg/device", "pkg/breakglass", "pkg/edge", "pkg/ca", "pkg/enrol", "pkg/revocation", "pkg/protocol/fhir")
 }
 
 // sourceRules returns what in one file would be a security bug or a breach of

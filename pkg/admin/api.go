@@ -143,6 +143,7 @@ func operations() map[string]operation {
 		"policy.revision":     look((*Service).PolicyRevision, all...),
 		"policy.status":       look((*Service).PolicyState, all...),
 		"ca.show":             look((*Service).Authority, all...),
+		"ca.crl":              look((*Service).RevocationList, all...),
 		"status":              look((*Service).Status, all...),
 
 		"break-glass.open":    change((*Service).OpenGrant, Enroller, SecurityOfficer),
@@ -308,6 +309,11 @@ func (c *API) RevokeOperator(ctx context.Context, name string) (*Operator, error
 func (c *API) Reload(ctx context.Context) error {
 	_, err := do[*struct{}](ctx, c, "reload", struct{}{})
 	return err
+}
+
+// RevocationList returns the list of revoked certificates that is in force.
+func (c *API) RevocationList(ctx context.Context) (*RevocationList, error) {
+	return do[*RevocationList](ctx, c, "ca.crl", struct{}{})
 }
 
 // Authority is [Service.Authority].

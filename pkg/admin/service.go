@@ -289,6 +289,15 @@ func (s *Service) Status(ctx context.Context, _ Actor, _ *struct{}) (*Status, er
 	return out, s.describeGrants(ctx, out)
 }
 
+// RevocationList returns the list of revoked certificates that is in force.
+func (s *Service) RevocationList(ctx context.Context, _ Actor, _ *struct{}) (*RevocationList, error) {
+	l, err := s.cfg.State.Revocations.List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &RevocationList{Number: l.Number, Entries: l.Entries, ThisUpdate: l.ThisUpdate, NextUpdate: l.NextUpdate, PEM: string(l.PEM())}, nil
+}
+
 // Authority returns the CA's certificates, issuing ones first.
 func (s *Service) Authority(context.Context, Actor, *struct{}) ([]AuthorityCertificate, error) {
 	var out []AuthorityCertificate

@@ -17,6 +17,7 @@ import (
 	"github.com/anteroom-iomt/anteroom/pkg/device"
 	"github.com/anteroom-iomt/anteroom/pkg/enrol"
 	"github.com/anteroom-iomt/anteroom/pkg/policy/bundle"
+	"github.com/anteroom-iomt/anteroom/pkg/revocation"
 	"github.com/anteroom-iomt/anteroom/pkg/store"
 	"github.com/anteroom-iomt/anteroom/pkg/store/bolt"
 )
@@ -43,6 +44,8 @@ type State struct {
 	CA      *ca.Authority
 	Audit   *audit.Log
 	Tokens  *enrol.Tokens
+	// Revocations is what others than the gateway are told of revoked certificates.
+	Revocations *revocation.Book
 	// BreakGlass are the emergency grants.
 	BreakGlass *breakglass.Book
 	// Policies are the revisions that were pushed.
@@ -93,10 +96,13 @@ func OpenState(ctx context.Context, cfg *config.File, log *slog.Logger, clock fu
 	defer clear(pass)
 	if s.CA, err = ca.Open(ctx, ca.Config{
 		Dir: filepath.Join(cfg.StateDir, CADir), TrustDomain: cfg.TrustDomain, Passphrase: pass,
-		Backdate: cfg.CA.Backdate.D(), Logger: log, Clock: clock,
+		Backdate: cfg.CA.Backdate.D(), CRL: cfg.CA.URLs.CRL, OCSP: cfg.CA.URLs.OCSP, Logger: log, Clock: clock,
 	}); err != nil {
 		return nil, fmt.Errorf("CA: %w", err)
 	}
+	s.Revocations = revocation.NewBook(revocation.Config{
+		CA: s.CA, Devices: s.Devices, NextUpdate: func() time.Duration { return s.Config().Revocation.NextUpdate.D() }, Clock: clock, Logger: log,
+	})
 	if s.Audit, err = audit.Open(ctx, audit.Config{
 		Dir: cfg.Audit.Dir, Origin: audit.Origin(cfg.TrustDomain), Audit: cfg.Audit, Clock: clock, Logger: log,
 	}); err != nil {

@@ -226,6 +226,15 @@ type AuthorityCertificate struct {
 	PEM         string    `json:"pem"`
 }
 
+// RevocationList is the list of revoked certificates.
+type RevocationList struct {
+	Number     int64     `json:"number"`
+	Entries    int       `json:"entries"`
+	ThisUpdate time.Time `json:"this_update"`
+	NextUpdate time.Time `json:"next_update"`
+	PEM        string    `json:"pem"`
+}
+
 // PolicyStatus describes the policy set in force.
 type PolicyStatus struct {
 	Dir      string    `json:"dir"`

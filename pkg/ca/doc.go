@@ -15,6 +15,11 @@
 // storage, before Issue returns it, and a revocation is before
 // [Authority.Revoke] returns.
 //
+// Who asks others than the registry gets a signed list from
+// [Authority.RevocationList], or asks a responder that [Authority.NewResponder]
+// gave a certificate: the one certificate that Issue does not make, because it is
+// nobody's identity and can not be revoked.
+//
 // An identity is a URI in the certificate, and nothing else is. [DeviceID]
 // and [OperatorName] read it back: they accept the one exact spelling that
 // Issue writes and refuse everything else, so that no two spellings are the

@@ -91,6 +91,7 @@ func (a *Authority) issue(ctx context.Context, r *Request) (*Issued, error) {
 		}
 		cert.NotBefore, cert.NotAfter = v.notBefore, v.notAfter
 		cert.PublicKey, cert.SubjectKeyId = key, ski
+		cert.CRLDistributionPoints, cert.OCSPServer = urls(a.crl), urls(a.ocsp)
 		serial, err := newSerial()
 		cert.SerialNumber = serial
 		return err
@@ -105,6 +106,14 @@ func (a *Authority) issue(ctx context.Context, r *Request) (*Issued, error) {
 			"profile", r.Profile.String(), "id", r.ID, "not_after", v.notAfter)
 	}
 	return &Issued{Leaf: chain[0], Chain: chain, ChainPEM: certPEM(chain...), CutShort: v.cutShort}, nil
+}
+
+// urls is what a certificate says of a place that may be none.
+func urls(u string) []string {
+	if u == "" {
+		return nil
+	}
+	return []string{u}
 }
 
 // subject returns the key that the certificate is for, and a signing request that

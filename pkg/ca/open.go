@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/smallstep/certificates/authority"
@@ -37,8 +38,11 @@ type Config struct {
 	// Backdate is how far a certificate's not-before lies before its issue.
 	// Zero means not at all.
 	Backdate time.Duration
-	Logger   *slog.Logger     // default: nothing is logged
-	Clock    func() time.Time // default time.Now
+	// CRL and OCSP are URLs that certificates name for who asks whether they were
+	// revoked. Empty means that they name none.
+	CRL, OCSP string
+	Logger    *slog.Logger     // default: nothing is logged
+	Clock     func() time.Time // default time.Now
 }
 
 // An Authority is an open CA. Its methods are safe for concurrent use.
@@ -46,6 +50,7 @@ type Authority struct {
 	trustDomain  string
 	organisation string
 	backdate     time.Duration
+	crl, ocsp    string
 	log          *slog.Logger
 	clock        func() time.Time
 
@@ -57,6 +62,10 @@ type Authority struct {
 
 	engine *authority.Authority
 	db     db.AuthDB
+	signer crypto.Signer // the issuing intermediate's
+
+	revocations atomic.Uint64 // made since the CA was opened
+	listing     sync.Mutex    // held while a revocation list is numbered and made
 
 	mu     sync.RWMutex // held for reading by every call that uses engine or db
 	closed bool
@@ -77,7 +86,7 @@ func open(ctx context.Context, cfg Config) (_ *Authority, err error) {
 		return nil, errors.New("back-dating is negative")
 	}
 	a := &Authority{
-		trustDomain: cfg.TrustDomain, backdate: cfg.Backdate, log: cfg.Logger, clock: cfg.Clock,
+		trustDomain: cfg.TrustDomain, backdate: cfg.Backdate, crl: cfg.CRL, ocsp: cfg.OCSP, log: cfg.Logger, clock: cfg.Clock,
 	}
 	if a.log == nil {
 		a.log = slog.New(slog.DiscardHandler)
@@ -98,7 +107,7 @@ func open(ctx context.Context, cfg Config) (_ *Authority, err error) {
 	if err := a.checkChain(); err != nil {
 		return nil, err
 	}
-	signer, err := a.readKey(filepath.Join(cfg.Dir, intermediateKeyFile), cfg.Passphrase)
+	a.signer, err = a.readKey(filepath.Join(cfg.Dir, intermediateKeyFile), cfg.Passphrase)
 	if err != nil {
 		return nil, err
 	}
@@ -116,7 +125,7 @@ func open(ctx context.Context, cfg Config) (_ *Authority, err error) {
 	a.engine, err = authority.NewEmbedded(
 		authority.WithConfig(&config.Config{AuthorityConfig: &config.AuthConfig{}}),
 		authority.WithX509RootCerts(a.rootCerts...),
-		authority.WithX509Signer(a.issuer(), signer),
+		authority.WithX509Signer(a.issuer(), a.signer),
 		authority.WithDatabase(a.db),
 		authority.WithQuietInit(),
 	)

@@ -71,6 +71,7 @@ func (a *Authority) revoke(ctx context.Context, serial, reason string) error {
 		PassiveOnly: true, MTLS: true, Crt: cert,
 	})
 	if err == nil {
+		a.revocations.Add(1)
 		return nil
 	}
 	if done, e := a.db.IsRevoked(serial); e == nil && done {

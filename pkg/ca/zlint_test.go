@@ -27,10 +27,15 @@ func rfc5280(t *testing.T) lint.Registry {
 }
 
 func TestCertificatesPassZLint(t *testing.T) {
-	a := openCA(t, newCA(t))
+	a := openCA(t, newCA(t), func(c *Config) { c.CRL, c.OCSP = "http://pki.example/ca.crl", "http://pki.example/ocsp" })
 	certs := map[string][]byte{
 		"root": a.Roots()[0].Raw, "intermediate": a.Intermediates()[0].Raw,
 	}
+	responder, err := a.NewResponder(t.Context(), 24*time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certs["responder"] = responder.Certificate.Raw
 	for _, kind := range []KeyKind{P256, P384, Ed25519, RSA2048} {
 		_, csr, err := NewKeyAndCSR(kind, "")
 		if err != nil {

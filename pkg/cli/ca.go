@@ -12,7 +12,7 @@ import (
 )
 
 func (a *app) caCommand() *cobra.Command {
-	return group("ca", "The embedded certificate authority", a.caShowCommand(), a.caExportCommand())
+	return group("ca", "The embedded certificate authority", a.caShowCommand(), a.caExportCommand(), a.caCRLCommand())
 }
 
 func (a *app) caShowCommand() *cobra.Command {
@@ -60,5 +60,38 @@ func (a *app) caExportCommand() *cobra.Command {
 		},
 	}
 	c.Flags().BoolVar(&chain, "chain", false, "the intermediate certificates too")
+	return c
+}
+
+func (a *app) caCRLCommand() *cobra.Command {
+	var out string
+	c := &cobra.Command{
+		Use: "crl", Short: "Print the list of revoked certificates", Args: args(),
+		Long: `Print the list of revoked certificates in PEM form, signed by the CA, for
+whoever checks certificates of this gateway and is not the gateway. A list is
+valid for revocation.next_update of the configuration.`,
+		Example: "  anteroom ca crl --out /srv/pki/ca.crl",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.with(cmd, func(ctx context.Context, api *admin.API) error {
+				l, err := api.RevocationList(ctx)
+				if err != nil {
+					return err
+				}
+				if out != "" {
+					if err := replaceFile(out, []byte(l.PEM)); err != nil {
+						return err
+					}
+				}
+				return a.print(l, func(w io.Writer) {
+					if out == "" {
+						fmt.Fprint(w, l.PEM)
+						return
+					}
+					fmt.Fprintf(w, "Wrote list %d to %s: %d revoked certificates, valid until %s\n", l.Number, out, l.Entries, l.NextUpdate.Format(time.RFC3339))
+				})
+			})
+		},
+	}
+	c.Flags().StringVar(&out, "out", "", "write it to this file, in place of the one that is there")
 	return c
 }

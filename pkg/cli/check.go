@@ -113,6 +113,9 @@ func check(ctx context.Context, cfg *config.File) []finding {
 		}
 		add("listener "+l.Name+" on "+l.Address, "", free(l.Address))
 	}
+	if addr := cfg.Revocation.Address; addr != "off" && !running {
+		add("listener "+config.RevocationListener+" on "+addr, "", free(addr))
+	}
 	if addr := cfg.Telemetry.Address; addr != "off" && !running {
 		add("telemetry on "+addr, "", free(addr))
 	}

@@ -49,6 +49,7 @@ func (d *decoder) check(f *File) {
 	}
 	listeners := d.checkListeners(f.Listeners)
 	d.checkEnrolment(f)
+	d.checkRevocation(f)
 	backends := d.checkBackends(f.Backends)
 	d.checkRoutes(f.Routes, listeners, backends)
 }

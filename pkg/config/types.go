@@ -20,6 +20,7 @@ type File struct {
 	Audit        Audit      `yaml:"audit" doc:"The tamper-evident record."`
 	Telemetry    Telemetry  `yaml:"telemetry" doc:"Metrics, health and logs."`
 	Enrolment    Enrolment  `yaml:"enrolment" doc:"How devices come to their certificates by themselves: a listener of its own, off by default, and what it and every other way in may give."`
+	Revocation   Revocation `yaml:"revocation" doc:"How others than the gateway learn that a certificate was revoked. The gateway itself asks its registry, which knows at once."`
 	Listeners    []Listener `yaml:"listeners" required:"true" doc:"Addresses devices connect to. A client certificate of ours is required on every one; there is no way to switch that off."`
 	Routes       []Route    `yaml:"routes" doc:"What traffic is matched to, by listener, host and path prefix; the longest prefix wins. Unmatched traffic is denied and recorded."`
 	Backends     []Backend  `yaml:"backends" doc:"The clinical and cloud systems behind the gateway."`
@@ -40,6 +41,13 @@ type CA struct {
 	ClassTTL   map[string]Duration `yaml:"class_ttl" doc:"Lifetime of device certificates by class."`
 	MaxTTL     Duration            `yaml:"max_ttl" default:"17520h" doc:"The longest lifetime that may be asked for (IHE ITI-19 recommends at most two years)."`
 	Backdate   Duration            `yaml:"backdate" default:"24h" doc:"How far a device certificate's not-before lies in the past, for devices whose clock is slow."`
+	URLs       CAURLs              `yaml:"urls" doc:"What certificates name for who checks them: nothing, unless it is set. Certificates that were issued before do not change."`
+}
+
+// CAURLs are where others find out about revocations.
+type CAURLs struct {
+	CRL  string `yaml:"crl" doc:"http URL of the revocation list (CRL distribution point). On the revocation listener the path is /ca.crl."`
+	OCSP string `yaml:"ocsp" doc:"http URL of the OCSP responder. On the revocation listener the path is /ocsp."`
 }
 
 // Secret says where a secret comes from. Exactly one field is set.
@@ -183,6 +191,26 @@ type EnrolmentLimits struct {
 type EnrolmentQuota struct {
 	Certificates int      `yaml:"certificates" default:"20" doc:"Certificates of one device by one way (such as cli or est) within the window."`
 	Window       Duration `yaml:"window" default:"24h" doc:"The time they are counted over."`
+}
+
+// Revocation configures how others learn of revocations.
+type Revocation struct {
+	Address    string           `yaml:"address" default:"off" doc:"host:port where the revocation list and the OCSP responder are served, in plain HTTP (RFC 5280 §8: over TLS, who checks a certificate would have to check one first; both are signed). Nothing else is. 'off' listens nowhere."`
+	NextUpdate Duration         `yaml:"next_update" default:"24h" doc:"How long a revocation list is valid. A new one is made after half of it, and at once after a revocation."`
+	OCSP       Duration         `yaml:"ocsp_next_update" default:"1h" doc:"How long an OCSP answer is valid: for so long somebody who kept one may go on believing it."`
+	Limits     RevocationLimits `yaml:"limits" doc:"What one address may take."`
+}
+
+// RevocationListener is what records and status call the revocation listener.
+const RevocationListener = "revocation"
+
+// RevocationLimits bounds what one address may take of the revocation listener.
+type RevocationLimits struct {
+	Connections int      `yaml:"connections" default:"512" doc:"Open connections, all addresses together."`
+	PerAddress  int      `yaml:"per_address" default:"16" doc:"Open connections of one address. An IPv6 /64 network counts as one address, here and below."`
+	Requests    int      `yaml:"requests" default:"600" doc:"Requests of one address in a minute (429 past it)."`
+	Request     Duration `yaml:"request" default:"10s" doc:"Longest time to send one request."`
+	Idle        Duration `yaml:"idle" default:"30s" doc:"Longest silence between two requests on a connection."`
 }
 
 // A Route is what a listener's traffic is matched to.

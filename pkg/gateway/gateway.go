@@ -25,6 +25,7 @@ import (
 	"github.com/anteroom-iomt/anteroom/pkg/policy/bundle"
 	"github.com/anteroom-iomt/anteroom/pkg/protocol"
 	"github.com/anteroom-iomt/anteroom/pkg/protocol/httpgw"
+	"github.com/anteroom-iomt/anteroom/pkg/revocation"
 	"github.com/anteroom-iomt/anteroom/pkg/telemetry"
 )
 
@@ -66,7 +67,9 @@ type Gateway struct {
 	socket  *admin.Server
 	// enrolment is nil unless devices can enrol by themselves.
 	enrolment *enrolment
-	seen      time.Time // the configuration file's time when it was last read
+	// revocation is nil unless others can ask about revocations.
+	revocation *revocation.Server
+	seen       time.Time // the configuration file's time when it was last read
 
 	mu       sync.Mutex // held over a reload
 	cfg      *config.File
@@ -138,6 +141,9 @@ func New(ctx context.Context, cfg *config.File, opt Options) (_ *Gateway, err er
 		return nil, err
 	}
 	if err := g.openEnrolment(ctx, cfg.Enrolment); err != nil {
+		return nil, err
+	}
+	if err := g.openRevocation(ctx, cfg.Revocation); err != nil {
 		return nil, err
 	}
 	if g.socket, err = admin.Listen(filepath.Join(cfg.StateDir, admin.SocketName), g.service, g.log); err != nil {
@@ -328,6 +334,8 @@ func fixed(old, next *config.File) error {
 		{"policy.bundle", old.Policy.Bundle == next.Policy.Bundle},
 		{"policy.source", old.Policy.Source == next.Policy.Source},
 		{"enrolment (but its quota)", sameEnrolment(old.Enrolment, next.Enrolment)},
+		{"ca.urls", old.CA.URLs == next.CA.URLs},
+		{"revocation", old.Revocation == next.Revocation},
 	} {
 		if !s.same {
 			names = append(names, s.name)
@@ -450,6 +458,9 @@ func (g *Gateway) close(ctx context.Context) error {
 		errs = append(errs, g.socket.Close())
 	}
 	errs = append(errs, g.enrolment.close(ctx))
+	if g.revocation != nil {
+		g.revocation.Close(ctx)
+	}
 	if g.edge != nil {
 		g.edge.Shutdown(ctx)
 	}

@@ -56,6 +56,7 @@ func (l live) Describe(st *admin.Status) {
 		st.Listeners = append(st.Listeners, out)
 	}
 	g.enrolment.describe(st)
+	g.describeRevocation(st)
 	slices.SortFunc(st.Listeners, func(a, b admin.ListenerStatus) int { return cmp.Compare(a.Name, b.Name) })
 	g.mu.Lock()
 	defer g.mu.Unlock()

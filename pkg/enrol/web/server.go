@@ -20,6 +20,7 @@ import (
 	"github.com/anteroom-iomt/anteroom/pkg/config"
 	"github.com/anteroom-iomt/anteroom/pkg/enrol"
 	"github.com/anteroom-iomt/anteroom/pkg/protocol"
+	"github.com/anteroom-iomt/anteroom/pkg/visitor"
 )
 
 const (
@@ -66,7 +67,7 @@ type Config struct {
 // A Server answers at the enrolment listener.
 type Server struct {
 	cfg   Config
-	limit *limiter
+	limit *visitor.Limiter
 	table map[string]map[string]func(http.ResponseWriter, *Request) // path, method
 	http  *http.Server
 	wg    sync.WaitGroup
@@ -75,7 +76,10 @@ type Server struct {
 // New returns a server.
 func New(cfg Config) (*Server, error) {
 	s := &Server{cfg: cfg, table: map[string]map[string]func(http.ResponseWriter, *Request){}}
-	s.limit = newLimiter(func() config.EnrolmentLimits { return cfg.Settings().Limits }, cfg.Clock)
+	s.limit = visitor.NewLimiter(func() visitor.Limits {
+		l := cfg.Settings().Limits
+		return visitor.Limits{Requests: l.Requests, Failures: l.Failures, Lockout: l.Lockout.D()}
+	}, cfg.Clock)
 	for _, e := range append(s.plain(), cfg.Endpoints...) {
 		if s.table[e.Path] == nil {
 			s.table[e.Path] = map[string]func(http.ResponseWriter, *Request){}
@@ -124,7 +128,7 @@ func (s *Server) serve(w http.ResponseWriter, in *http.Request) {
 		http.Error(w, "this is not how to come here", http.StatusBadRequest)
 		return
 	}
-	if wait, ok := s.limit.allow(s.cfg.Neighbourhood(r.Remote.Addr())); !ok {
+	if wait, ok := s.limit.Allow(s.cfg.Neighbourhood(r.Remote.Addr())); !ok {
 		tooMany(w, wait)
 		return
 	}
@@ -205,7 +209,7 @@ func (r *Request) Enrol(q *enrol.Request) (*enrol.Issued, *enrol.Refusal) {
 		why = &enrol.Refusal{Code: enrol.Busy, Why: err.Error(), Public: "the gateway can not issue a certificate now"}
 	}
 	if _, secret := q.Proof.(enrol.Secret); secret && why.Code == enrol.BadProof {
-		if out := s.limit.failed(s.cfg.Neighbourhood(r.Remote.Addr())); out > 0 {
+		if out := s.limit.Failed(s.cfg.Neighbourhood(r.Remote.Addr())); out > 0 {
 			s.note(r.Context(), "enrolment.locked", r.Remote, "wrong secrets from one address",
 				protocol.Field{Name: "seconds", Value: protocol.Int(int64(out / time.Second))})
 		}

@@ -1,11 +1,9 @@
-package web
+package visitor
 
 import (
 	"net/netip"
 	"sync"
 	"time"
-
-	"github.com/anteroom-iomt/anteroom/pkg/config"
 )
 
 const (
@@ -23,9 +21,16 @@ const (
 	longestLockout = 24 * time.Hour
 )
 
-// A limiter says how often an address may ask. It is safe for concurrent use.
-type limiter struct {
-	limits func() config.EnrolmentLimits
+// Limits are what one address may do.
+type Limits struct {
+	Requests int           // in a minute, at least 1
+	Failures int           // wrong secrets after which it is locked out
+	Lockout  time.Duration // the first time; twice as long each time after
+}
+
+// A Limiter says how often an address may ask. It is safe for concurrent use.
+type Limiter struct {
+	limits func() Limits
 	clock  func() time.Time
 
 	mu     sync.Mutex
@@ -43,12 +48,13 @@ type visitor struct {
 	locked   time.Time // until then
 }
 
-func newLimiter(limits func() config.EnrolmentLimits, clock func() time.Time) *limiter {
-	return &limiter{limits: limits, clock: clock, seen: map[netip.Addr]*visitor{}}
+// NewLimiter returns a limiter. The limits are asked for with every request.
+func NewLimiter(limits func() Limits, clock func() time.Time) *Limiter {
+	return &Limiter{limits: limits, clock: clock, seen: map[netip.Addr]*visitor{}}
 }
 
 // visitor returns what is remembered of an address, at now. l.mu is held.
-func (l *limiter) visitor(addr netip.Addr, now time.Time) *visitor {
+func (l *Limiter) visitor(addr netip.Addr, now time.Time) *visitor {
 	v := l.seen[addr]
 	if v == nil {
 		if len(l.seen) >= mostVisitors {
@@ -77,7 +83,7 @@ func (l *limiter) visitor(addr netip.Addr, now time.Time) *visitor {
 
 // forget drops addresses of which nothing has to be remembered. It looks at all of
 // them, and so not for every newcomer. l.mu is held.
-func (l *limiter) forget(now time.Time) {
+func (l *Limiter) forget(now time.Time) {
 	if now.Sub(l.looked) < forgetEvery {
 		return
 	}
@@ -89,9 +95,9 @@ func (l *limiter) forget(now time.Time) {
 	}
 }
 
-// allow takes one request of an address. If it may not make one, wait says for
+// Allow takes one request of an address. If it may not make one, wait says for
 // how long.
-func (l *limiter) allow(addr netip.Addr) (wait time.Duration, ok bool) {
+func (l *Limiter) Allow(addr netip.Addr) (wait time.Duration, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := l.clock()
@@ -106,9 +112,9 @@ func (l *limiter) allow(addr netip.Addr) (wait time.Duration, ok bool) {
 	return 0, true
 }
 
-// failed takes a wrong secret of an address. It returns for how long the address
+// Failed takes a wrong secret of an address. It returns for how long the address
 // is locked out from now on, or zero.
-func (l *limiter) failed(addr netip.Addr) time.Duration {
+func (l *Limiter) Failed(addr netip.Addr) time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now, lim := l.clock(), l.limits()
@@ -119,7 +125,7 @@ func (l *limiter) failed(addr netip.Addr) time.Duration {
 	if over < 0 {
 		return 0
 	}
-	out := lim.Lockout.D()
+	out := lim.Lockout
 	for range min(over, 32) {
 		if out *= 2; out >= longestLockout {
 			out = longestLockout

@@ -1,17 +1,15 @@
-package web
+package visitor
 
 import (
 	"net/netip"
 	"testing"
 	"time"
-
-	"github.com/anteroom-iomt/anteroom/pkg/config"
 )
 
-func testLimiter() (*limiter, *time.Time) {
+func testLimiter() (*Limiter, *time.Time) {
 	now := time.Date(2026, 2, 16, 9, 0, 0, 0, time.UTC)
-	limits := config.EnrolmentLimits{Requests: 60, Failures: 5, Lockout: config.Duration(time.Minute)}
-	return newLimiter(func() config.EnrolmentLimits { return limits }, func() time.Time { return now }), &now
+	limits := Limits{Requests: 60, Failures: 5, Lockout: time.Minute}
+	return NewLimiter(func() Limits { return limits }, func() time.Time { return now }), &now
 }
 
 func addr(n int) netip.Addr {
@@ -22,24 +20,24 @@ func TestAnAddressMayAskSoOften(t *testing.T) {
 	l, now := testLimiter()
 	n := 0
 	for ; n < 1000; n++ {
-		if _, ok := l.allow(addr(1)); !ok {
+		if _, ok := l.Allow(addr(1)); !ok {
 			break
 		}
 	}
 	if n != 30 {
 		t.Errorf("%d requests at once", n)
 	}
-	if wait, ok := l.allow(addr(1)); ok || wait <= 0 || wait > time.Second {
+	if wait, ok := l.Allow(addr(1)); ok || wait <= 0 || wait > time.Second {
 		t.Errorf("then it waits %v, %v", wait, ok)
 	}
-	if _, ok := l.allow(addr(2)); !ok {
+	if _, ok := l.Allow(addr(2)); !ok {
 		t.Error("another address waits with it")
 	}
 	*now = now.Add(time.Second)
-	if _, ok := l.allow(addr(1)); !ok {
+	if _, ok := l.Allow(addr(1)); !ok {
 		t.Error("a second later it still waits")
 	}
-	if _, ok := l.allow(addr(1)); ok {
+	if _, ok := l.Allow(addr(1)); ok {
 		t.Error("a second brings more than one")
 	}
 }
@@ -47,24 +45,24 @@ func TestAnAddressMayAskSoOften(t *testing.T) {
 func TestWhoGuessesIsLockedOutForLongerEachTime(t *testing.T) {
 	l, now := testLimiter()
 	for range 4 {
-		if out := l.failed(addr(1)); out != 0 {
+		if out := l.Failed(addr(1)); out != 0 {
 			t.Fatalf("locked out early, for %v", out)
 		}
 	}
 	want := time.Minute
 	for range 15 {
-		if out := l.failed(addr(1)); out != want {
+		if out := l.Failed(addr(1)); out != want {
 			t.Fatalf("locked out for %v, want %v", out, want)
 		}
-		if _, ok := l.allow(addr(1)); ok {
+		if _, ok := l.Allow(addr(1)); ok {
 			t.Fatal("it may ask all the same")
 		}
 		*now = now.Add(want - time.Second)
-		if wait, ok := l.allow(addr(1)); ok || wait != time.Second {
+		if wait, ok := l.Allow(addr(1)); ok || wait != time.Second {
 			t.Fatalf("a second before the end: %v, %v", wait, ok)
 		}
 		*now = now.Add(time.Second)
-		if _, ok := l.allow(addr(1)); !ok {
+		if _, ok := l.Allow(addr(1)); !ok {
 			t.Fatal("it is still locked out")
 		}
 		want = min(2*want, longestLockout)
@@ -73,7 +71,7 @@ func TestWhoGuessesIsLockedOutForLongerEachTime(t *testing.T) {
 		t.Errorf("the test did not come to the longest lockout, only to %v", want)
 	}
 	*now = now.Add(longestLockout + time.Second)
-	if out := l.failed(addr(1)); out != 0 {
+	if out := l.Failed(addr(1)); out != 0 {
 		t.Errorf("a day later it is locked out for %v", out)
 	}
 }
@@ -82,22 +80,22 @@ func TestWhoGuessesIsLockedOutForLongerEachTime(t *testing.T) {
 func TestManyAddressesTakeNoMemory(t *testing.T) {
 	l, now := testLimiter()
 	for range 5 {
-		l.failed(addr(0))
+		l.Failed(addr(0))
 	}
 	for n := range 2 * mostVisitors {
-		l.allow(addr(n + 1))
+		l.Allow(addr(n + 1))
 	}
 	if len(l.seen) > mostVisitors {
 		t.Errorf("%d addresses are remembered", len(l.seen))
 	}
-	if _, ok := l.allow(addr(0)); ok {
+	if _, ok := l.Allow(addr(0)); ok {
 		t.Error("who was locked out is forgotten")
 	}
-	if _, ok := l.allow(addr(5 * mostVisitors)); ok {
+	if _, ok := l.Allow(addr(5 * mostVisitors)); ok {
 		t.Error("newcomers do not share")
 	}
 	*now = now.Add(2 * time.Minute)
-	if _, ok := l.allow(addr(5 * mostVisitors)); !ok {
+	if _, ok := l.Allow(addr(5 * mostVisitors)); !ok {
 		t.Error("room is not made again")
 	}
 }

@@ -1,0 +1,140 @@
+package ca
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/smallstep/certificates/db"
+	"github.com/smallstep/nosql"
+)
+
+// revokedTable is where the engine keeps revocations, by serial number. It has a
+// call for whether one is there, and none for what it says.
+const revokedTable = "revoked_x509_certs"
+
+// A CertificateStatus is what the CA knows of a serial number.
+type CertificateStatus struct {
+	Certificate *x509.Certificate // nil if the issuing intermediate signed none
+	Revoked     bool
+	RevokedAt   time.Time
+	Reason      int // RFC 5280 §5.3.1
+}
+
+// Status returns what the CA knows of the certificate with a serial number, given
+// in decimal.
+func (a *Authority) Status(ctx context.Context, serial string) (*CertificateStatus, error) {
+	s, err := a.status(ctx, serial)
+	if err != nil {
+		return nil, fmt.Errorf("look up certificate %.60s: %w", serial, err)
+	}
+	return s, nil
+}
+
+func (a *Authority) status(ctx context.Context, serial string) (*CertificateStatus, error) {
+	if err := checkSerial(serial); err != nil {
+		return nil, err
+	}
+	if err := a.enter(ctx); err != nil {
+		return nil, err
+	}
+	defer a.leave()
+	cert, err := a.db.GetCertificate(serial)
+	if nosql.IsErrNotFound(err) {
+		return &CertificateStatus{}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if !bytes.Equal(cert.AuthorityKeyId, a.issuer().SubjectKeyId) {
+		return &CertificateStatus{}, nil
+	}
+	table, ok := a.db.(interface {
+		Get(bucket, key []byte) ([]byte, error)
+	})
+	if !ok {
+		return nil, errors.New("the database keeps no revocations")
+	}
+	s := &CertificateStatus{Certificate: cert}
+	b, err := table.Get([]byte(revokedTable), []byte(serial))
+	if nosql.IsErrNotFound(err) {
+		return s, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var info db.RevokedCertificateInfo
+	if err := json.Unmarshal(b, &info); err != nil {
+		return nil, err
+	}
+	s.Revoked, s.RevokedAt, s.Reason = true, info.RevokedAt.UTC(), info.ReasonCode
+	return s, nil
+}
+
+// A Responder is who answers for the CA whether a certificate was revoked (RFC
+// 6960 §4.2.2.2): a key that rests nowhere, and its certificate, which is good for
+// nothing else.
+type Responder struct {
+	Certificate *x509.Certificate
+	Key         crypto.Signer
+}
+
+// NewResponder issues the certificate of a responder. It is not in the registry
+// and can not be revoked (id-pkix-ocsp-nocheck), and so should live for a short
+// time only.
+func (a *Authority) NewResponder(ctx context.Context, ttl time.Duration) (*Responder, error) {
+	r, err := a.newResponder(ctx, ttl)
+	if err != nil {
+		return nil, fmt.Errorf("issue the OCSP responder's certificate: %w", err)
+	}
+	return r, nil
+}
+
+func (a *Authority) newResponder(ctx context.Context, ttl time.Duration) (*Responder, error) {
+	v, err := a.validityOf(&Request{Profile: Server, TTL: ttl})
+	if err != nil {
+		return nil, err
+	}
+	if err := a.enter(ctx); err != nil {
+		return nil, err
+	}
+	defer a.leave()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	spki, err := x509.MarshalPKIXPublicKey(key.Public())
+	if err != nil {
+		return nil, err
+	}
+	cert := &x509.Certificate{
+		Subject:   pkix.Name{CommonName: "OCSP responder", Organization: []string{a.organisation}},
+		NotBefore: v.notBefore, NotAfter: v.notAfter, BasicConstraintsValid: true,
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageOCSPSigning},
+		ExtraExtensions: []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 48, 1, 5}, Value: asn1.NullBytes}},
+	}
+	if cert.SubjectKeyId, err = keyID(spki); err != nil {
+		return nil, err
+	}
+	if cert.SerialNumber, err = newSerial(); err != nil {
+		return nil, err
+	}
+	der, err := x509.CreateCertificate(rand.Reader, cert, a.issuer(), key.Public(), a.signer)
+	if err != nil {
+		return nil, err
+	}
+	if cert, err = x509.ParseCertificate(der); err != nil {
+		return nil, err
+	}
+	return &Responder{Certificate: cert, Key: key}, nil
+}

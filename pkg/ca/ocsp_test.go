@@ -1,0 +1,61 @@
+package ca
+
+import (
+	"crypto/x509"
+	"testing"
+	"time"
+)
+
+func TestTheStatusOfACertificate(t *testing.T) {
+	a := openCA(t, newCA(t))
+	issued, err := a.Issue(t.Context(), device1(t, P256))
+	if err != nil {
+		t.Fatal(err)
+	}
+	serial := issued.Leaf.SerialNumber.String()
+	s, err := a.Status(t.Context(), serial)
+	if err != nil || s.Revoked || s.Certificate == nil || !s.Certificate.Equal(issued.Leaf) {
+		t.Fatalf("a good one: %+v %v", s, err)
+	}
+	if err := a.Revoke(t.Context(), serial, "retired"); err != nil {
+		t.Fatal(err)
+	}
+	s, err = a.Status(t.Context(), serial)
+	if err != nil || !s.Revoked || s.Reason != 5 || time.Since(s.RevokedAt) > time.Hour || s.RevokedAt.IsZero() {
+		t.Errorf("a revoked one: %+v %v", s, err)
+	}
+	if s, err = a.Status(t.Context(), "123456789"); err != nil || s.Certificate != nil || s.Revoked {
+		t.Errorf("one that was never issued: %+v %v", s, err)
+	}
+	if _, err = a.Status(t.Context(), "x"); err == nil {
+		t.Error("x is a serial number")
+	}
+}
+
+// TestARespondersCertificateIsGoodForNothingElse, and it lives for as long as was
+// asked for.
+func TestARespondersCertificateIsGoodForNothingElse(t *testing.T) {
+	a := openCA(t, newCA(t))
+	r, err := a.NewResponder(t.Context(), 24*time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := r.Certificate
+	if left := time.Until(c.NotAfter); left > 24*time.Hour || left < 23*time.Hour {
+		t.Errorf("it ends in %v", left)
+	}
+	if len(c.URIs)+len(c.DNSNames)+len(c.IPAddresses) != 0 || c.IsCA {
+		t.Errorf("it has names, or is a CA's: %v %v %v", c.URIs, c.DNSNames, c.IPAddresses)
+	}
+	for usage, fine := range map[x509.ExtKeyUsage]bool{
+		x509.ExtKeyUsageOCSPSigning: true, x509.ExtKeyUsageClientAuth: false, x509.ExtKeyUsageServerAuth: false, x509.ExtKeyUsageCodeSigning: false,
+	} {
+		_, err := c.Verify(x509.VerifyOptions{Roots: a.rootPool, Intermediates: a.intermediatePool, KeyUsages: []x509.ExtKeyUsage{usage}})
+		if (err == nil) != fine {
+			t.Errorf("usage %v: %v", usage, err)
+		}
+	}
+	if _, err := DeviceID(c, testDomain); err == nil {
+		t.Error("it names a device")
+	}
+}

@@ -1,0 +1,83 @@
+package revocation
+
+import (
+	"crypto/x509"
+	"testing"
+	"time"
+
+	"github.com/anteroom-iomt/anteroom/pkg/device"
+)
+
+func (o *office) listed(c *x509.Certificate) bool {
+	o.t.Helper()
+	l, err := o.book.List(o.t.Context())
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	parsed, err := x509.ParseRevocationList(l.DER)
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	for _, e := range parsed.RevokedCertificateEntries {
+		if e.SerialNumber.Cmp(c.SerialNumber) == 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// TestAListIsMadeWhenThereIsAReason: a revocation, or half of its time; and not
+// for everybody who asks.
+func TestAListIsMadeWhenThereIsAReason(t *testing.T) {
+	o := newOffice(t)
+	pump := o.enrol("pump-1")
+	number := func() int64 {
+		t.Helper()
+		l, err := o.book.List(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l.Number
+	}
+	first := number()
+	o.wait(11 * time.Hour)
+	if number() != first {
+		t.Error("a list was made before half of the time")
+	}
+	o.wait(2 * time.Hour)
+	second := number()
+	if second <= first {
+		t.Error("no list was made after half of the time")
+	}
+	o.revoke("pump-1", "lost")
+	o.wait(pause)
+	if !o.listed(pump) {
+		t.Error("the revoked certificate is not on the next list")
+	}
+	if third := number(); third <= second || number() != third {
+		t.Errorf("lists %d and %d", second, third)
+	}
+}
+
+// TestWhatACrashCutOffIsMadeUpFor: the registry knows of a revocation, the CA
+// was not told.
+func TestWhatACrashCutOffIsMadeUpFor(t *testing.T) {
+	o := newOffice(t)
+	pump, other := o.enrol("pump-1"), o.enrol("pump-2")
+	if _, err := o.devices.SetStatus(t.Context(), "pump-1", device.Retired, ""); err != nil {
+		t.Fatal(err)
+	}
+	s, err := o.book.Status(t.Context(), pump.SerialNumber.String())
+	if err != nil || !s.Revoked || s.RevokedAt.IsZero() {
+		t.Errorf("the registry is not asked: %+v %v", s, err)
+	}
+	if !o.listed(pump) || o.listed(other) {
+		t.Error("the list is not what the registry says")
+	}
+	if s, err = o.book.Status(t.Context(), pump.SerialNumber.String()); err != nil || !s.Revoked || s.Reason != 5 {
+		t.Errorf("then the CA says %+v %v", s, err)
+	}
+	if s, err = o.book.Status(t.Context(), other.SerialNumber.String()); err != nil || s.Revoked || s.Certificate == nil {
+		t.Errorf("of the other it says %+v %v", s, err)
+	}
+}
