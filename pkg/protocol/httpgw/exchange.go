@@ -361,7 +361,7 @@ func (x *exchange) failed(err error) {
 	case errors.Is(err, upstream.ErrTimeout):
 		status, why = http.StatusGatewayTimeout, "the backend did not answer in time"
 	case errors.Is(err, upstream.ErrUnavailable):
-		status, why = http.StatusServiceUnavailable, "no address of the backend can be reached"
+		status, why = http.StatusServiceUnavailable, "no connection to the backend is to be had"
 	}
 	x.g.cfg.Logger.Warn("forwarding failed", "route", x.route.Name, "backend", x.route.Backend, "decision", x.id, "error", err)
 	x.g.cfg.Judge.Undelivered(x.s, x.id, why)
