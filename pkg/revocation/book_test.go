@@ -62,7 +62,7 @@ func TestAListIsMadeWhenThereIsAReason(t *testing.T) {
 // TestWhatACrashCutOffIsMadeUpFor: the registry knows of a revocation, the CA
 // was not told.
 func TestWhatACrashCutOffIsMadeUpFor(t *testing.T) {
-	o := newOffice(t)
+	o := newSharedOffice(t)
 	pump, other := o.enrol("pump-1"), o.enrol("pump-2")
 	if _, err := o.devices.SetStatus(t.Context(), "pump-1", device.Retired, ""); err != nil {
 		t.Fatal(err)

@@ -6,7 +6,6 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/pem"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -35,12 +34,28 @@ var made = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	_, err = ca.Init(context.Background(), ca.InitConfig{Dir: filepath.Join(dir, "ca"), TrustDomain: domain, Organisation: "Test", Passphrase: pass})
-	return dir, err
+	if err != nil {
+		return dir, err
+	}
+	return dir, os.CopyFS(filepath.Join(dir, "pristine"), os.DirFS(filepath.Join(dir, "ca")))
+})
+
+// shared is a CA for tests that leave its clock alone and do not close it: opening
+// one is slow on purpose too.
+var shared = sync.OnceValues(func() (*ca.Authority, error) {
+	dir, err := made()
+	if err != nil {
+		return nil, err
+	}
+	return ca.Open(context.Background(), ca.Config{Dir: filepath.Join(dir, "ca"), TrustDomain: domain, Passphrase: pass, Backdate: time.Hour})
 })
 
 func TestMain(m *testing.M) {
 	code := m.Run()
 	if dir, err := made(); err == nil {
+		if a, err := shared(); err == nil {
+			a.Close()
+		}
 		os.RemoveAll(dir)
 	}
 	if code == 0 {
@@ -82,7 +97,20 @@ func newOffice(t *testing.T) *office {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return openOffice(t, filepath.Join(from, "ca"))
+	return openOffice(t, filepath.Join(from, "pristine"))
+}
+
+// newSharedOffice returns an office with a registry of its own and the CA that
+// tests share.
+func newSharedOffice(t *testing.T) *office {
+	t.Helper()
+	a, err := shared()
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := &office{t: t, ca: a}
+	o.open(t.TempDir())
+	return o
 }
 
 // newForeignOffice returns an office of another CA's.
@@ -97,29 +125,41 @@ func newForeignOffice(t *testing.T) *office {
 
 func openOffice(t *testing.T, from string) *office {
 	t.Helper()
-	must := func(err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
 	dir, o := t.TempDir(), &office{t: t}
-	must(os.CopyFS(filepath.Join(dir, "ca"), os.DirFS(from)))
+	if err := os.CopyFS(filepath.Join(dir, "ca"), os.DirFS(from)); err != nil {
+		t.Fatal(err)
+	}
 	var err error
 	o.ca, err = ca.Open(t.Context(), ca.Config{Dir: filepath.Join(dir, "ca"), TrustDomain: domain, Passphrase: pass, Backdate: time.Hour, Clock: o.clock})
-	must(err)
-	store, err := bolt.Open(filepath.Join(dir, "registry.db"))
-	must(err)
-	o.devices, err = device.Open(t.Context(), store, device.Options{Clock: o.clock})
-	must(err)
-	o.book = NewBook(Config{CA: o.ca, Devices: o.devices, NextUpdate: func() time.Duration { return 24 * time.Hour }, Clock: o.clock,
-		Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() {
-		if err := errors.Join(o.ca.Close(), store.Close()); err != nil {
+		if err := o.ca.Close(); err != nil {
 			t.Error(err)
 		}
 	})
+	o.open(dir)
 	return o
+}
+
+// open opens a registry in a directory, and the book.
+func (o *office) open(dir string) {
+	o.t.Helper()
+	store, err := bolt.Open(filepath.Join(dir, "registry.db"))
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	o.t.Cleanup(func() {
+		if err := store.Close(); err != nil {
+			o.t.Error(err)
+		}
+	})
+	if o.devices, err = device.Open(o.t.Context(), store, device.Options{Clock: o.clock}); err != nil {
+		o.t.Fatal(err)
+	}
+	o.book = NewBook(Config{CA: o.ca, Devices: o.devices, NextUpdate: func() time.Duration { return 24 * time.Hour }, Clock: o.clock,
+		Logger: slog.New(slog.DiscardHandler)})
 }
 
 // enrol gives a device a certificate.

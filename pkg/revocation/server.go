@@ -144,7 +144,8 @@ func notWith(w http.ResponseWriter, allowed string) {
 
 // list serves the revocation list. Who has it is told that it has not changed.
 func (s *Server) list(w http.ResponseWriter, r *http.Request) {
-	l, err := s.cfg.Book.List(r.Context())
+	// Who hangs up is no reason to make no list, nor to write an error.
+	l, err := s.cfg.Book.List(context.WithoutCancel(r.Context()))
 	if err != nil {
 		s.cfg.Logger.Error("there is no revocation list to serve", "error", err)
 		http.Error(w, "there is no list now; try again later", http.StatusServiceUnavailable)
@@ -198,7 +199,7 @@ func (s *Server) get(w http.ResponseWriter, r *http.Request, encoded string) {
 }
 
 func (s *Server) answer(w http.ResponseWriter, r *http.Request, der []byte, cacheable bool) {
-	a := s.responder.Answer(r.Context(), der)
+	a := s.responder.Answer(context.WithoutCancel(r.Context()), der)
 	h := w.Header()
 	h.Set("Content-Type", "application/ocsp-response")
 	if cacheable && !a.Fresh && !a.Produced.IsZero() {

@@ -133,7 +133,7 @@ func within(t *testing.T, ok func() bool) {
 }
 
 func TestTheListIsFetchedOnceWhileItIsTheSame(t *testing.T) {
-	o := newOffice(t)
+	o := newSharedOffice(t)
 	o.enrol("pump-1")
 	base := "http://" + o.serve().Addr().String()
 	resp, body := ask(t, http.MethodGet, base+listPath, nil)
@@ -158,7 +158,7 @@ func TestTheListIsFetchedOnceWhileItIsTheSame(t *testing.T) {
 // TestARequestInThePath is answered like one in a body, and the answer may be kept
 // for as long as it says; one with a nonce may not.
 func TestARequestInThePath(t *testing.T) {
-	o := newOffice(t)
+	o := newSharedOffice(t)
 	leaf := o.enrol("pump-1")
 	base := "http://" + o.serve().Addr().String() + ocspPath
 	issuer := o.ca.Intermediates()[0]
@@ -197,7 +197,7 @@ func TestARequestInThePath(t *testing.T) {
 
 // TestWhatIsNoRequestHasItsAnswer, and what is not there is not reached.
 func TestWhatIsNoRequestHasItsAnswer(t *testing.T) {
-	o := newOffice(t)
+	o := newSharedOffice(t)
 	base := "http://" + o.serve().Addr().String()
 	for _, c := range []struct {
 		method, path, kind string
@@ -281,7 +281,7 @@ func TestWhatTheResponderSaysWhenItCanNot(t *testing.T) {
 }
 
 func TestAnAddressMayAskForSoMuch(t *testing.T) {
-	o := newOffice(t)
+	o := newSharedOffice(t)
 	s := o.serve(func(r *config.Revocation) { r.Limits.Requests, r.Limits.PerAddress = 4, 2 })
 	base := "http://" + s.Addr().String()
 	statuses := map[int]int{}
