@@ -1,6 +1,7 @@
 package device
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -34,6 +35,9 @@ type decoder struct {
 	// half a dozen, and each by itself costs more than it is long.
 	own  []byte
 	refs []ref
+	// The last time and how it was written: a change stamps several fields alike.
+	stamp  time.Time
+	stamps []byte
 }
 
 // A ref says which part of the record's own texts a field is.
@@ -63,7 +67,7 @@ func (d *decoder) record(id string, value []byte) (*Record, error) {
 
 // written reads a record as the registry writes it, or reports that it is not.
 func (d *decoder) written(id string, value []byte) (*Record, bool) {
-	d.b, d.at, d.bad, d.own, d.refs = value, 0, false, d.own[:0], d.refs[:0]
+	d.b, d.at, d.bad, d.own, d.refs, d.stamps = value, 0, false, d.own[:0], d.refs[:0], nil
 	r := &Record{ID: id}
 	d.want("{")
 	if d.need("id"); string(d.text()) != id {
@@ -367,6 +371,10 @@ const clock = "\"2006-01-02T15:04:05"
 // time reads a time in UTC.
 func (d *decoder) time() time.Time {
 	b := d.b[d.at:]
+	if len(d.stamps) > 0 && bytes.HasPrefix(b, d.stamps) {
+		d.at += len(d.stamps)
+		return d.stamp
+	}
 	if len(b) < len(clock)+2 || b[0] != '"' || b[5] != '-' || b[8] != '-' || b[11] != 'T' || b[14] != ':' || b[17] != ':' {
 		d.bad = true
 		return time.Time{}
@@ -392,6 +400,7 @@ func (d *decoder) time() time.Time {
 	if hour > 23 || minute > 59 || second > 59 || t.Day() != day || t.Month() != time.Month(month) {
 		d.bad = true
 	}
+	d.stamp, d.stamps = t, b[:len(b)-len(d.b)+d.at]
 	return t
 }
 

@@ -73,52 +73,6 @@ func Open(ctx context.Context, st store.Store, opt Options) (*Registry, error) {
 	return g, nil
 }
 
-// load reads all records into a transaction.
-func (g *Registry) load(r store.Reader, txn *memdb.Txn) error {
-	patients := map[string][]byte{}
-	if err := r.Each(patientsTable, "", func(id string, value []byte) error {
-		patients[id] = value
-		return nil
-	}); err != nil {
-		return err
-	}
-	d := newDecoder()
-	if err := r.Each(table, "", func(id string, value []byte) error {
-		rec, err := d.record(id, value)
-		if err != nil {
-			return err
-		}
-		if value, ok := patients[id]; ok {
-			if err := rec.readPatients(value); err != nil {
-				return err
-			}
-		}
-		g.revision = max(g.revision, rec.Revision)
-		for i := range rec.Certificates { // nobody else has the registry yet
-			g.fingerprints.put(id, rec.Certificates[i].Fingerprint)
-			if k := rec.Certificates[i].Key; k != "" {
-				g.keys.put(id, k)
-			}
-		}
-		return txn.Insert(table, rec)
-	}); err != nil {
-		return err
-	}
-	value, err := r.Get(metaTable, revisionKey)
-	if errors.Is(err, store.ErrNotFound) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	var n uint64
-	if err := json.Unmarshal(value, &n); err != nil {
-		return fmt.Errorf("revision: %w", err)
-	}
-	g.revision = max(g.revision, n)
-	return nil
-}
-
 // A Filter narrows a list; empty fields match everything.
 type Filter struct {
 	Class  string
