@@ -18,6 +18,13 @@ const (
 	// requests: collecting at Go's default of 100 cost a tenth of the CPU of a
 	// request.
 	gcPercent = 400
+	// maxGarbage bounds what the percentage comes to when the live heap is large,
+	// as with the registry of a million devices: five times that is more than a
+	// machine has to spare.
+	maxGarbage = 1 << 30
+	// leastPercent is what is left of it at least: collecting without end helps
+	// nobody.
+	leastPercent = 50
 	// limitShare is the part of a container's memory that Go may use: past it,
 	// collecting often beats being killed. The rest is for what Go does not count.
 	limitShare = 0.9
@@ -32,17 +39,32 @@ const (
 	worthwhile = 16 << 20
 )
 
-// tuneMemory sets what the environment (GOGC, GOMEMLIMIT) leaves open.
-func tuneMemory() {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
+// startMemory sets what the environment (GOGC, GOMEMLIMIT) leaves open, for the
+// time until the gateway has started, and reports whether the pace of collecting
+// is its to choose; the caller then sets it to gcPercent. Nearly all that a start
+// allocates stays, and collecting while it grows finds nothing. The memory limit
+// holds all the same.
+func startMemory() (paced bool) {
+	if os.Getenv("GOMEMLIMIT") == "" {
+		if limit := cgroupLimit("/proc/self/cgroup", "/sys/fs/cgroup"); limit < math.MaxInt64 {
+			debug.SetMemoryLimit(int64(float64(limit) * limitShare))
+		}
 	}
-	if os.Getenv("GOMEMLIMIT") != "" {
-		return
+	if os.Getenv("GOGC") != "" {
+		return false
 	}
-	if limit := cgroupLimit("/proc/self/cgroup", "/sys/fs/cgroup"); limit < math.MaxInt64 {
-		debug.SetMemoryLimit(int64(float64(limit) * limitShare))
+	debug.SetGCPercent(-1)
+	return true
+}
+
+// pace returns how much the heap may grow between collections, in percent of what
+// is live, which is so many bytes.
+func pace(live uint64) int {
+	if live <= maxGarbage*100/gcPercent {
+		return gcPercent
 	}
+	// In steps, so that it does not change with each collection.
+	return max(leastPercent, int(maxGarbage*100/live)/10*10)
 }
 
 // cgroupLimit returns the least memory limit of this process's cgroup and those
@@ -80,10 +102,13 @@ func cgroupLimit(self, root string) int64 {
 	return least
 }
 
-// trimMemory gives memory back to the system when the gateway has nothing to do,
-// until ctx ends: after ten thousand devices have connected, the garbage of their
-// handshakes would stay until there were five times as much of it.
-func trimMemory(ctx context.Context) {
+// mindMemory keeps the process's memory in bounds until ctx ends. It gives memory
+// back to the system when the gateway has nothing to do: after ten thousand
+// devices have connected, the garbage of their handshakes would stay until there
+// were five times as much of it. And if the pace of collecting is its to choose it
+// has it follow the live heap.
+func mindMemory(ctx context.Context, paced bool) {
+	percent := gcPercent
 	tick := time.NewTicker(trimEvery)
 	defer tick.Stop()
 	var last, trimmed uint64
@@ -93,18 +118,23 @@ func trimMemory(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		now := allocated()
+		now := counted("/gc/heap/allocs:bytes")
 		if now-last < quiet && now-trimmed > worthwhile {
 			debug.FreeOSMemory()
 			trimmed = now
 		}
 		last = now
+		if p := pace(counted("/gc/heap/live:bytes")); paced && p != percent {
+			debug.SetGCPercent(p)
+			percent = p
+		}
 	}
 }
 
-// allocated returns how many bytes were ever allocated.
-func allocated() uint64 {
-	s := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}
+// counted returns one of the runtime's own figures ([metrics.All]), or 0 if it has
+// none such.
+func counted(name string) uint64 {
+	s := []metrics.Sample{{Name: name}}
 	metrics.Read(s)
 	if s[0].Value.Kind() != metrics.KindUint64 {
 		return 0

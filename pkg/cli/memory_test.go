@@ -46,3 +46,26 @@ func TestTheMemoryLimitIsTheContainers(t *testing.T) {
 		})
 	}
 }
+
+func TestGarbageIsBoundedHoweverManyDevicesThereAre(t *testing.T) {
+	for live := uint64(1 << 20); live < 1<<36; live += live / 7 {
+		p := pace(live)
+		garbage := live / 100 * uint64(p)
+		switch {
+		case p > gcPercent || p < leastPercent:
+			t.Errorf("%d bytes live: %d percent", live, p)
+		case p < gcPercent && p > leastPercent && (garbage > maxGarbage || garbage < maxGarbage/2):
+			t.Errorf("%d bytes live: %d percent, which is %d bytes", live, p, garbage)
+		case live < 200<<20 && p != gcPercent, live > 4<<30 && p != leastPercent:
+			t.Errorf("%d bytes live: %d percent", live, p)
+		}
+	}
+	for _, name := range []string{"/gc/heap/allocs:bytes", "/gc/heap/live:bytes"} {
+		if counted(name) == 0 {
+			t.Errorf("the runtime does not count %s", name)
+		}
+	}
+	if counted("/no/such:thing") != 0 {
+		t.Error("counted what is not there")
+	}
+}

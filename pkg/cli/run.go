@@ -48,16 +48,19 @@ func (a *app) run(ctx context.Context, profile string) (err error) {
 	if err != nil {
 		return err
 	}
-	tuneMemory()
-	trimming, stopTrimming := context.WithCancel(ctx)
-	var trim sync.WaitGroup
-	trim.Go(func() { trimMemory(trimming) })
-	defer trim.Wait()
-	defer stopTrimming()
+	paced := startMemory()
 	g, err := gateway.New(ctx, cfg, gateway.Options{Version: version().Version, Logger: log, Clock: time.Now})
+	if paced {
+		debug.SetGCPercent(gcPercent)
+	}
 	if err != nil {
 		return err
 	}
+	minding, stopMinding := context.WithCancel(ctx)
+	var mind sync.WaitGroup
+	mind.Go(func() { mindMemory(minding, paced) })
+	defer mind.Wait()
+	defer stopMinding()
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
