@@ -36,7 +36,10 @@ func TestABedsideDeviceWritesForItsPatientOnly(t *testing.T) {
 		t.Helper()
 		return ask(t, c, http.MethodPost, h.URL(path), body, "Content-Type", fhirJSON)
 	}
-	single := func(patient string) int { t.Helper(); return post(c, "/fhir/Observation", observationOf(patient)).status }
+	single := func(patient string) int {
+		t.Helper()
+		return post(c, "/fhir/Observation", observationOf(patient)).status
+	}
 	bundle := func(kind string, patients ...string) string {
 		var entries []string
 		for _, p := range patients {
