@@ -263,8 +263,12 @@ func (x *exchange) request(t Target) {
 	}
 }
 
-// inform passes an interim response on.
+// inform passes an interim response on, but 100: the device hears that from the
+// gateway when its body is wanted.
 func (x *exchange) inform(status int, h http1.Header) {
+	if status == http.StatusContinue {
+		return
+	}
 	x.w.inform(status, inbound(nil, h))
 }
 
