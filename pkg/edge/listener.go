@@ -119,53 +119,12 @@ func (l *listener) run(ctx context.Context) {
 	}
 }
 
-// serve takes one connection through all its steps.
-func (l *listener) serve(ctx context.Context, conn net.Conn, set *setup) {
-	defer conn.Close()
-	remote := addrPort(conn.RemoteAddr())
-	raw := conn
-	if contains(set.proxies, remote.Addr()) {
-		inner, named, err := readProxyHeader(conn, time.Now().Add(set.cfg.Limits.Handshake.D()))
-		if err != nil {
-			l.srv.refused(set, remote, &Refusal{Code: "proxy-header", Why: err.Error()}, nil)
-			return
-		}
-		conn, remote = inner, named
-	} else if tcp, ok := conn.(*net.TCPConn); ok {
-		var err error
-		if conn, err = wire.New(tcp, true); err != nil {
-			return // it is closed already
-		}
-	}
-	tc, err := l.srv.handshake(ctx, raw, conn, remote.Addr(), set.tls, set.cfg.Limits.Handshake.D())
-	if err != nil {
-		if ctx.Err() == nil {
-			l.srv.refused(set, remote, refusalOf(err), nil)
-			linger(raw)
-		}
-		return
-	}
-	st := tc.ConnectionState()
-	if st.NegotiatedProtocol == acmez.ACMETLS1Protocol {
-		return // RFC 8737 section 3: the handshake was the whole purpose
-	}
-	who, err := identify(&st, l.srv.cfg.TrustDomain, l.srv.cfg.Registry, l.srv.cfg.Clock(), l.srv.Sessions.laneOn(set.cfg.Name))
-	if err != nil {
-		l.srv.refused(set, remote, refusalOf(err), &st)
-		return
-	}
-	s := protocol.NewSession(ctx, who.record)
-	s.ID = newSessionID()
-	s.Listener = set.cfg.Name
-	s.Remote = remote
-	s.Started = l.srv.cfg.Clock()
-	s.TLS = facts(&st)
-	s.Certificate = who.leaf
-	s.Fingerprint = who.fingerprint
-	s.SetLane(who.record.Status == device.Quarantined)
-	if err := l.srv.Sessions.add(s, set.cfg.Limits.PerDevice); err != nil {
-		s.End(err)
-		l.srv.refused(set, remote, refusalOf(err), &st)
+// serve takes one connection through all its steps. It is on the stack of every
+// connection that waits, so what is large and over soon is in admit.
+func (l *listener) serve(ctx context.Context, raw net.Conn, set *setup) {
+	defer raw.Close()
+	tc, s := l.admit(ctx, raw, set)
+	if s == nil {
 		return
 	}
 	l.srv.began(s)
@@ -182,6 +141,57 @@ func (l *listener) serve(ctx context.Context, conn net.Conn, set *setup) {
 	l.srv.ended(s)
 	raw.SetDeadline(time.Now().Add(closeGrace))
 	tc.Close()
+}
+
+// admit finds out who a connection is from and makes it a session in the table, or
+// records why not and returns nil.
+func (l *listener) admit(ctx context.Context, raw net.Conn, set *setup) (*tls.Conn, *protocol.Session) {
+	remote, conn := addrPort(raw.RemoteAddr()), raw
+	if contains(set.proxies, remote.Addr()) {
+		inner, named, err := readProxyHeader(raw, time.Now().Add(set.cfg.Limits.Handshake.D()))
+		if err != nil {
+			l.srv.refused(set, remote, &Refusal{Code: "proxy-header", Why: err.Error()}, nil)
+			return nil, nil
+		}
+		conn, remote = inner, named
+	} else if tcp, ok := raw.(*net.TCPConn); ok {
+		var err error
+		if conn, err = wire.New(tcp, true); err != nil {
+			return nil, nil // it is closed already
+		}
+	}
+	tc, err := l.srv.handshake(ctx, raw, conn, remote.Addr(), set.tls, set.cfg.Limits.Handshake.D())
+	if err != nil {
+		if ctx.Err() == nil {
+			l.srv.refused(set, remote, refusalOf(err), nil)
+			linger(raw)
+		}
+		return nil, nil
+	}
+	st := tc.ConnectionState()
+	if st.NegotiatedProtocol == acmez.ACMETLS1Protocol {
+		return nil, nil // RFC 8737 section 3: the handshake was the whole purpose
+	}
+	who, err := identify(&st, l.srv.cfg.TrustDomain, l.srv.cfg.Registry, l.srv.cfg.Clock(), l.srv.Sessions.laneOn(set.cfg.Name))
+	if err != nil {
+		l.srv.refused(set, remote, refusalOf(err), &st)
+		return nil, nil
+	}
+	s := protocol.NewSession(ctx, who.record)
+	s.ID = newSessionID()
+	s.Listener = set.cfg.Name
+	s.Remote = remote
+	s.Started = l.srv.cfg.Clock()
+	s.TLS = facts(&st)
+	s.Certificate = who.leaf
+	s.Fingerprint = who.fingerprint
+	s.SetLane(who.record.Status == device.Quarantined)
+	if err := l.srv.Sessions.add(s, set.cfg.Limits.PerDevice); err != nil {
+		s.End(err)
+		l.srv.refused(set, remote, refusalOf(err), &st)
+		return nil, nil
+	}
+	return tc, s
 }
 
 // linger ends our side of a connection whose handshake failed, and reads what
