@@ -55,7 +55,7 @@ func newTurns(n int) *turns { return &turns{free: n, lines: map[netip.Addr]*line
 // there is no turn.
 func (t *turns) begin(ctx context.Context, from netip.Addr) error {
 	t.mu.Lock()
-	if t.free > 0 {
+	if t.free > 0 && t.lull == nil {
 		t.free--
 		t.mu.Unlock()
 		return nil
@@ -73,6 +73,7 @@ func (t *turns) begin(ctx context.Context, from netip.Addr) error {
 		t.next = l
 	}
 	p := l.add()
+	t.offer()
 	t.mu.Unlock()
 	return t.wait(ctx, p)
 }
@@ -80,14 +81,28 @@ func (t *turns) begin(ctx context.Context, from netip.Addr) error {
 // resume waits for a turn of a handshake that has begun.
 func (t *turns) resume(ctx context.Context) error {
 	t.mu.Lock()
-	if t.free > 0 {
+	if t.free > 0 && t.lull == nil {
 		t.free--
 		t.mu.Unlock()
 		return nil
 	}
 	p := t.begun.add()
+	t.offer()
 	t.mu.Unlock()
 	return t.wait(ctx, p)
+}
+
+// offer passes on a turn that nobody has, after a lull too: on one core a turn is
+// often free when somebody comes, because whoever had it waits for a peer, and
+// the crowd would stand in the scheduler's queue instead of ours.
+func (t *turns) offer() {
+	if t.free == 0 {
+		return
+	}
+	t.free--
+	if t.lull == nil || !t.lull.ask() {
+		t.pass()
+	}
 }
 
 func (t *turns) wait(ctx context.Context, p *place) error {
