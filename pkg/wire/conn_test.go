@@ -170,8 +170,8 @@ func TestNothingIsSentOnAConnectionThatIsNotAsItWas(t *testing.T) {
 		for _, send := range []bool{false, true} {
 			c, theirs := pair(t, false)
 			spoil(theirs)
-			// What arrived is there when a plain read finds it; it is put back by
-			// asking a second connection's worth of times.
+			// What the peer did takes a moment to arrive; until then a question is
+			// sent, and nobody answers it.
 			var err error
 			for end := time.Now().Add(patience); ; {
 				c.Ask(true)
