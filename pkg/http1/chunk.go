@@ -191,6 +191,3 @@ func AppendChunk(b []byte, n int) []byte {
 	}
 	return append(b, '\r', '\n')
 }
-
-// ErrTruncated says that a body ended before its framing said so.
-var ErrTruncated error = wrong("the body ended early")
