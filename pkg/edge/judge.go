@@ -115,10 +115,12 @@ func (j *Judge) Judge(ctx context.Context, s *protocol.Session, r *protocol.Rout
 	var set *policy.Set
 	var d policy.Decision
 	var grant *breakglass.Grant
+	var on *device.Record // what was decided on
 	now := j.cfg.Clock()
 	for {
 		lane := s.InLane()
 		rec := s.Device()
+		on = rec
 		grant = j.grant(rec, r)
 		set = j.cfg.Policy.For(rec)
 		d = j.decide(ctx, set, s, rec, lane, r, tx, grant, now, &v)
@@ -145,7 +147,7 @@ func (j *Judge) Judge(ctx context.Context, s *protocol.Session, r *protocol.Rout
 	v.Allow = v.Cause == protocol.CauseNone
 	kept := records.Get().(*record)
 	defer records.Put(kept)
-	rec := kept.of(s, r, tx, now, &v)
+	rec := kept.of(s, on, r, tx, now, &v)
 	if grant != nil {
 		rec.BreakGlass = &audit.BreakGlass{ID: grant.ID, Reason: grant.Terms.Reason, Until: grant.Until}
 	}
@@ -235,9 +237,8 @@ type record struct {
 
 var records = sync.Pool{New: func() any { return new(record) }}
 
-// of begins the record of a transaction.
-func (k *record) of(s *protocol.Session, r *protocol.Route, tx *protocol.Transaction, now time.Time, v *protocol.Verdict) *audit.Record {
-	rec := s.Device()
+// of begins the record of a transaction that was decided on a device's record.
+func (k *record) of(s *protocol.Session, rec *device.Record, r *protocol.Route, tx *protocol.Transaction, now time.Time, v *protocol.Verdict) *audit.Record {
 	k.decision = audit.Decision{ID: v.ID, Allow: v.Allow, Cause: causeNames[v.Cause]}
 	out := &k.Record
 	*out = audit.Record{
@@ -282,7 +283,7 @@ var causeNames = [...]string{
 // Refused implements [protocol.Judge].
 func (j *Judge) Refused(ctx context.Context, s *protocol.Session, r *protocol.Route, tx *protocol.Transaction, code, why string) string {
 	v := protocol.Verdict{ID: j.newID(), Cause: protocol.CausePolicy}
-	rec := new(record).of(s, r, tx, j.cfg.Clock(), &v)
+	rec := new(record).of(s, s.Device(), r, tx, j.cfg.Clock(), &v)
 	rec.Event, rec.Error, rec.Decision.Cause = "transaction.refused", why, "malformed"
 	rec.Detail = []protocol.Field{{Name: "code", Value: protocol.String(code)}}
 	// A refusal needs no permission of the log: the device hears no either way.
