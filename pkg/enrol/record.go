@@ -3,6 +3,7 @@ package enrol
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/anteroom-iomt/anteroom/pkg/audit"
@@ -19,6 +20,8 @@ const (
 	eventRefused = "enrolment.refused"
 	// eventRepeated: what was granted before was handed out once more.
 	eventRepeated = "enrolment.repeated"
+	// eventAccount: an ACME account is about to be opened for a device.
+	eventAccount = "enrolment.account"
 )
 
 // maxWhy bounds the reason in a record.
@@ -36,7 +39,12 @@ func (g *Registrar) record(q *Request, event string, rec *device.Record) *audit.
 // announce records, durably, that a device is about to be given a certificate:
 // what can not be recorded is not done.
 func (g *Registrar) announce(ctx context.Context, q *Request, rec *device.Record) error {
-	err := g.cfg.Audit.Append(ctx, g.record(q, eventRequest, rec))
+	return g.recordFirst(ctx, g.record(q, eventRequest, rec))
+}
+
+// recordFirst records, durably, what is about to be done.
+func (g *Registrar) recordFirst(ctx context.Context, r *audit.Record) error {
+	err := g.cfg.Audit.Append(ctx, r)
 	if err == nil {
 		err = g.cfg.Audit.Flush(ctx)
 	}
@@ -60,6 +68,9 @@ func (g *Registrar) recordGranted(ctx context.Context, q *Request, st *standing,
 	r.Fingerprint = fingerprint(iss.Chain[0])
 	r.Detail = append(r.Detail,
 		field("serial", iss.Chain[0].SerialNumber.String()), field("not_after", iss.Chain[0].NotAfter.UTC().Format(time.RFC3339)))
+	if len(st.names) > 0 {
+		r.Detail = append(r.Detail, field("names", strings.Join(st.names, " ")))
+	}
 	if revision != "" {
 		r.Detail = append(r.Detail, field("policy", revision))
 	}

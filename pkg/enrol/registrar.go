@@ -68,14 +68,11 @@ func (g *Registrar) Enrol(ctx context.Context, q *Request) (*Issued, error) {
 		g.observe(q.Way, iss.result())
 		return iss, nil
 	}
-	r := asRefusal(err)
-	g.observe(q.Way, string(r.Code))
-	r.Reference = newReference()
-	if id == "" {
-		id = q.ID
+	refused := *q
+	if id != "" {
+		refused.ID = id
 	}
-	g.recordRefusal(ctx, q, id, r)
-	return nil, r
+	return nil, g.Refuse(ctx, &refused, err)
 }
 
 func (g *Registrar) observe(way Way, result string) {
@@ -148,7 +145,7 @@ func (g *Registrar) enrol(ctx context.Context, q *Request) (_ *Issued, id string
 	}
 	// What was begun is finished, even if who asked has gone away.
 	ctx = context.WithoutCancel(ctx)
-	iss, err := g.cfg.CA.Issue(ctx, csr.subject(ca.Request{Profile: ca.Device, ID: st.id, TTL: life}))
+	iss, err := g.cfg.CA.Issue(ctx, csr.subject(st.profile(life)))
 	if err != nil {
 		return nil, st.id, err
 	}
@@ -162,6 +159,15 @@ func (g *Registrar) enrol(ctx context.Context, q *Request) (_ *Issued, id string
 		return nil, st.id, err
 	}
 	return out, st.id, nil
+}
+
+// profile is what the CA is asked for: which certificate it is, the proof says, and
+// nothing of the request.
+func (st *standing) profile(life time.Duration) ca.Request {
+	if len(st.names) > 0 {
+		return ca.Request{Profile: ca.Server, Names: st.names, TTL: life}
+	}
+	return ca.Request{Profile: ca.Device, ID: st.id, TTL: life}
 }
 
 // subject returns the record of the device that is asked for, as it will be; known
@@ -238,7 +244,7 @@ func (g *Registrar) ask(ctx context.Context, q *Request, st *standing, csr *sign
 	}
 	d := set.Enrol(ctx, &policy.Enrolment{Device: rec, Now: g.cfg.Clock(), Facts: []protocol.Field{
 		field("way", string(q.Way)), field("proof", q.Proof.Name()), {Name: "renewal", Value: protocol.Bool(st.renewal)},
-		field("operator", st.operator), field("remote_ip", remote), {Name: "csr", Value: csr.facts(hasKey(rec, csr.key))},
+		field("operator", st.operator), field("remote_ip", remote), {Name: "names", Value: protocol.Strings(st.names...)}, {Name: "csr", Value: csr.facts(hasKey(rec, csr.key))},
 	}})
 	if d.Allow {
 		return d, nil
@@ -274,6 +280,7 @@ func (g *Registrar) grant(ctx context.Context, q *Request, st *standing, csr *si
 		Certificate: device.Certificate{
 			Serial: iss.Leaf.SerialNumber.String(), Fingerprint: fingerprint(iss.Leaf), Key: csr.key,
 			NotBefore: iss.Leaf.NotBefore.UTC(), NotAfter: iss.Leaf.NotAfter.UTC(), Way: string(q.Way), IssuedAt: g.cfg.Clock().UTC(),
+			HardwareBacked: st.hardware,
 		},
 		Check: func(r *device.Record) error {
 			if !known {

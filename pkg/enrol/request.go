@@ -20,6 +20,7 @@ const (
 	ByToken   Way = "token" // a one-time token and JSON over HTTP
 	EST       Way = "est"   // RFC 7030
 	Smallstep Way = "step"  // smallstep's own API, for its step command
+	ACME      Way = "acme"  // RFC 8555
 )
 
 // A Request asks for a device's certificate.
@@ -66,6 +67,9 @@ type standing struct {
 	renewal  bool   // the device has a certificate, and this is about the next
 	again    bool   // it brings a revoked device back
 	operator string // who asks, if a person does
+	// names are those of a server, whose certificate says them and no identity.
+	names    []string
+	hardware bool // the key is held by hardware, which attested it
 	// request looks at the signing request, if the proof has a word on it.
 	request func(csr *signingRequest) error
 	// check looks at the device's record (nil for a new device): when the request

@@ -219,17 +219,45 @@ func (t *Tokens) find(ctx context.Context, text string) (*Token, error) {
 	if !ok {
 		return nil, unknownToken()
 	}
-	var tok *Token
-	err := t.st.View(ctx, func(r store.Reader) (err error) { tok, err = get(r, handle); return err })
-	if errors.Is(err, store.ErrNotFound) {
-		// Somebody who guesses must not learn by the time it takes whether a
-		// handle is known.
-		tok = &Token{Handle: handle}
-	} else if err != nil {
+	tok, err := t.named(ctx, handle)
+	if err != nil {
 		return nil, err
 	}
 	if !hmac.Equal([]byte(mac(t.key, tok, secret)), []byte(tok.MAC)) {
 		return nil, unknownToken()
+	}
+	return tok, nil
+}
+
+// named returns the token with a name, or one that nothing proves: somebody who
+// guesses must not learn by the time it takes whether a name is known.
+func (t *Tokens) named(ctx context.Context, handle string) (*Token, error) {
+	var tok *Token
+	err := t.st.View(ctx, func(r store.Reader) (err error) { tok, err = get(r, handle); return err })
+	if errors.Is(err, store.ErrNotFound) {
+		return &Token{Handle: handle}, nil
+	}
+	return tok, err
+}
+
+// inTime refuses a token whose time is over.
+func (t *Tokens) inTime(tok *Token) error {
+	if !t.clock().Before(tok.Expires) {
+		return refuse(BadProof, "the token for %s expired at %s: ask for another", tok.Device, tok.Expires.UTC().Format(time.RFC3339))
+	}
+	return nil
+}
+
+// unused returns the token with a name to who is about to use it up.
+func unused(w store.Writer, handle string) (*Token, error) {
+	tok, err := get(w, handle)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return nil, unknownToken()
+	case err != nil:
+		return nil, err
+	case !tok.Used.IsZero():
+		return nil, usedToken(tok)
 	}
 	return tok, nil
 }
@@ -251,14 +279,14 @@ func (s Secret) stand(ctx context.Context, g *Registrar, _ *Request) (*standing,
 		return nil, err
 	}
 	st := &standing{id: tok.Device, again: tok.Again}
-	if !t.clock().Before(tok.Expires) {
-		return st, refuse(BadProof, "the token for %s expired at %s: ask for another", tok.Device, tok.Expires.UTC().Format(time.RFC3339))
+	if err := t.inTime(tok); err != nil {
+		return st, err
 	}
 	st.request = func(csr *signingRequest) error {
 		if err := csr.strictNames(g.cfg.Devices, tok.Device); err != nil || tok.Used.IsZero() {
 			return err
 		}
-		if tok.Key != csr.key {
+		if tok.Key != csr.key { // as is what an ACME account was opened with
 			return usedToken(tok)
 		}
 		leaf, err := x509.ParseCertificate(tok.Leaf)
@@ -267,14 +295,9 @@ func (s Secret) stand(ctx context.Context, g *Registrar, _ *Request) (*standing,
 	}
 	st.check = tok.serves
 	st.spend = func(w store.Writer, csr *signingRequest, leaf *x509.Certificate) error {
-		now, err := get(w, tok.Handle)
-		switch {
-		case errors.Is(err, store.ErrNotFound):
-			return unknownToken()
-		case err != nil:
+		now, err := unused(w, tok.Handle)
+		if err != nil {
 			return err
-		case !now.Used.IsZero():
-			return usedToken(now)
 		}
 		now.Used, now.Key, now.Leaf = t.clock().UTC(), csr.key, leaf.Raw
 		return put(w, now)
@@ -288,9 +311,13 @@ func usedToken(tok *Token) error {
 
 // serves reports whether the token is good for a device as it is now. What was
 // withdrawn after the token was made is not brought back by it.
-func (tok *Token) serves(rec *device.Record) error {
+func (tok *Token) serves(rec *device.Record) error { return serves(rec, tok.Created, tok.Again) }
+
+// serves reports whether what was made for a device at a time is still good for
+// it; again says that it was made to bring a revoked device back.
+func serves(rec *device.Record, made time.Time, again bool) error {
 	for _, c := range rec.Certificates {
-		if c.RevokedAt.After(tok.Created) {
+		if c.RevokedAt.After(made) {
 			return refuse(BadProof, "the token for %s is from before its certificate was revoked: ask for another", rec.ID)
 		}
 	}
@@ -298,7 +325,7 @@ func (tok *Token) serves(rec *device.Record) error {
 	case device.Pending, device.Active:
 		return nil
 	case device.Revoked:
-		if tok.Again && !rec.StatusAt.After(tok.Created) {
+		if again && !rec.StatusAt.After(made) {
 			return nil
 		}
 	}

@@ -91,3 +91,19 @@ func (a algorithm) verify(pub crypto.PublicKey, text, sig []byte) bool {
 	}
 	return false
 }
+
+// Verify reports whether a signature over a text was made with a key. The
+// algorithm has to be the one that goes with the key.
+func Verify(pub crypto.PublicKey, algorithm string, text, sig []byte) error {
+	alg, err := algorithmOf(pub)
+	if err != nil {
+		return err
+	}
+	if algorithm != alg.name {
+		return fmt.Errorf("it is made with algorithm %.20q, and the key's is %s", algorithm, alg.name)
+	}
+	if !alg.verify(pub, text, sig) {
+		return errors.New("it does not hold")
+	}
+	return nil
+}

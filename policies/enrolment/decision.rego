@@ -62,3 +62,17 @@ allow contains "the device shows its certificate in force" if {
 	input.enrolment.proof == "certificate"
 	input.enrolment.renewal == true
 }
+
+# METADATA
+# title: A server beside the gateway gets a certificate for names that it answers to
+# description: |
+#   It has an ACME account that was opened with a one-time token, the
+#   configuration lists the names, and the certificate says no device's identity.
+allow contains "the server answers to the names it may have" if {
+	input.enrolment.proof == "account"
+	some _ in input.enrolment.names
+}
+
+# METADATA
+# title: A device enrols and renews with a key that its hardware attests
+allow contains "the device's hardware attests the key" if input.enrolment.proof == "attestation"

@@ -36,3 +36,18 @@ test_a_reason_to_deny_outweighs if {
 		"denials": {`enrolment by way of "fax" is closed here`},
 	} with input as by_token with input.enrolment.way as "fax"
 }
+
+test_a_server_enrols_with_names_only if {
+	enrolment.decision == {
+		"allow": true,
+		"reasons": {"the server answers to the names it may have"},
+		"denials": set(),
+	} with input as by_account
+	not enrolment.decision.allow with input as by_account with input.enrolment.names as []
+}
+
+test_an_attested_key_enrols if {
+	enrolment.decision.allow with input as by_account
+		with input.enrolment.proof as "attestation"
+		with input.enrolment.names as []
+}

@@ -8,6 +8,7 @@ by_token := {
 		"renewal": false,
 		"operator": "",
 		"remote_ip": "10.20.0.7",
+		"names": [],
 		"csr": {
 			"key": {"type": "ecdsa", "bits": 256, "again": false},
 			"signature": "ECDSA-SHA256",
@@ -35,4 +36,9 @@ by_token := {
 renewed := object.union(by_token, {"enrolment": object.union(
 	by_token.enrolment,
 	{"proof": "certificate", "renewal": true},
+)})
+
+by_account := object.union(by_token, {"enrolment": object.union(
+	by_token.enrolment,
+	{"way": "acme", "proof": "account", "names": ["lis.hospital.example"]},
 )})
