@@ -167,6 +167,14 @@ func (d *decoder) checkEnrolment(f *File) {
 	if l.Lockout <= 0 || l.Handshake <= 0 || l.Request <= 0 || l.Idle <= 0 {
 		d.bad(at+".limits", "lockout, handshake, request and idle must be more than nothing", "there is no waiting for ever")
 	}
+	if e.Grace.D() > MaxGrace {
+		d.bad(at+".grace", fmt.Sprintf("it must be at most %v", MaxGrace), "what lay longer is enrolled anew")
+	}
+	for class, grace := range e.ClassGrace {
+		if grace.D() > MaxGrace {
+			d.bad(at+".class_grace."+class, fmt.Sprintf("it must be at most %v", MaxGrace), "what lay longer is enrolled anew")
+		}
+	}
 	d.checkHosts(at, e.Hosts)
 	d.checkProxies(at+".proxy_protocol", &e.ProxyProtocol)
 	if e.Address == "off" {

@@ -19,7 +19,7 @@ wrong with it, with file and line, and saving it puts it into force while the ga
 is wrong, not at all. Unknown keys, repeated keys and values of the wrong type are errors. Time spans are written
 ` + "`90s`, `10m`, `720h`" + `; sizes ` + "`64KiB`, `4MiB`, `1GiB`" + `. Relative paths are relative to the file.
 
-Not changed by a reload, but by a restart: trust_domain, state_dir, audit, telemetry.address, facility.timezone, policy.source, policy.bundle, enrolment (but its quota), ca.urls, revocation.
+Not changed by a reload, but by a restart: trust_domain, state_dir, audit, telemetry.address, facility.timezone, policy.source, policy.bundle, enrolment (but its quota and grace), ca.urls, revocation.
 
 `)
 	section(&b, reflect.TypeFor[File](), "", 2)

@@ -170,7 +170,13 @@ type Enrolment struct {
 	ProxyProtocol ProxyProtocol     `yaml:"proxy_protocol" doc:"PROXY protocol version 2 from load balancers in front. Without it, everybody behind one is one address to the limits below."`
 	Limits        EnrolmentLimits   `yaml:"limits" doc:"What one address may take."`
 	Quota         EnrolmentQuota    `yaml:"quota" doc:"How many certificates one device may be given, whichever way it asks."`
+	// Grace is how long after its end a certificate still renews itself.
+	Grace      Duration            `yaml:"grace" default:"0s" doc:"How long after its end a certificate still renews itself, at this listener and for nothing else: for devices that lay on a shelf. It must be the device's latest, of an active device, and the device shows that it has the key. 0s: an operator renews."`
+	ClassGrace map[string]Duration `yaml:"class_grace" doc:"The same by class; it takes the place of grace."`
 }
+
+// MaxGrace is the longest that a certificate may renew itself after its end.
+const MaxGrace = 3 * 365 * 24 * time.Hour
 
 // EnrolmentListener is what records and metrics call the enrolment listener.
 const EnrolmentListener = "enrolment"

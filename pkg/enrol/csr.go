@@ -37,8 +37,11 @@ func (q *Request) signingRequest() (*signingRequest, error) {
 		return readCSR(q.CSR)
 	}
 	c, ok := q.Proof.(Certificate)
+	if late, is := q.Proof.(expired); is {
+		c, ok = late.Certificate, true
+	}
 	if !ok || q.CSR != nil {
-		return nil, refuse(BadRequest, "only a certificate in force is renewed without a signing request")
+		return nil, refuse(BadRequest, "only a certificate is renewed without a signing request")
 	}
 	return &signingRequest{&x509.CertificateRequest{PublicKey: c.Leaf.PublicKey}, keyOf(c.Leaf.RawSubjectPublicKeyInfo)}, nil
 }

@@ -71,6 +71,7 @@ func (g *Registrar) recordGranted(ctx context.Context, q *Request, st *standing,
 	if len(st.names) > 0 {
 		r.Detail = append(r.Detail, field("names", strings.Join(st.names, " ")))
 	}
+	r.Detail = append(r.Detail, st.detail...)
 	if revision != "" {
 		r.Detail = append(r.Detail, field("policy", revision))
 	}

@@ -63,6 +63,8 @@ func (g *Registrar) RootsPEM() []byte { return g.cfg.CA.RootsPEM() }
 // Enrol gives a device a certificate, or returns a [*Refusal]. Either is in the
 // audit log when it returns: what was granted durably.
 func (g *Registrar) Enrol(ctx context.Context, q *Request) (*Issued, error) {
+	asked := *q
+	q, asked.Proof = &asked, g.proof(q)
 	iss, id, err := g.enrol(ctx, q)
 	if err == nil {
 		g.observe(q.Way, iss.result())

@@ -171,28 +171,31 @@ func TestTheQuotaIsPerDeviceAndWay(t *testing.T) {
 	}
 }
 
+// ruled returns the shipped set with further rules on enrolment.
+func ruled(t *testing.T, rules string) *policy.Set {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "set")
+	if err := policies.Write(dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "enrolment", "own.rego"), []byte("package anteroom.enrolment\n\n"+rules+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	set, err := policy.Load(t.Context(), dir, policy.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return set
+}
+
 func TestThePolicySetHasTheLastWord(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t)
 	d.register("pump-1", device.Pending)
 	token := d.token("pump-1")
 	csr := func() []byte { return request(t, newKey(t, ca.P256), "") }
-	with := func(rules string) *policy.Set {
-		dir := filepath.Join(t.TempDir(), "set")
-		if err := policies.Write(dir); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(filepath.Join(dir, "enrolment", "own.rego"), []byte("package anteroom.enrolment\n\n"+rules+"\n"), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		set, err := policy.Load(t.Context(), dir, policy.Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return set
-	}
 	shipped := d.set
-	d.set = with(`deny contains "no pumps before noon" if {
+	d.set = ruled(t, `deny contains "no pumps before noon" if {
 	input.device.class == "infusion-pump"
 	input.device.status == "pending"
 	input.enrolment.way == "token"
@@ -207,7 +210,7 @@ func TestThePolicySetHasTheLastWord(t *testing.T) {
 	if !strings.Contains(r.Why, "no pumps before noon") || strings.Contains(r.Told(), "noon") {
 		t.Errorf("the record says %q, the device hears %q", r.Why, r.Told())
 	}
-	d.set = with(`deny contains sprintf("%d", [1 / to_number(input.enrolment.operator)])`)
+	d.set = ruled(t, `deny contains sprintf("%d", [1 / to_number(input.enrolment.operator)])`)
 	r = refused(t, "a rule that fails", second(d.by(token, csr())), Denied)
 	if !strings.Contains(r.Why, "could not be evaluated") {
 		t.Errorf("the record says %q", r.Why)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/anteroom-iomt/anteroom/pkg/device"
+	"github.com/anteroom-iomt/anteroom/pkg/protocol"
 	"github.com/anteroom-iomt/anteroom/pkg/store"
 )
 
@@ -81,6 +82,8 @@ type standing struct {
 	// issued is the certificate that this very proof and key were granted before;
 	// request may find it.
 	issued *x509.Certificate
+	// detail is what the record of what was granted says besides.
+	detail []protocol.Field
 }
 
 // An Operator proves by being one: whoever calls has checked the roles.

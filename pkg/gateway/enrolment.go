@@ -67,9 +67,9 @@ func (e *enrolment) describe(st *admin.Status) {
 }
 
 // sameEnrolment reports whether two configurations have the same enrolment
-// listener. The quota is asked for with every request.
+// listener. Quota and grace are asked for with every request.
 func sameEnrolment(a, b config.Enrolment) bool {
-	a.Quota = b.Quota
+	a.Quota, a.Grace, a.ClassGrace = b.Quota, b.Grace, b.ClassGrace
 	return reflect.DeepEqual(a, b)
 }
 

@@ -333,7 +333,7 @@ func fixed(old, next *config.File) error {
 		{"facility.timezone", old.Facility == next.Facility},
 		{"policy.bundle", old.Policy.Bundle == next.Policy.Bundle},
 		{"policy.source", old.Policy.Source == next.Policy.Source},
-		{"enrolment (but its quota)", sameEnrolment(old.Enrolment, next.Enrolment)},
+		{"enrolment (but its quota and grace)", sameEnrolment(old.Enrolment, next.Enrolment)},
 		{"ca.urls", old.CA.URLs == next.CA.URLs},
 		{"revocation", old.Revocation == next.Revocation},
 	} {

@@ -76,3 +76,13 @@ allow contains "the server answers to the names it may have" if {
 # METADATA
 # title: A device enrols and renews with a key that its hardware attests
 allow contains "the device's hardware attests the key" if input.enrolment.proof == "attestation"
+
+# METADATA
+# title: A device that lay on a shelf renews with the certificate that ended meanwhile
+# description: |
+#   The gateway lets it ask within the grace of its class (enrolment.class_grace)
+#   and with its latest certificate only.
+allow contains "the device shows its latest certificate, within the grace after its end" if {
+	input.enrolment.proof == "expired-certificate"
+	input.enrolment.renewal == true
+}

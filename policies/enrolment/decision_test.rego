@@ -21,6 +21,15 @@ test_a_certificate_renews_and_does_not_enrol if {
 	not enrolment.decision.allow with input as renewed with input.enrolment.renewal as false
 }
 
+test_an_expired_certificate_renews_and_does_not_enrol if {
+	late := object.union(renewed, {"enrolment": object.union(
+		renewed.enrolment,
+		{"proof": "expired-certificate"},
+	)})
+	enrolment.decision.allow with input as late
+	not enrolment.decision.allow with input as late with input.enrolment.renewal as false
+}
+
 test_nothing_is_no_proof if {
 	enrolment.decision == {
 		"allow": false,
