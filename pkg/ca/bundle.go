@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -78,38 +79,62 @@ type P12Options struct {
 	Form     P12Form
 }
 
+// WriteKey writes the key's file, <name>.key, into a directory, which is made if it
+// is not there, and returns when it is on stable storage. Who does it before asking
+// for a certificate can ask again for the same key, whatever is cut off: see
+// [ReadKey].
+func (b *Bundle) WriteKey(dir string) error {
+	if err := device.ValidID(b.Name); err != nil {
+		return fmt.Errorf("write key: %w", err)
+	}
+	data, err := KeyPEM(b.Key)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(dir, dirMode); err != nil {
+		return fmt.Errorf("write key: %w", err)
+	}
+	if err := writeNew(filepath.Join(dir, b.Name+".key"), data, keyMode); err != nil {
+		return fmt.Errorf("write key: %w", err)
+	}
+	return syncDir(dir)
+}
+
+// ReadKey reads what [Bundle.WriteKey] wrote.
+func ReadKey(path string) (crypto.Signer, error) {
+	data, err := readLimited(path)
+	if err != nil {
+		return nil, err
+	}
+	block, rest := pem.Decode(data)
+	if block == nil || block.Type != "PRIVATE KEY" || len(bytes.TrimSpace(rest)) != 0 {
+		return nil, fmt.Errorf("%s is not one private key in PEM form", path)
+	}
+	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	signer, ok := key.(crypto.Signer)
+	if !ok {
+		return nil, fmt.Errorf("%s is a %T, which cannot sign", path, key)
+	}
+	return signer, nil
+}
+
 // WriteFiles writes a bundle into a directory, which is made if it is not
 // there: <name>.key (PKCS#8, 0600), <name>.crt (the chain), <name>.p12 if asked for
-// (0600) and ca.crt (the roots). Nothing is overwritten; a ca.crt with the same
-// content may be there. Either all files are written, and on stable storage
-// when it returns, or none stays. It returns their paths.
+// (0600) and ca.crt (the roots). Nothing is overwritten; a key or a ca.crt with the
+// same content may be there. Either all files are written, and on stable storage
+// when it returns, or none stays but those that were there. The chain is written
+// last: where it is whole, so is everything else. It returns their paths.
 func (b *Bundle) WriteFiles(dir string, p12 *P12Options) (paths []string, err error) {
 	if err := device.ValidID(b.Name); err != nil {
 		return nil, fmt.Errorf("write certificate files: %w", err)
 	}
-	type file struct {
-		name string
-		data []byte
-		mode fs.FileMode
+	files, err := b.files(p12)
+	if err != nil {
+		return nil, err
 	}
-	var files []file
-	if b.Key != nil {
-		data, err := KeyPEM(b.Key)
-		if err != nil {
-			return nil, err
-		}
-		files = append(files, file{b.Name + ".key", data, keyMode})
-	}
-	files = append(files, file{b.Name + ".crt", certPEM(b.Chain...), certMode})
-	if p12 != nil {
-		data, err := b.PKCS12(p12.Password, p12.Form)
-		if err != nil {
-			return nil, err
-		}
-		files = append(files, file{b.Name + ".p12", data, keyMode})
-	}
-	files = append(files, file{"ca.crt", certPEM(b.Roots...), certMode})
-
 	if err := os.MkdirAll(dir, dirMode); err != nil {
 		return nil, fmt.Errorf("write certificate files: %w", err)
 	}
@@ -121,21 +146,62 @@ func (b *Bundle) WriteFiles(dir string, p12 *P12Options) (paths []string, err er
 			}
 		}
 	}()
-	for _, f := range files {
+	write := func(f *file) error {
 		path := filepath.Join(dir, f.name)
 		switch err := writeNew(path, f.data, f.mode); {
 		case err == nil:
 			made = append(made, path)
-		case f.name == "ca.crt" && errors.Is(err, fs.ErrExist) && sameContent(path, f.data):
+		case f.same && errors.Is(err, fs.ErrExist) && sameContent(path, f.data):
 		default:
-			return nil, fmt.Errorf("write certificate files: %w", err)
+			return fmt.Errorf("write certificate files: %w", err)
 		}
-		paths = append(paths, path)
+		return nil
+	}
+	var chain *file
+	for i := range files {
+		paths = append(paths, filepath.Join(dir, files[i].name))
+		if files[i].last {
+			chain = &files[i]
+		} else if err := write(&files[i]); err != nil {
+			return nil, err
+		}
+	}
+	if err := write(chain); err != nil {
+		return nil, err
 	}
 	if err := syncDir(dir); err != nil {
 		return nil, fmt.Errorf("write certificate files: %w", err)
 	}
 	return paths, nil
+}
+
+// A file is one of a bundle's.
+type file struct {
+	name string
+	data []byte
+	mode fs.FileMode
+	same bool // it may be there with this content
+	last bool // it is written last
+}
+
+// files returns the files of a bundle in the order in which they are named.
+func (b *Bundle) files(p12 *P12Options) (files []file, err error) {
+	if b.Key != nil {
+		data, err := KeyPEM(b.Key)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, file{b.Name + ".key", data, keyMode, true, false})
+	}
+	files = append(files, file{b.Name + ".crt", certPEM(b.Chain...), certMode, false, true})
+	if p12 != nil {
+		data, err := b.PKCS12(p12.Password, p12.Form)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, file{b.Name + ".p12", data, keyMode, false, false})
+	}
+	return append(files, file{"ca.crt", certPEM(b.Roots...), certMode, true, false}), nil
 }
 
 func sameContent(path string, want []byte) bool {

@@ -165,15 +165,19 @@ func (k *credentials) deliver(id string, key crypto.Signer, iss *admin.Issued) (
 	if k.generated {
 		password = k.password
 	}
-	var p12 *ca.P12Options
-	if k.p12 || k.legacy {
-		p12 = &ca.P12Options{Form: ca.P12Modern, Password: k.password}
-		if k.legacy {
-			p12.Form = ca.P12Legacy
-		}
-	}
-	paths, err = b.WriteFiles(k.out, p12)
+	paths, err = b.WriteFiles(k.out, k.pkcs12())
 	return paths, password, err
+}
+
+// pkcs12 returns what is asked for of a PKCS#12 file; nil is none.
+func (k *credentials) pkcs12() *ca.P12Options {
+	switch {
+	case k.legacy:
+		return &ca.P12Options{Form: ca.P12Legacy, Password: k.password}
+	case k.p12:
+		return &ca.P12Options{Form: ca.P12Modern, Password: k.password}
+	}
+	return nil
 }
 
 func (a *app) enrollCommand() *cobra.Command {
@@ -272,35 +276,6 @@ func (a *app) issued(verb, id string, k *credentials, key crypto.Signer, iss *ad
 	})
 }
 
-func (a *app) renewCommand() *cobra.Command {
-	var k credentials
-	c := &cobra.Command{
-		Use: "renew ID", Short: "Issue a device another certificate; the old one stays valid until it ends", Args: args("the device's ID"),
-		RunE: func(cmd *cobra.Command, arg []string) error {
-			ttl, err := k.lifetime()
-			if err != nil {
-				return err
-			}
-			if err := device.ValidID(arg[0]); err != nil {
-				return err
-			}
-			return a.with(cmd, func(ctx context.Context, api *admin.API) error {
-				csr, key, err := k.request(arg[0])
-				if err != nil {
-					return err
-				}
-				iss, err := api.Renew(ctx, admin.RenewRequest{ID: arg[0], CSR: csr, TTL: ttl})
-				if err != nil {
-					return err
-				}
-				return a.issued("Renewed", arg[0], &k, key, iss)
-			})
-		},
-	}
-	k.flags(c)
-	return c
-}
-
 // moveCommand is a command that moves a device to another status.
 func (a *app) moveCommand(verb, short string, to device.Status, ask bool) *cobra.Command {
 	var (
@@ -328,53 +303,6 @@ func (a *app) moveCommand(verb, short string, to device.Status, ask bool) *cobra
 	if ask {
 		c.Flags().BoolVar(&yes, "yes", false, "do not ask")
 	}
-	return c
-}
-
-func (a *app) listCommand() *cobra.Command {
-	var (
-		req      admin.ListRequest
-		status   string
-		expiring string
-	)
-	c := &cobra.Command{
-		Use: "list", Short: "List devices", Args: args(),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			req.Status = device.Status(status)
-			if expiring != "" {
-				var err error
-				if req.Expiring, err = span("--expiring", expiring); err != nil {
-					return err
-				}
-			}
-			return a.with(cmd, func(ctx context.Context, api *admin.API) error {
-				recs, err := api.List(ctx, req)
-				if err != nil {
-					return err
-				}
-				if recs == nil {
-					recs = []*device.Record{}
-				}
-				return a.print(recs, func(w io.Writer) {
-					if len(recs) == 0 {
-						fmt.Fprintln(w, "No such devices.")
-						return
-					}
-					tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-					fmt.Fprintln(tw, "ID\tCLASS\tSTATUS\tLOCATION\tCERTIFICATE ENDS")
-					for _, r := range recs {
-						fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\n", r.ID, r.Class, r.Status, dash(r.Location), day(r.Expires()))
-					}
-					tw.Flush()
-				})
-			})
-		},
-	}
-	f := c.Flags()
-	f.StringVar(&req.Class, "class", "", "only this class")
-	f.StringVar(&status, "status", "", "only this status")
-	f.StringVar(&req.Location, "location", "", "only this location")
-	f.StringVar(&expiring, "expiring", "", "only active devices whose certificate ends within this time, such as 30d")
 	return c
 }
 
