@@ -278,11 +278,7 @@ func (s *Service) Status(ctx context.Context, _ Actor, _ *struct{}) (*Status, er
 	for _, c := range slices.Concat(st.CA.Intermediates(), st.CA.Roots()) {
 		out.CA = append(out.CA, CertificateStatus{Name: c.Subject.CommonName, NotAfter: c.NotAfter})
 	}
-	active := st.Devices.List(device.Filter{Status: device.Active})
-	slices.SortFunc(active, func(a, b *device.Record) int { return a.Expires().Compare(b.Expires()) })
-	for _, r := range active[:min(len(active), mostExpiring)] {
-		out.Expiring = append(out.Expiring, DeviceExpiry{r.ID, r.Expires()})
-	}
+	s.describeExpiry(out)
 	if s.cfg.Live != nil {
 		s.cfg.Live.Describe(out)
 	}

@@ -181,6 +181,9 @@ type Status struct {
 	CA          []CertificateStatus   `json:"ca"`
 	// Expiring are the active devices whose certificate ends first.
 	Expiring []DeviceExpiry `json:"expiring,omitempty"`
+	// ExpiringWithin counts the active devices whose last certificate ends within so
+	// many days; 0 are those whose has ended.
+	ExpiringWithin map[int]int `json:"expiring_within,omitempty"`
 	// BreakGlass are the emergency grants that are open or to be reviewed.
 	BreakGlass []Grant  `json:"break_glass,omitempty"`
 	Warnings   []string `json:"warnings,omitempty"`

@@ -78,6 +78,15 @@ func printStatus(w io.Writer, st *admin.Status, now time.Time) {
 	for _, c := range st.CA {
 		row("CA", "%s until %s (%s)", c.Name, day(c.NotAfter), left(c.NotAfter, now))
 	}
+	var within []string
+	for _, days := range admin.ExpiryDays() {
+		if n := st.ExpiringWithin[days]; n > 0 && days > 0 {
+			within = append(within, fmt.Sprintf("%d within %d days", n, days))
+		}
+	}
+	if len(within) > 0 {
+		row("end", "%s", strings.Join(within, ", "))
+	}
 	for _, e := range st.Expiring {
 		row("ends first", "%s until %s (%s)", e.ID, day(e.NotAfter), left(e.NotAfter, now))
 	}

@@ -2,6 +2,7 @@ package telemetry
 
 import (
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -25,6 +26,7 @@ type Metrics struct {
 	obligations  *prometheus.CounterVec
 	enrolments   *prometheus.CounterVec
 	breakGlass   *prometheus.CounterVec
+	expiries     *prometheus.CounterVec
 
 	// What is counted with every request.
 	transactionsBy memo[transaction, prometheus.Counter]
@@ -87,7 +89,11 @@ func NewMetrics() *Metrics {
 		Name: "anteroom_enrolments_total",
 		Help: "Requests for a device's certificate, by way and result: granted, repeated (an answer that was lost), or why they were refused.",
 	}, []string{"way", "result"})
-	m.Registry.MustRegister(m.breakGlass, m.enrolments, m.obligations, m.transactions, m.requests, m.duration, m.decision, m.handshakes, m.sessions, m.policyLoads, m.policyInfo,
+	m.expiries = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "anteroom_expiry_warnings_total",
+		Help: "Warnings that the last certificate of an active device ends within so many days; 0: that it has ended.",
+	}, []string{"days"})
+	m.Registry.MustRegister(m.expiries, m.breakGlass, m.enrolments, m.obligations, m.transactions, m.requests, m.duration, m.decision, m.handshakes, m.sessions, m.policyLoads, m.policyInfo,
 		m.backendUp, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -133,6 +139,9 @@ func (m *Metrics) Handshake(listener, result string) {
 
 // Enrolment counts a request for a device's certificate.
 func (m *Metrics) Enrolment(way, result string) { m.enrolments.WithLabelValues(way, result).Inc() }
+
+// ExpiryWarned counts a warning of a device's certificate's end.
+func (m *Metrics) ExpiryWarned(days int) { m.expiries.WithLabelValues(strconv.Itoa(days)).Inc() }
 
 // Session counts a session that begins (1) or ends (-1).
 func (m *Metrics) Session(listener string, delta int) {
