@@ -28,9 +28,12 @@ type enrolling struct {
 	addr string
 }
 
-func newEnrolling(t *testing.T, extra string) *enrolling {
+func newEnrolling(t *testing.T, extra string, prepare ...func(*enrolling)) *enrolling {
 	t.Helper()
 	h := &enrolling{rig.New(t), t, rig.FreeAddr(t)}
+	for _, f := range prepare {
+		f(h)
+	}
 	h.Configure(simple(t) + fmt.Sprintf("enrolment: {address: %q, hosts: [localhost, 127.0.0.1]%s}\n", h.addr, extra))
 	h.Start()
 	return h

@@ -8,6 +8,7 @@ import (
 
 	"github.com/anteroom-iomt/anteroom/pkg/breakglass"
 	"github.com/anteroom-iomt/anteroom/pkg/device"
+	"github.com/anteroom-iomt/anteroom/pkg/enrol"
 	"github.com/anteroom-iomt/anteroom/pkg/policy/bundle"
 )
 
@@ -124,6 +125,8 @@ func operations() map[string]operation {
 		"device.dissociate":   change((*Service).Dissociate, atBedside...),
 		"device.patients":     look((*Service).Patients, all...),
 		"device.token":        change((*Service).Token, Enroller),
+		"device.approve":      change((*Service).Approve, Enroller),
+		"device.waiting":      look((*Service).Waiting, all...),
 		"device.import":       change((*Service).Import, Enroller),
 		"device.import.check": look((*Service).CheckImport, all...),
 		"token.list":          look((*Service).Tokens, all...),
@@ -231,6 +234,16 @@ func (c *API) SetPosture(ctx context.Context, r PostureRequest) (*device.Record,
 // Token is [Service.Token].
 func (c *API) Token(ctx context.Context, r TokenRequest) (*Token, error) {
 	return do[*Token](ctx, c, "device.token", r)
+}
+
+// Approve is [Service.Approve].
+func (c *API) Approve(ctx context.Context, r ApproveRequest) ([]Approval, error) {
+	return do[[]Approval](ctx, c, "device.approve", r)
+}
+
+// Waiting is [Service.Waiting].
+func (c *API) Waiting(ctx context.Context) ([]enrol.Newcomer, error) {
+	return do[[]enrol.Newcomer](ctx, c, "device.waiting", struct{}{})
 }
 
 // Import is [Service.Import].

@@ -36,6 +36,9 @@ func withdraws(name string, req any) bool {
 	switch name {
 	case "operator.revoke", "session.kill", "device.dissociate", "token.revoke", "break-glass.close":
 		return true
+	case "device.approve":
+		r, ok := req.(*ApproveRequest)
+		return ok && r.Withdraw
 	case "device.status":
 		r, ok := req.(*StatusRequest)
 		return ok && r.To != device.Active

@@ -62,7 +62,7 @@ type Service struct {
 func NewService(cfg Config) *Service {
 	s := &Service{cfg: cfg}
 	st := cfg.State
-	s.registrar = enrol.New(enrol.Config{Devices: st.Devices, CA: st.CA, Audit: st.Audit, Tokens: st.Tokens,
+	s.registrar = enrol.New(enrol.Config{Devices: st.Devices, CA: st.CA, Audit: st.Audit, Tokens: st.Tokens, Newcomers: st.Newcomers,
 		Policy: s.policySet, Settings: st.Config, Clock: cfg.Clock, Logger: cfg.Logger, Observe: cfg.Enrolled})
 	return s
 }
@@ -175,6 +175,9 @@ func (s *Service) SetStatus(ctx context.Context, a Actor, req *StatusRequest) (*
 	}
 	if rec.Status == device.Revoked || rec.Status == device.Retired {
 		if err := s.cfg.State.Tokens.Withdraw(ctx, rec.ID); err != nil {
+			return nil, fmt.Errorf("%s is %s, but %w; run the command again", rec.ID, rec.Status, err)
+		}
+		if _, err := s.cfg.State.Newcomers.Withdraw(ctx, rec.ID); err != nil {
 			return nil, fmt.Errorf("%s is %s, but %w; run the command again", rec.ID, rec.Status, err)
 		}
 		for _, c := range rec.Certificates {

@@ -28,6 +28,7 @@ func TestRoles(t *testing.T) {
 		"device.dissociate": {Enroller, SecurityOfficer},
 		"device.token":      {Enroller},
 		"device.import":     {Enroller},
+		"device.approve":    {Enroller},
 		"token.revoke":      {Enroller, SecurityOfficer},
 		"session.kill":      {SecurityOfficer},
 		"operator.add":      {SecurityOfficer},
@@ -42,7 +43,7 @@ func TestRoles(t *testing.T) {
 		"break-glass.close":   {Enroller, SecurityOfficer},
 		"break-glass.review":  {SecurityOfficer, Auditor},
 	}
-	looks := []string{"device.import.check", "break-glass.list", "ca.crl", "ca.show", "device.list", "device.patients", "device.show", "operator.list", "policy.history", "policy.revision", "policy.status", "session.list", "status", "token.list"}
+	looks := []string{"device.import.check", "break-glass.list", "ca.crl", "ca.show", "device.list", "device.patients", "device.show", "device.waiting", "operator.list", "policy.history", "policy.revision", "policy.status", "session.list", "status", "token.list"}
 	for name := range operations() {
 		roles, changes := allowed[name]
 		if !changes {

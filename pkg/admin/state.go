@@ -44,6 +44,8 @@ type State struct {
 	CA      *ca.Authority
 	Audit   *audit.Log
 	Tokens  *enrol.Tokens
+	// Newcomers are devices that come with their manufacturers' certificates.
+	Newcomers *enrol.Newcomers
 	// Revocations is what others than the gateway are told of revoked certificates.
 	Revocations *revocation.Book
 	// BreakGlass are the emergency grants.
@@ -83,6 +85,7 @@ func OpenState(ctx context.Context, cfg *config.File, log *slog.Logger, clock fu
 	if s.Tokens, err = enrol.OpenTokens(st, filepath.Join(cfg.StateDir, TokenKey), clock); err != nil {
 		return nil, err
 	}
+	s.Newcomers = enrol.NewNewcomers(st, clock)
 	if s.BreakGlass, err = breakglass.Open(ctx, st, clock); err != nil {
 		return nil, fmt.Errorf("emergency grants: %w", err)
 	}

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -19,6 +20,7 @@ import (
 	"github.com/anteroom-iomt/anteroom/pkg/admin"
 	"github.com/anteroom-iomt/anteroom/pkg/config"
 	"github.com/anteroom-iomt/anteroom/pkg/edge"
+	"github.com/anteroom-iomt/anteroom/pkg/enrol"
 	"github.com/anteroom-iomt/anteroom/pkg/policy"
 	opabundle "github.com/anteroom-iomt/anteroom/pkg/policy/bundle"
 	"github.com/anteroom-iomt/anteroom/pkg/upstream"
@@ -84,6 +86,7 @@ func check(ctx context.Context, cfg *config.File) []finding {
 		api.Close()
 	}
 	var roots *x509.CertPool
+	var ours []*x509.Certificate
 	if running {
 		add("state "+cfg.StateDir, "a gateway is running on it", nil)
 		roots = x509.NewCertPool()
@@ -91,6 +94,7 @@ func check(ctx context.Context, cfg *config.File) []finding {
 		st, err := admin.OpenState(ctx, cfg, slog.New(slog.DiscardHandler), time.Now)
 		if err == nil {
 			roots, _ = st.CA.Pool()
+			ours = append(st.CA.Intermediates(), st.CA.Roots()...)
 			err = st.Close()
 		}
 		add("state "+cfg.StateDir, "", err)
@@ -101,6 +105,16 @@ func check(ctx context.Context, cfg *config.File) []finding {
 	listeners := cfg.Listeners
 	if e := cfg.Enrolment; e.Address != "off" {
 		listeners = append(slices.Clip(listeners), config.Listener{Name: config.EnrolmentListener, Address: e.Address, Hosts: e.Hosts, Certificate: e.Certificate})
+	}
+	if list := cfg.Enrolment.Manufacturers; len(list) > 0 {
+		makers, err := enrol.LoadMakers(list, ours)
+		note := ""
+		if err == nil {
+			if ended := makers.Ended(time.Now()); len(ended) > 0 {
+				note = "WARNING: outside their validity: " + strings.Join(ended, ", ")
+			}
+		}
+		add("manufacturers' trust anchors", note, err)
 	}
 	for _, l := range listeners {
 		if l.Certificate.Source == "files" {

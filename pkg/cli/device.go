@@ -25,7 +25,7 @@ import (
 
 func (a *app) deviceCommand() *cobra.Command {
 	return group("device", "Enrol, list and withdraw devices",
-		a.enrollCommand(), a.tokenCommand(), a.importCommand(), a.renewCommand(), a.listCommand(), a.showCommand(), a.postureCommand(),
+		a.enrollCommand(), a.tokenCommand(), a.importCommand(), a.approveCommand(), a.renewCommand(), a.listCommand(), a.showCommand(), a.postureCommand(),
 		a.associateCommand(), a.dissociateCommand(),
 		a.moveCommand("quarantine", "Cut a device off until it is released", device.Quarantined, false),
 		a.moveCommand("release", "Let a quarantined device work again", device.Active, false),

@@ -177,6 +177,7 @@ func (d *decoder) checkEnrolment(f *File) {
 	}
 	d.checkHosts(at, e.Hosts)
 	d.checkProxies(at+".proxy_protocol", &e.ProxyProtocol)
+	d.checkManufacturers(at+".manufacturers", e.Manufacturers)
 	if e.Address == "off" {
 		return
 	}
@@ -195,6 +196,28 @@ func (d *decoder) checkEnrolment(f *File) {
 		d.bad(at+".hosts", "there are none", "the names devices use to enrol")
 	}
 	d.checkCertificate(at+".certificate", &e.Certificate)
+}
+
+// checkManufacturers refuses two manufacturers that records could not be told
+// apart by.
+func (d *decoder) checkManufacturers(at string, list []Manufacturer) {
+	whose := map[string]int{}
+	for i, m := range list {
+		names := m.RegisteredAs
+		if len(names) == 0 {
+			names = []string{m.Name}
+		}
+		for _, n := range append([]string{m.Name}, names...) {
+			n = strings.ToLower(strings.TrimSpace(n))
+			if n == "" {
+				d.bad(fmt.Sprintf("%s[%d].registered_as", at, i), "a name is empty", "")
+			}
+			if j, ok := whose[n]; ok && j != i {
+				d.bad(fmt.Sprintf("%s[%d].name", at, i), fmt.Sprintf("manufacturer %s has this name too", list[j].Name), "")
+			}
+			whose[n] = i
+		}
+	}
 }
 
 func (d *decoder) checkCertificate(at string, c *ServerCertificate) {

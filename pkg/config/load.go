@@ -158,6 +158,9 @@ func (f *File) resolve() {
 	abs(&f.Enrolment.Certificate.CAFile)
 	abs(&f.Enrolment.Certificate.Certificate)
 	abs(&f.Enrolment.Certificate.Key)
+	for i := range f.Enrolment.Manufacturers {
+		abs(&f.Enrolment.Manufacturers[i].Anchors)
+	}
 	for i := range f.Backends {
 		b := &f.Backends[i]
 		abs(&b.CAFile)

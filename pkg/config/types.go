@@ -170,9 +170,19 @@ type Enrolment struct {
 	ProxyProtocol ProxyProtocol     `yaml:"proxy_protocol" doc:"PROXY protocol version 2 from load balancers in front. Without it, everybody behind one is one address to the limits below."`
 	Limits        EnrolmentLimits   `yaml:"limits" doc:"What one address may take."`
 	Quota         EnrolmentQuota    `yaml:"quota" doc:"How many certificates one device may be given, whichever way it asks."`
+	Manufacturers []Manufacturer    `yaml:"manufacturers" doc:"Manufacturers whose factory certificates (IEEE 802.1AR IDevID) enrol devices that are in the registry. They open nothing else."`
 	// Grace is how long after its end a certificate still renews itself.
 	Grace      Duration            `yaml:"grace" default:"0s" doc:"How long after its end a certificate still renews itself, at this listener and for nothing else: for devices that lay on a shelf. It must be the device's latest, of an active device, and the device shows that it has the key. 0s: an operator renews."`
 	ClassGrace map[string]Duration `yaml:"class_grace" doc:"The same by class; it takes the place of grace."`
+}
+
+// A Manufacturer is one whose factory certificates enrol its devices.
+type Manufacturer struct {
+	Name         string   `yaml:"name" required:"true" doc:"Name of the manufacturer, as policies see it in input.enrolment.manufacturer."`
+	Anchors      string   `yaml:"anchors" required:"true" doc:"PEM file with the CA certificates that the manufacturer's device certificates chain to, such as manufacturers/example-devices.pem. They vouch for this manufacturer's devices and no others."`
+	RegisteredAs []string `yaml:"registered_as" doc:"What the registry's records call the manufacturer, in capitals or not. Default: name."`
+	Models       []string `yaml:"models" doc:"Models, as records have them, that enrol with these anchors. Default: every model of the manufacturer."`
+	ModelIn      string   `yaml:"model_in" default:"none" enum:"none,ou,cn" doc:"Where the subject of a device's certificate names the model, which then has to be that of the record. Say it if serial numbers are unique only within a model."`
 }
 
 // MaxGrace is the longest that a certificate may renew itself after its end.

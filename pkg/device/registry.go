@@ -77,8 +77,9 @@ func Open(ctx context.Context, st store.Store, opt Options) (*Registry, error) {
 type Filter struct {
 	Class  string
 	Status Status
-	// Location matches exactly.
+	// Location and Serial match exactly.
 	Location string
+	Serial   string
 	// ExpiresBefore keeps active devices whose newest certificate ends before
 	// it; the zero time keeps all.
 	ExpiresBefore time.Time
@@ -100,7 +101,8 @@ func (g *Registry) List(f Filter) []*Record {
 }
 
 func (f *Filter) matches(r *Record) bool {
-	if f.Class != "" && r.Class != f.Class || f.Status != "" && r.Status != f.Status || f.Location != "" && r.Location != f.Location {
+	if f.Class != "" && r.Class != f.Class || f.Status != "" && r.Status != f.Status || f.Location != "" && r.Location != f.Location ||
+		f.Serial != "" && r.Serial != f.Serial {
 		return false
 	}
 	if f.ExpiresBefore.IsZero() {

@@ -1,6 +1,7 @@
 package enrol
 
 import (
+	"bytes"
 	"context"
 	"crypto/x509"
 
@@ -23,6 +24,21 @@ func (c Certificate) stand(_ context.Context, g *Registrar, _ *Request) (*standi
 		request: func(csr *signingRequest) error { return csr.renewedNames(id) },
 		check:   func(rec *device.Record) error { return inForce(rec, fp) },
 	}, err
+}
+
+// ProofOf returns the proof that a certificate is whose holder proved to have its
+// key: the device's own of our CA, or its manufacturer's. Which of the two says
+// nothing yet; either is checked as strictly.
+func (g *Registrar) ProofOf(makers *Makers, leaf *x509.Certificate, chain []*x509.Certificate) Proof {
+	for _, c := range g.Authorities() {
+		if bytes.Equal(c.RawSubject, leaf.RawIssuer) {
+			return Certificate{leaf}
+		}
+	}
+	if makers == nil || len(makers.list) == 0 {
+		return Certificate{leaf}
+	}
+	return Factory{makers, leaf, chain}
 }
 
 // Identify returns the id of the device whose certificate in force this is. If it

@@ -122,7 +122,7 @@ listeners: [{name: devices, address: "127.0.0.1:0", hosts: [gw.example]}]
 	must(err)
 	tokens, err := OpenTokens(d.store, filepath.Join(dir, "enrolment.key"), clock)
 	must(err)
-	d.Registrar = New(Config{Devices: devices, CA: shared.ca, Audit: d.log, Tokens: tokens, Clock: clock, Logger: slog.New(slog.DiscardHandler),
+	d.Registrar = New(Config{Devices: devices, CA: shared.ca, Audit: d.log, Tokens: tokens, Newcomers: NewNewcomers(d.store, clock), Clock: clock, Logger: slog.New(slog.DiscardHandler),
 		Policy:   func(context.Context) (*policy.Set, error) { return d.set, nil },
 		Settings: func() *config.File { return d.cfg }})
 	t.Cleanup(func() {

@@ -18,6 +18,9 @@ const (
 	eventRequest = "enrolment.request"
 	// eventRefused: it was not issued. The detail says which check failed.
 	eventRefused = "enrolment.refused"
+	// eventWaiting: it was not issued, because the device waits for approval. It is
+	// recorded once.
+	eventWaiting = "enrolment.waiting"
 	// eventRepeated: what was granted before was handed out once more.
 	eventRepeated = "enrolment.repeated"
 	// eventAccount: an ACME account is about to be opened for a device.

@@ -24,6 +24,7 @@ const (
 	BadKey     Code = "key"     // the key is another device's, or was withdrawn
 	OverQuota  Code = "quota"   // the device was given enough already
 	Denied     Code = "policy"  // the policy set says no
+	Waiting    Code = "waiting" // the device waits for an operator's approval
 	Busy       Code = "busy"    // something of ours failed, or waits
 )
 

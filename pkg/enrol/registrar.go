@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/anteroom-iomt/anteroom/pkg/audit"
@@ -26,6 +27,8 @@ type Config struct {
 	CA      *ca.Authority
 	Audit   Recorder
 	Tokens  *Tokens
+	// Newcomers are who came with a manufacturer's certificate.
+	Newcomers *Newcomers
 	// Policy returns the policy set in force. Its error refuses.
 	Policy func(ctx context.Context) (*policy.Set, error)
 	// Settings returns the configuration in force.
@@ -44,10 +47,13 @@ type Recorder interface {
 }
 
 // A Registrar gives devices their certificates.
-type Registrar struct{ cfg Config }
+type Registrar struct {
+	cfg    Config
+	search sync.Mutex // held over a search of the registry that a stranger causes
+}
 
 // New returns a registrar.
-func New(cfg Config) *Registrar { return &Registrar{cfg} }
+func New(cfg Config) *Registrar { return &Registrar{cfg: cfg} }
 
 // TrustDomain returns the trust domain devices are enrolled into.
 func (g *Registrar) TrustDomain() string { return g.cfg.CA.TrustDomain() }
@@ -69,6 +75,10 @@ func (g *Registrar) Enrol(ctx context.Context, q *Request) (*Issued, error) {
 	if err == nil {
 		g.observe(q.Way, iss.result())
 		return iss, nil
+	}
+	if r, ok := errors.AsType[*Refusal](err); ok && r.Code == Waiting {
+		g.observe(q.Way, string(r.Code))
+		return nil, r // recorded when the waiting began
 	}
 	refused := *q
 	if id != "" {
@@ -234,20 +244,20 @@ func (g *Registrar) quota(way Way, rec *device.Record) error {
 	return nil
 }
 
-// ask asks the policy set in force.
+// ask asks the policy set in force. A device that was not approved gets a
+// certificate only if rules say that it needs no approval, and it waits if approval
+// is all that is missing: if it would be allowed with it.
 func (g *Registrar) ask(ctx context.Context, q *Request, st *standing, csr *signingRequest, rec *device.Record) (policy.Decision, error) {
 	set, err := g.cfg.Policy(ctx)
 	if err != nil {
 		return policy.Decision{}, fmt.Errorf("there is no policy set to ask: %w", err)
 	}
-	remote := ""
-	if q.Remote.IsValid() {
-		remote = q.Remote.Addr().Unmap().WithZone("").String()
+	d := g.decide(ctx, set, q, st, csr, rec, !st.unapproved)
+	if st.unapproved && (!d.Allow || !set.RulesOnEnrolment()) {
+		if d = g.decide(ctx, set, q, st, csr, rec, true); d.Allow {
+			return d, st.wait(ctx, q, rec)
+		}
 	}
-	d := set.Enrol(ctx, &policy.Enrolment{Device: rec, Now: g.cfg.Clock(), Facts: []protocol.Field{
-		field("way", string(q.Way)), field("proof", q.Proof.Name()), {Name: "renewal", Value: protocol.Bool(st.renewal)},
-		field("operator", st.operator), field("remote_ip", remote), {Name: "names", Value: protocol.Strings(st.names...)}, {Name: "csr", Value: csr.facts(hasKey(rec, csr.key))},
-	}})
 	if d.Allow {
 		return d, nil
 	}
@@ -256,6 +266,18 @@ func (g *Registrar) ask(ctx context.Context, q *Request, st *standing, csr *sign
 		why += " (" + d.Fault + ")"
 	}
 	return d, &Refusal{Code: Denied, Why: "the policy set does not allow it: " + why, Public: "the policy of this place does not allow it"}
+}
+
+func (g *Registrar) decide(ctx context.Context, set *policy.Set, q *Request, st *standing, csr *signingRequest, rec *device.Record, approved bool) policy.Decision {
+	remote := ""
+	if q.Remote.IsValid() {
+		remote = q.Remote.Addr().Unmap().WithZone("").String()
+	}
+	return set.Enrol(ctx, &policy.Enrolment{Device: rec, Now: g.cfg.Clock(), Facts: []protocol.Field{
+		field("way", string(q.Way)), field("proof", q.Proof.Name()), {Name: "renewal", Value: protocol.Bool(st.renewal)},
+		field("operator", st.operator), field("manufacturer", st.maker), {Name: "approved", Value: protocol.Bool(approved)}, field("remote_ip", remote),
+		{Name: "names", Value: protocol.Strings(st.names...)}, {Name: "csr", Value: csr.facts(hasKey(rec, csr.key))},
+	}})
 }
 
 // Lifetime returns how long a certificate for a class may be valid, if so long

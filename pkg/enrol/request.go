@@ -70,7 +70,12 @@ type standing struct {
 	operator string // who asks, if a person does
 	// names are those of a server, whose certificate says them and no identity.
 	names    []string
-	hardware bool // the key is held by hardware, which attested it
+	hardware bool   // the key is held by hardware, which attested it
+	maker    string // the manufacturer that vouches for the device, if one does
+	// unapproved says that an operator has to approve the device, unless the policy
+	// set has it approved; wait notes that it waits, and says so.
+	unapproved bool
+	wait       func(ctx context.Context, q *Request, rec *device.Record) error
 	// request looks at the signing request, if the proof has a word on it.
 	request func(csr *signingRequest) error
 	// check looks at the device's record (nil for a new device): when the request

@@ -29,9 +29,16 @@ func (g *Gateway) openEnrolment(ctx context.Context, cfg config.Enrolment) error
 		return nil
 	}
 	registrar := g.service.Registrar()
+	makers, err := enrol.LoadMakers(cfg.Manufacturers, registrar.Authorities())
+	if err != nil {
+		return err
+	}
+	for _, name := range makers.Ended(g.clock()) {
+		g.log.Warn("no device of the manufacturer can enrol with its certificate: the trust anchors are outside their validity", "manufacturer", name)
+	}
 	srv, err := web.New(web.Config{
 		Registrar: registrar, Audit: g.state.Audit, Settings: func() config.Enrolment { return g.state.Config().Enrolment },
-		Endpoints: slices.Concat(est.Endpoints(registrar), step.Endpoints(registrar)), Clock: g.clock, Logger: g.log, Neighbourhood: edge.Neighbourhood,
+		Endpoints: slices.Concat(est.Endpoints(registrar, makers), step.Endpoints(registrar)), Clock: g.clock, Logger: g.log, Neighbourhood: edge.Neighbourhood,
 	})
 	if err != nil {
 		return err

@@ -57,6 +57,24 @@ allow contains "an operator asks for it" if input.enrolment.proof == "operator"
 allow contains "the device shows a one-time token that was made for it" if input.enrolment.proof == "token"
 
 # METADATA
+# title: A device enrols with its manufacturer's certificate once an operator has approved it
+# description: Until then it waits, if approval is all that is missing.
+allow contains "its manufacturer vouches for the device, and an operator approved it" if {
+	input.enrolment.proof == "manufacturer"
+	input.enrolment.approved == true
+}
+
+# METADATA
+# title: Devices of some classes enrol with their manufacturer's certificate at once
+# description: |
+#   data.enrolment.automatic_classes names them. The device is in the registry, with
+#   the manufacturer and the serial number that its certificate says.
+allow contains sprintf("its manufacturer vouches for the device, and class %q needs no approval here", [input.device.class]) if {
+	input.enrolment.proof == "manufacturer"
+	input.device.class in data.enrolment.automatic_classes
+}
+
+# METADATA
 # title: A device renews with its certificate
 allow contains "the device shows its certificate in force" if {
 	input.enrolment.proof == "certificate"

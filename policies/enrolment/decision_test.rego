@@ -30,6 +30,31 @@ test_an_expired_certificate_renews_and_does_not_enrol if {
 	not enrolment.decision.allow with input as late with input.enrolment.renewal as false
 }
 
+test_a_device_of_a_manufacturer_waits_for_approval if {
+	not enrolment.decision.allow with input as by_factory
+	enrolment.decision == {
+		"allow": true,
+		"reasons": {"its manufacturer vouches for the device, and an operator approved it"},
+		"denials": set(),
+	} with input as by_factory with input.enrolment.approved as true
+}
+
+test_approval_is_no_proof if {
+	not enrolment.decision.allow with input as by_token with input.enrolment.proof as "none"
+}
+
+test_a_class_can_be_spared_the_approval if {
+	enrolment.decision == {
+		"allow": true,
+		"reasons": {`its manufacturer vouches for the device, and class "infusion-pump" needs no approval here`},
+		"denials": set(),
+	} with input as by_factory with data.enrolment.automatic_classes as ["infusion-pump"]
+	not enrolment.decision.allow with input as by_factory with data.enrolment.automatic_classes as ["ventilator"]
+	not enrolment.decision.allow with input as by_token
+		with input.enrolment.proof as "none"
+		with data.enrolment.automatic_classes as ["infusion-pump"]
+}
+
 test_nothing_is_no_proof if {
 	enrolment.decision == {
 		"allow": false,

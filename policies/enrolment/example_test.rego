@@ -7,6 +7,8 @@ by_token := {
 		"proof": "token",
 		"renewal": false,
 		"operator": "",
+		"manufacturer": "",
+		"approved": true,
 		"remote_ip": "10.20.0.7",
 		"names": [],
 		"csr": {
@@ -32,6 +34,11 @@ by_token := {
 	},
 	"time": {"weekday": "monday", "hour": 9, "minute": 30, "date": "2026-02-16"},
 }
+
+by_factory := object.union(by_token, {"enrolment": object.union(
+	by_token.enrolment,
+	{"proof": "manufacturer", "manufacturer": "Example Devices", "approved": false},
+)})
 
 renewed := object.union(by_token, {"enrolment": object.union(
 	by_token.enrolment,

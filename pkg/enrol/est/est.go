@@ -21,9 +21,9 @@ const base = "/.well-known/est"
 // realm is what a device that has to authenticate is told (RFC 9110 §11.5).
 const realm = `Basic realm="anteroom enrolment", charset="UTF-8"`
 
-// Endpoints returns what EST answers to.
-func Endpoints(g *enrol.Registrar) []web.Endpoint {
-	s := &server{g}
+// Endpoints returns what EST answers to. Certificates of the makers enrol.
+func Endpoints(g *enrol.Registrar, makers *enrol.Makers) []web.Endpoint {
+	s := &server{g, makers}
 	var out []web.Endpoint
 	for _, prefix := range []string{base, base + "/" + g.TrustDomain()} {
 		out = append(out,
@@ -36,7 +36,10 @@ func Endpoints(g *enrol.Registrar) []web.Endpoint {
 	return out
 }
 
-type server struct{ registrar *enrol.Registrar }
+type server struct {
+	registrar *enrol.Registrar
+	makers    *enrol.Makers
+}
 
 // cacerts distributes the CA's certificates (§4.1): the root a device is to trust,
 // and what lies between it and the device's own.
@@ -76,12 +79,14 @@ var (
 )
 
 // enroll is §4.2.1. A device that has no certificate shows its id and a token; one
-// that has shows that (§3.3.2), and then enrolling is renewing.
+// that has shows that (§3.3.2), and then enrolling is renewing. With its
+// manufacturer's it enrols, and is told to come again (§4.2.3) while it waits for
+// approval.
 func (s *server) enroll(w http.ResponseWriter, r *web.Request) {
 	id, token, ok := r.BasicAuth()
 	if !ok {
 		if r.Leaf != nil && r.Header.Get("Authorization") == "" {
-			s.issue(w, r, &enrol.Request{Way: enrol.EST, Proof: enrol.Certificate{Leaf: r.Leaf}})
+			s.issue(w, r, &enrol.Request{Way: enrol.EST, Proof: s.registrar.ProofOf(s.makers, r.Leaf, r.Chain)})
 			return
 		}
 		unauthorized(w, "a device enrols with its id and a one-time token")

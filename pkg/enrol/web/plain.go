@@ -79,6 +79,8 @@ func Status(why *enrol.Refusal) int {
 		return http.StatusUnauthorized
 	case enrol.OverQuota:
 		return http.StatusTooManyRequests
+	case enrol.Waiting:
+		return http.StatusAccepted
 	case enrol.Busy:
 		return http.StatusServiceUnavailable
 	}
@@ -90,6 +92,8 @@ const (
 	busyRetry = 30 * time.Second
 	// quotaRetry is when to come again after having been given enough.
 	quotaRetry = time.Hour
+	// waitingRetry is when to come again while waiting for an operator's approval.
+	waitingRetry = 5 * time.Minute
 )
 
 // RetryAfter says when it is worth coming again, if it is.
@@ -99,6 +103,8 @@ func RetryAfter(w http.ResponseWriter, why *enrol.Refusal) {
 		w.Header().Set("Retry-After", seconds(busyRetry))
 	case enrol.OverQuota:
 		w.Header().Set("Retry-After", seconds(quotaRetry))
+	case enrol.Waiting:
+		w.Header().Set("Retry-After", seconds(waitingRetry))
 	}
 }
 

@@ -48,6 +48,8 @@ type Request struct {
 	// Leaf is the certificate that the client showed and has the key of, or nil.
 	// Nothing else is known of it.
 	Leaf *x509.Certificate
+	// Chain is what the client showed beside it, which it proved nothing of.
+	Chain []*x509.Certificate
 
 	server *Server
 }
@@ -133,7 +135,7 @@ func (s *Server) serve(w http.ResponseWriter, in *http.Request) {
 		return
 	}
 	if len(in.TLS.PeerCertificates) > 0 {
-		r.Leaf = in.TLS.PeerCertificates[0]
+		r.Leaf, r.Chain = in.TLS.PeerCertificates[0], in.TLS.PeerCertificates[1:]
 	}
 	switch {
 	case !s.hosted(in.Host):
