@@ -3,6 +3,7 @@ package admin
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"fmt"
 	"net"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/anteroom-iomt/anteroom/pkg/device"
 	"github.com/anteroom-iomt/anteroom/pkg/enrol"
+	"github.com/anteroom-iomt/anteroom/pkg/enrol/acme"
 	"github.com/anteroom-iomt/anteroom/pkg/protocol"
 )
 
@@ -53,6 +55,13 @@ func (s *Service) Token(ctx context.Context, a Actor, req *TokenRequest) (*Token
 		out.Warnings = append(out.Warnings, "no device can use it: the enrolment listener is off (enrolment.address)")
 	} else if _, port, err := net.SplitHostPort(e.Address); err == nil {
 		out.URL = "https://" + net.JoinHostPort(e.Hosts[0], port)
+	}
+	if req.ACME {
+		name, key := s.cfg.State.Tokens.Binding(tok)
+		out.Token, out.ACME = "", &ACMEBinding{KeyID: name, HMACKey: base64.RawURLEncoding.EncodeToString(key)}
+		if out.URL != "" {
+			out.ACME.Directory = out.URL + acme.DirectoryPath
+		}
 	}
 	return out, s.commit(ctx, a, "token.created", rec, tokenFields(tok)...)
 }

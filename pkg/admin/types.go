@@ -60,11 +60,13 @@ type TokenRequest struct {
 	Class string `json:"class,omitempty"`
 	// Again makes a token that enrols a revoked device anew.
 	Again bool `json:"again,omitempty"`
+	// ACME asks for the token in the form in which ACME knows it.
+	ACME bool `json:"acme,omitempty"`
 }
 
 // Token is a one-time token as it is shown once.
 type Token struct {
-	Token   string    `json:"token"`
+	Token   string    `json:"token,omitempty"`
 	Name    string    `json:"name"` // what list and revoke call it
 	Device  string    `json:"device"`
 	Class   string    `json:"class"`
@@ -77,6 +79,16 @@ type Token struct {
 	RootFingerprint string `json:"root_fingerprint"`
 	// URL is the enrolment listener's, if there is one.
 	URL string `json:"url,omitempty"`
+	// ACME is there in place of Token, if that was asked for.
+	ACME *ACMEBinding `json:"acme,omitempty"`
+}
+
+// ACMEBinding is what an ACME client is told, to open an account for a device: the
+// external account it is bound to (RFC 8555 §7.3.4).
+type ACMEBinding struct {
+	Directory string `json:"directory,omitempty"`
+	KeyID     string `json:"key_id"`
+	HMACKey   string `json:"hmac_key"` // base64url
 }
 
 // TokenStatus describes a one-time token without its secret.

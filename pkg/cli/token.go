@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -46,6 +47,9 @@ once. Another one for the same device takes its place.`,
 			if err := device.ValidID(req.ID); err != nil {
 				return err
 			}
+			if req.ACME && (asQR || forStep) {
+				return usagef("device token: --acme excludes --qr and --step")
+			}
 			var err error
 			if req.TTL, err = span("--ttl", ttl); err != nil {
 				return err
@@ -65,6 +69,7 @@ once. Another one for the same device takes its place.`,
 	f.BoolVar(&req.Again, "again", false, "for a revoked device that is enrolled anew")
 	f.BoolVar(&asQR, "qr", false, "also show it as a QR code")
 	f.BoolVar(&forStep, "step", false, "write it as smallstep's step command takes it: step ca certificate ID ID.crt ID.key --token …")
+	f.BoolVar(&req.ACME, "acme", false, "write it as ACME clients take it: a directory, and an external account to bind to")
 	f.BoolVar(&list, "list", false, "list tokens, without their secrets")
 	f.StringVar(&revoke, "revoke", "", "withdraw the token with this name, its first seven characters")
 	return c
@@ -96,7 +101,14 @@ func (a *app) token(tok *admin.Token, asQR, forStep bool) error {
 		if tok.Registered {
 			fmt.Fprintf(w, "Registered %s (%s)\n", tok.Device, tok.Class)
 		}
-		fmt.Fprintf(w, "Token for %s, good once until %s, shown this once:\n\n  %s\n\n", tok.Device, tok.Expires.Local().Format("2006-01-02 15:04 MST"), tok.Token)
+		until := tok.Expires.Local().Format("2006-01-02 15:04 MST")
+		if b := tok.ACME; b != nil {
+			fmt.Fprintf(w, "An ACME account can be opened for %s once, until %s. Shown this once:\n\n", tok.Device, until)
+			fmt.Fprintf(w, "  directory  %s\n  key id     %s\n  HMAC key   %s\n\n", cmp.Or(b.Directory, "(none: the enrolment listener is off)"), b.KeyID, b.HMACKey)
+			fmt.Fprintf(w, "The gateway is known by its root certificate, SHA-256 %s\n", tok.RootFingerprint)
+			return
+		}
+		fmt.Fprintf(w, "Token for %s, good once until %s, shown this once:\n\n  %s\n\n", tok.Device, until, tok.Token)
 		if code != "" {
 			fmt.Fprintln(w, code)
 		}

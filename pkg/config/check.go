@@ -178,6 +178,7 @@ func (d *decoder) checkEnrolment(f *File) {
 	d.checkHosts(at, e.Hosts)
 	d.checkProxies(at+".proxy_protocol", &e.ProxyProtocol)
 	d.checkManufacturers(at+".manufacturers", e.Manufacturers)
+	d.checkACME(at+".acme", &e.ACME)
 	if e.Address == "off" {
 		return
 	}

@@ -161,6 +161,9 @@ func (f *File) resolve() {
 	for i := range f.Enrolment.Manufacturers {
 		abs(&f.Enrolment.Manufacturers[i].Anchors)
 	}
+	for i := range f.Enrolment.ACME.Attestation {
+		abs(&f.Enrolment.ACME.Attestation[i].Roots)
+	}
 	for i := range f.Backends {
 		b := &f.Backends[i]
 		abs(&b.CAFile)

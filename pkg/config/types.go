@@ -174,6 +174,7 @@ type Enrolment struct {
 	// Grace is how long after its end a certificate still renews itself.
 	Grace      Duration            `yaml:"grace" default:"0s" doc:"How long after its end a certificate still renews itself, at this listener and for nothing else: for devices that lay on a shelf. It must be the device's latest, of an active device, and the device shows that it has the key. 0s: an operator renews."`
 	ClassGrace map[string]Duration `yaml:"class_grace" doc:"The same by class; it takes the place of grace."`
+	ACME       ACME                `yaml:"acme" doc:"What ACME (RFC 8555) at this listener may lead to. Every account is opened with a one-time token; without an entry here it brings nothing."`
 }
 
 // A Manufacturer is one whose factory certificates enrol its devices.

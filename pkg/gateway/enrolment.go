@@ -3,6 +3,8 @@ package gateway
 import (
 	"cmp"
 	"context"
+	"net"
+	"net/netip"
 	"reflect"
 	"slices"
 
@@ -10,6 +12,7 @@ import (
 	"github.com/anteroom-iomt/anteroom/pkg/config"
 	"github.com/anteroom-iomt/anteroom/pkg/edge"
 	"github.com/anteroom-iomt/anteroom/pkg/enrol"
+	"github.com/anteroom-iomt/anteroom/pkg/enrol/acme"
 	"github.com/anteroom-iomt/anteroom/pkg/enrol/est"
 	"github.com/anteroom-iomt/anteroom/pkg/enrol/step"
 	"github.com/anteroom-iomt/anteroom/pkg/enrol/web"
@@ -36,9 +39,16 @@ func (g *Gateway) openEnrolment(ctx context.Context, cfg config.Enrolment) error
 	for _, name := range makers.Ended(g.clock()) {
 		g.log.Warn("no device of the manufacturer can enrol with its certificate: the trust anchors are outside their validity", "manufacturer", name)
 	}
+	overACME := acme.Endpoints(acme.Config{
+		Registrar: registrar, Store: g.state.Store, Settings: func() config.ACME { return g.state.Config().Enrolment.ACME }, Clock: g.clock,
+		Show: edge.ShowChallenge,
+		Lookup: func(ctx context.Context, name string) ([]netip.Addr, error) {
+			return net.DefaultResolver.LookupNetIP(ctx, "ip", name)
+		},
+	})
 	srv, err := web.New(web.Config{
 		Registrar: registrar, Audit: g.state.Audit, Settings: func() config.Enrolment { return g.state.Config().Enrolment },
-		Endpoints: slices.Concat(est.Endpoints(registrar, makers), step.Endpoints(registrar)), Clock: g.clock, Logger: g.log, Neighbourhood: edge.Neighbourhood,
+		Endpoints: slices.Concat(est.Endpoints(registrar, makers), step.Endpoints(registrar), overACME), Clock: g.clock, Logger: g.log, Neighbourhood: edge.Neighbourhood,
 	})
 	if err != nil {
 		return err
@@ -74,9 +84,9 @@ func (e *enrolment) describe(st *admin.Status) {
 }
 
 // sameEnrolment reports whether two configurations have the same enrolment
-// listener. Quota and grace are asked for with every request.
+// listener. Quota, grace and what ACME may lead to are asked for with every request.
 func sameEnrolment(a, b config.Enrolment) bool {
-	a.Quota, a.Grace, a.ClassGrace = b.Quota, b.Grace, b.ClassGrace
+	a.Quota, a.Grace, a.ClassGrace, a.ACME = b.Quota, b.Grace, b.ClassGrace, b.ACME
 	return reflect.DeepEqual(a, b)
 }
 

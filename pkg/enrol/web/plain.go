@@ -15,7 +15,7 @@ import (
 // plain are the endpoints for who speaks no protocol but HTTP and JSON.
 func (s *Server) plain() []Endpoint {
 	return []Endpoint{
-		{http.MethodPost, "/enrol", func(w http.ResponseWriter, r *Request) {
+		{Method: http.MethodPost, Path: "/enrol", Serve: func(w http.ResponseWriter, r *Request) {
 			in, err := r.Strings("token", "csr")
 			if err != nil {
 				answerError(w, http.StatusBadRequest, &problem{Error: err.Error(), Code: enrol.BadRequest})
@@ -23,7 +23,7 @@ func (s *Server) plain() []Endpoint {
 			}
 			r.plain(w, &enrol.Request{Way: enrol.ByToken, CSR: []byte(in["csr"]), Proof: enrol.Secret{Text: in["token"]}})
 		}},
-		{http.MethodPost, "/enrol/renew", func(w http.ResponseWriter, r *Request) {
+		{Method: http.MethodPost, Path: "/enrol/renew", Serve: func(w http.ResponseWriter, r *Request) {
 			in, err := r.Strings("csr")
 			if err != nil {
 				answerError(w, http.StatusBadRequest, &problem{Error: err.Error(), Code: enrol.BadRequest})
@@ -35,7 +35,7 @@ func (s *Server) plain() []Endpoint {
 			}
 			r.plain(w, &enrol.Request{Way: enrol.ByToken, CSR: []byte(in["csr"]), Proof: enrol.Certificate{Leaf: r.Leaf}})
 		}},
-		{http.MethodGet, "/roots.pem", func(w http.ResponseWriter, _ *Request) {
+		{Method: http.MethodGet, Path: "/roots.pem", Serve: func(w http.ResponseWriter, _ *Request) {
 			w.Header().Set("Content-Type", "application/x-pem-file")
 			_, _ = w.Write(s.cfg.Registrar.RootsPEM())
 		}},

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -36,8 +37,13 @@ const (
 // An Endpoint is one thing that can be asked for.
 type Endpoint struct {
 	Method string
-	Path   string // the whole of it
-	Serve  func(w http.ResponseWriter, r *Request)
+	// Path is the whole of it; one that ends in a slash is followed by a name of
+	// letters, digits, '-' and '_'.
+	Path  string
+	Serve func(w http.ResponseWriter, r *Request)
+	// Refuse, if it is there, says in its protocol's form that a request did not
+	// keep the rules. It has the status and a text; headers are set.
+	Refuse func(w http.ResponseWriter, r *Request, status int, text string)
 }
 
 // A Request is an HTTP request that keeps the rules.
@@ -51,7 +57,11 @@ type Request struct {
 	// Chain is what the client showed beside it, which it proved nothing of.
 	Chain []*x509.Certificate
 
+	// Name is what follows the endpoint's path, if that ends in a slash.
+	Name string
+
 	server *Server
+	refuse func(w http.ResponseWriter, r *Request, status int, text string)
 }
 
 // Config is what a [Server] is made from. Every field is required.
@@ -70,26 +80,26 @@ type Config struct {
 type Server struct {
 	cfg   Config
 	limit *visitor.Limiter
-	table map[string]map[string]func(http.ResponseWriter, *Request) // path, method
+	table map[string]map[string]*Endpoint // path, method
 	http  *http.Server
 	wg    sync.WaitGroup
 }
 
 // New returns a server.
 func New(cfg Config) (*Server, error) {
-	s := &Server{cfg: cfg, table: map[string]map[string]func(http.ResponseWriter, *Request){}}
+	s := &Server{cfg: cfg, table: map[string]map[string]*Endpoint{}}
 	s.limit = visitor.NewLimiter(func() visitor.Limits {
 		l := cfg.Settings().Limits
 		return visitor.Limits{Requests: l.Requests, Failures: l.Failures, Lockout: l.Lockout.D()}
 	}, cfg.Clock)
 	for _, e := range append(s.plain(), cfg.Endpoints...) {
 		if s.table[e.Path] == nil {
-			s.table[e.Path] = map[string]func(http.ResponseWriter, *Request){}
+			s.table[e.Path] = map[string]*Endpoint{}
 		}
 		if s.table[e.Path][e.Method] != nil {
 			return nil, errors.New("two endpoints for " + e.Method + " " + e.Path)
 		}
-		s.table[e.Path][e.Method] = e.Serve
+		s.table[e.Path][e.Method] = &e
 	}
 	lim := cfg.Settings().Limits
 	s.http = &http.Server{
@@ -130,8 +140,10 @@ func (s *Server) serve(w http.ResponseWriter, in *http.Request) {
 		http.Error(w, "this is not how to come here", http.StatusBadRequest)
 		return
 	}
+	methods := s.find(r)
 	if wait, ok := s.limit.Allow(s.cfg.Neighbourhood(r.Remote.Addr())); !ok {
-		tooMany(w, wait)
+		w.Header().Set("Retry-After", seconds(wait))
+		r.Refuse(w, http.StatusTooManyRequests, "too many requests from this address; try again later")
 		return
 	}
 	if len(in.TLS.PeerCertificates) > 0 {
@@ -141,28 +153,17 @@ func (s *Server) serve(w http.ResponseWriter, in *http.Request) {
 	case !s.hosted(in.Host):
 		http.Error(w, "the host is not one of this listener", http.StatusMisdirectedRequest)
 		return
-	case in.RequestURI != in.URL.Path:
-		// Queries, escapes, absolute forms: nothing here has two spellings.
+	case methods == nil:
 		http.Error(w, "there is nothing here", http.StatusNotFound)
 		return
 	case in.Header.Get("Content-Encoding") != "":
-		http.Error(w, "bodies are taken as they are", http.StatusUnsupportedMediaType)
+		r.Refuse(w, http.StatusUnsupportedMediaType, "bodies are taken as they are")
 		return
 	}
-	methods := s.table[in.URL.Path]
-	if methods == nil {
-		http.Error(w, "there is nothing here", http.StatusNotFound)
-		return
-	}
-	serve := methods[in.Method]
-	if serve == nil {
-		var allowed []string
-		for m := range methods {
-			allowed = append(allowed, m)
-		}
-		slices.Sort(allowed)
-		w.Header().Set("Allow", strings.Join(allowed, ", "))
-		http.Error(w, "not with this method", http.StatusMethodNotAllowed)
+	e := methods[in.Method]
+	if e == nil {
+		w.Header().Set("Allow", strings.Join(slices.Sorted(maps.Keys(methods)), ", "))
+		r.Refuse(w, http.StatusMethodNotAllowed, "not with this method")
 		return
 	}
 	r.Body, err = io.ReadAll(http.MaxBytesReader(w, in.Body, MaxBody))
@@ -172,10 +173,52 @@ func (s *Server) serve(w http.ResponseWriter, in *http.Request) {
 			status = http.StatusRequestEntityTooLarge
 			s.oversized(in.Context(), r)
 		}
-		http.Error(w, "the body is broken, or larger than "+strconv.Itoa(MaxBody)+" bytes", status)
+		r.Refuse(w, status, "the body is broken, or larger than "+strconv.Itoa(MaxBody)+" bytes")
 		return
 	}
-	serve(w, r)
+	e.Serve(w, r)
+}
+
+// find returns what there is at a request's path, by method, and nil if that is
+// nothing. How its protocol refuses is kept in the request.
+func (s *Server) find(r *Request) map[string]*Endpoint {
+	path := r.URL.Path
+	if r.RequestURI != path {
+		// Queries, escapes, absolute forms: nothing here has two spellings.
+		return nil
+	}
+	i := strings.LastIndexByte(path, '/') + 1
+	if i == len(path) {
+		return nil // what is at a path that ends in a slash has a name behind it
+	}
+	methods := s.table[path]
+	if methods == nil && validName(path[i:]) {
+		methods, r.Name = s.table[path[:i]], path[i:]
+	}
+	for _, e := range methods {
+		if e.Refuse != nil {
+			r.refuse = e.Refuse
+		}
+	}
+	return methods
+}
+
+// maxName bounds the name behind a path.
+const maxName = 64
+
+func validName(name string) bool {
+	return len(name) <= maxName && strings.IndexFunc(name, func(c rune) bool {
+		return (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != '_'
+	}) < 0
+}
+
+// Refuse answers that the request did not keep the rules.
+func (r *Request) Refuse(w http.ResponseWriter, status int, text string) {
+	if r.refuse != nil {
+		r.refuse(w, r, status, text)
+		return
+	}
+	http.Error(w, text, status)
 }
 
 // hosted reports whether a Host is one of the listener's, with any port.
@@ -187,11 +230,6 @@ func (s *Server) hosted(host string) bool {
 	return slices.Contains(s.cfg.Settings().Hosts, host)
 }
 
-func tooMany(w http.ResponseWriter, wait time.Duration) {
-	w.Header().Set("Retry-After", seconds(wait))
-	http.Error(w, "too many requests from this address; try again later", http.StatusTooManyRequests)
-}
-
 // seconds is how Retry-After (RFC 9110 §10.2.3) says a time.
 func seconds(d time.Duration) string {
 	return strconv.FormatInt(int64((d+time.Second-1)/time.Second), 10)
@@ -200,12 +238,33 @@ func seconds(d time.Duration) string {
 // Enrol has the registrar answer a request, and counts wrong secrets. The
 // request's Remote and Listener are set here.
 func (r *Request) Enrol(q *enrol.Request) (*enrol.Issued, *enrol.Refusal) {
-	s := r.server
 	q.Remote, q.Listener = r.Remote, config.EnrolmentListener
-	iss, err := s.cfg.Registrar.Enrol(r.Context(), q)
+	iss, err := r.server.cfg.Registrar.Enrol(r.Context(), q)
 	if err == nil {
 		return iss, nil
 	}
+	return nil, r.failed(q, err)
+}
+
+// Open has the registrar open an ACME account, and counts wrong secrets as Enrol does.
+func (r *Request) Open(way enrol.Way, o *enrol.Opening) (deviceID string, why *enrol.Refusal) {
+	q := &enrol.Request{Way: way, Remote: r.Remote, Listener: config.EnrolmentListener}
+	id, err := r.server.cfg.Registrar.Open(r.Context(), q, o)
+	if err != nil {
+		return "", r.failed(q, err)
+	}
+	return id, nil
+}
+
+// Refused records what an endpoint refused by itself; see [enrol.Registrar.Refuse].
+func (r *Request) Refused(q *enrol.Request, err error) *enrol.Refusal {
+	q.Remote, q.Listener = r.Remote, config.EnrolmentListener
+	return r.failed(q, r.server.cfg.Registrar.Refuse(r.Context(), q, err))
+}
+
+// failed takes note of a refusal.
+func (r *Request) failed(q *enrol.Request, err error) *enrol.Refusal {
+	s := r.server
 	why, ok := errors.AsType[*enrol.Refusal](err)
 	if !ok { // it never is another
 		why = &enrol.Refusal{Code: enrol.Busy, Why: err.Error(), Public: "the gateway can not issue a certificate now"}
@@ -216,7 +275,7 @@ func (r *Request) Enrol(q *enrol.Request) (*enrol.Issued, *enrol.Refusal) {
 				protocol.Field{Name: "seconds", Value: protocol.Int(int64(out / time.Second))})
 		}
 	}
-	return nil, why
+	return why
 }
 
 // oversized records a body that was too large: it is as bad a request as one that

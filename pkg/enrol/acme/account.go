@@ -1,0 +1,119 @@
+package acme
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/anteroom-iomt/anteroom/pkg/enrol"
+	"github.com/anteroom-iomt/anteroom/pkg/store"
+)
+
+// shownAccount is an account as its owner sees it (RFC 8555 §7.1.2). Contacts are
+// not kept: whom to call is in the registry.
+type shownAccount struct {
+	Status string `json:"status"`
+	Orders string `json:"orders"`
+}
+
+// newAccount is RFC 8555 §7.3: it opens an account, or finds the one there is.
+func (c *call) newAccount() *fault {
+	asked, f := c.asked()
+	if f != nil {
+		return f
+	}
+	only := false
+	switch string(asked["onlyReturnExisting"]) {
+	case "true":
+		only = true
+	case "", "false":
+	default:
+		return notWellFormed("onlyReturnExisting is neither true nor false")
+	}
+	a, err := c.s.accountByKey(c.Context(), c.key.thumbprint())
+	switch {
+	case err != nil:
+		return ours(err)
+	case a != nil:
+		c.device = a.Device
+		if _, err := c.s.registrar.May(a.Device, a.Opened, a.Again); err != nil {
+			return ofUnrecorded(err)
+		}
+		c.showOpened(http.StatusOK, a)
+		return nil
+	case only:
+		f := faulty(accountDoesNotExist, http.StatusBadRequest, enrol.BadProof, "there is no account with this key")
+		f.quiet = true // the client asks because it does not know
+		return f
+	case asked["externalAccountBinding"] == nil:
+		return faulty(externalAccountRequired, http.StatusForbidden, enrol.BadProof,
+			"an account is bound to a device by a one-time token: anteroom device token ID --acme")
+	}
+	opening, f := c.binding(asked["externalAccountBinding"])
+	if f != nil {
+		return f
+	}
+	fresh := &account{ID: newID(), Key: c.key.canon, Thumb: c.key.thumbprint()}
+	opening.Keep = func(w store.Writer, deviceID string, opened time.Time, again bool) error {
+		fresh.Device, fresh.Opened, fresh.Again = deviceID, opened, again
+		return fresh.keep(w)
+	}
+	if _, why := c.Open(enrol.ACME, opening); why != nil {
+		return ofRefusal(why)
+	}
+	c.showOpened(http.StatusCreated, fresh)
+	return nil
+}
+
+func (c *call) showOpened(status int, a *account) {
+	c.w.Header().Set("Location", c.base()+accountPath+a.ID)
+	c.answer(status, "application/json", shownAccount{string(valid), c.base() + ordersPath + a.ID})
+}
+
+// showAccount is RFC 8555 §7.3.2 and §7.3.6: nothing can be changed but that the
+// account ends.
+func (c *call) showAccount() *fault {
+	if c.Name != c.account.ID {
+		return notAllowed("the account is another's")
+	}
+	if len(c.payload) > 0 {
+		asked, f := c.asked()
+		if f != nil {
+			return f
+		}
+		status, ok := asked["status"]
+		if ok && string(status) != `"deactivated"` {
+			return notWellFormed("an account can be deactivated, and nothing else")
+		}
+		if ok {
+			if err := c.s.store.Update(c.Context(), func(w store.Writer) error { return end(w, c.account.ID) }); err != nil {
+				return ours(err)
+			}
+			c.answer(http.StatusOK, "application/json", shownAccount{"deactivated", c.base() + ordersPath + c.account.ID})
+			return nil
+		}
+	}
+	c.showOpened(http.StatusOK, c.account)
+	return nil
+}
+
+// listOrders is RFC 8555 §7.1.2.1.
+func (c *call) listOrders() *fault {
+	if c.Name != c.account.ID {
+		return notAllowed("the account is another's")
+	}
+	if f := c.asGet(); f != nil {
+		return f
+	}
+	list, err := c.s.ordersOf(c.Context(), c.account.ID)
+	if err != nil {
+		return ours(err)
+	}
+	urls := []string{}
+	for _, o := range list {
+		if o.status(c.s.clock()) != invalid {
+			urls = append(urls, c.base()+orderPath+o.ID)
+		}
+	}
+	c.answer(http.StatusOK, "application/json", map[string][]string{"orders": urls})
+	return nil
+}
