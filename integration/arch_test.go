@@ -35,6 +35,7 @@ var floors = map[string]int{
 	"pkg/config":     1,
 	"pkg/http1":      1, // syntax, and
 	"pkg/wire":       1, // sockets: nothing of ours
+	"pkg/backup":     1, // the form of an archive: nothing of ours
 	"pkg/visitor":    1, // how often strangers may ask
 	"pkg/store":      2,
 	"pkg/device":     3,
@@ -81,6 +82,7 @@ var owners = map[string][]string{
 	"github.com/prometheus/client_golang": {"pkg/telemetry"},
 	"github.com/pires/go-proxyproto":      {"pkg/edge"},
 	"software.sslmate.com/src/go-pkcs12":  {"pkg/ca"},
+	"filippo.io/age":                      {"pkg/backup"},
 	"unsafe":                              {},
 	"os/exec":                             {"integration"},
 	"math/rand":                           {"pkg/upstream", "pkg/demo", "integration"},

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 
 	"github.com/anteroom-iomt/anteroom/pkg/breakglass"
 	"github.com/anteroom-iomt/anteroom/pkg/device"
@@ -148,6 +149,7 @@ func operations() map[string]operation {
 		"ca.show":             look((*Service).Authority, all...),
 		"ca.crl":              look((*Service).RevocationList, all...),
 		"status":              look((*Service).Status, all...),
+		"restore.acknowledge": change((*Service).AcknowledgeRestore, SecurityOfficer),
 
 		"break-glass.open":    change((*Service).OpenGrant, Enroller, SecurityOfficer),
 		"break-glass.approve": change((*Service).ApproveGrant, SecurityOfficer),
@@ -172,6 +174,8 @@ func (s *Service) Do(ctx context.Context, a Actor, name string, arg []byte) (any
 // A caller carries a call to a service, near or far.
 type caller interface {
 	call(ctx context.Context, name string, arg, result any) error
+	// stream is a call that writes to w before it has a result.
+	stream(ctx context.Context, name string, arg any, w io.Writer, result any) error
 	Close() error
 }
 
@@ -193,6 +197,21 @@ func (l *local) call(ctx context.Context, name string, arg, result any) error {
 		return err
 	}
 	out, err := l.s.Do(ctx, l.a, name, b)
+	if err != nil {
+		return &Error{codeOf(err), err.Error()}
+	}
+	if b, err = json.Marshal(out); err != nil {
+		return err
+	}
+	return json.Unmarshal(b, result)
+}
+
+func (l *local) stream(ctx context.Context, name string, arg any, w io.Writer, result any) error {
+	b, err := json.Marshal(arg)
+	if err != nil {
+		return err
+	}
+	out, err := l.s.Stream(ctx, l.a, name, b, w)
 	if err != nil {
 		return &Error{codeOf(err), err.Error()}
 	}
@@ -337,4 +356,16 @@ func (c *API) Authority(ctx context.Context) ([]AuthorityCertificate, error) {
 // Status is [Service.Status].
 func (c *API) Status(ctx context.Context) (*Status, error) {
 	return do[*Status](ctx, c, "status", struct{}{})
+}
+
+// Backup is [Service.Backup].
+func (c *API) Backup(ctx context.Context, r BackupRequest, w io.Writer) (*Backup, error) {
+	var out *Backup
+	err := c.stream(ctx, "backup", r, w, &out)
+	return out, err
+}
+
+// AcknowledgeRestore is [Service.AcknowledgeRestore].
+func (c *API) AcknowledgeRestore(ctx context.Context) (*Restored, error) {
+	return do[*Restored](ctx, c, "restore.acknowledge", struct{}{})
 }

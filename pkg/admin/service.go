@@ -46,6 +46,8 @@ type Config struct {
 	Engine *policy.Engine
 	// Enrolled is called with every answer to a request for a device's certificate.
 	Enrolled func(way enrol.Way, result string)
+	// Version is the program's, for backups.
+	Version string
 	// TrialFailed is called when a trial of a revision is over by itself. It must
 	// not block.
 	TrialFailed func()
@@ -56,6 +58,7 @@ type Service struct {
 	cfg       Config
 	registrar *enrol.Registrar
 	policies  sync.Mutex // one change of what is in force at a time
+	backing   sync.Mutex // one backup at a time
 }
 
 // NewService returns a service.
@@ -280,6 +283,9 @@ func (s *Service) Status(ctx context.Context, _ Actor, _ *struct{}) (*Status, er
 	s.describePolicy(&out.Policy)
 	for _, c := range slices.Concat(st.CA.Intermediates(), st.CA.Roots()) {
 		out.CA = append(out.CA, CertificateStatus{Name: c.Subject.CommonName, NotAfter: c.NotAfter})
+	}
+	if out.Restored = st.Restored(); out.Restored != nil {
+		out.Warnings = append(out.Warnings, out.Restored.Warning())
 	}
 	s.describeExpiry(out)
 	if s.cfg.Live != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"sync"
@@ -42,6 +43,8 @@ func TestRoles(t *testing.T) {
 		"break-glass.approve": {SecurityOfficer},
 		"break-glass.close":   {Enroller, SecurityOfficer},
 		"break-glass.review":  {SecurityOfficer, Auditor},
+
+		"restore.acknowledge": {SecurityOfficer},
 	}
 	looks := []string{"device.import.check", "break-glass.list", "ca.crl", "ca.show", "device.list", "device.patients", "device.show", "device.waiting", "operator.list", "policy.history", "policy.revision", "policy.status", "session.list", "status", "token.list"}
 	for name := range operations() {
@@ -55,6 +58,17 @@ func TestRoles(t *testing.T) {
 		for _, r := range append(slices.Clone(AllRoles), "") {
 			_, err := h.Do(t.Context(), Actor{Name: "jane", Roles: []Role{r}}, name, nil)
 			if got := !errors.Is(err, errForbidden); got != slices.Contains(roles, r) {
+				t.Errorf("%s as %q: %v", name, r, err)
+			}
+		}
+	}
+	for name := range outpours() {
+		if name != "backup" {
+			t.Errorf("nobody decided who may do %s", name)
+		}
+		for _, r := range append(slices.Clone(AllRoles), "") {
+			_, err := h.Stream(t.Context(), Actor{Name: "jane", Roles: []Role{r}}, name, nil, io.Discard)
+			if got := !errors.Is(err, errForbidden); got != (r == SecurityOfficer) {
 				t.Errorf("%s as %q: %v", name, r, err)
 			}
 		}

@@ -111,7 +111,14 @@ func handle(w http.ResponseWriter, r *http.Request, s *Service) {
 		return
 	}
 	a := actorOf(uid)
-	out, err := s.Do(r.Context(), a, name, arg)
+	var out any
+	if _, ok := outpours()[name]; ok {
+		if err = pourOut(w, r, s, a, name, arg); err == nil {
+			return
+		}
+	} else {
+		out, err = s.Do(r.Context(), a, name, arg)
+	}
 	if err != nil {
 		if errors.Is(err, errForbidden) {
 			_ = s.cfg.State.Audit.Append(r.Context(), &audit.Record{
@@ -163,20 +170,48 @@ var ErrNoGateway = errors.New("no gateway runs")
 
 type remote struct{ http *http.Client }
 
-func (c *remote) call(ctx context.Context, name string, arg, result any) error {
+func (c *remote) post(ctx context.Context, name string, arg any) (*http.Response, error) {
 	b, err := json.Marshal(arg)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://anteroom"+prefix+name, bytes.NewReader(b))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return fmt.Errorf("the gateway went away: %w", err)
+		return nil, fmt.Errorf("the gateway went away: %w", err)
+	}
+	return resp, nil
+}
+
+func (c *remote) stream(ctx context.Context, name string, arg any, w io.Writer, result any) error {
+	resp, err := c.post(ctx, name, arg)
+	if err != nil {
+		return err
 	}
 	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return answered(resp, result)
+	}
+	if _, err := io.Copy(w, resp.Body); err != nil {
+		return err
+	}
+	return trailed(resp.Trailer, result)
+}
+
+func (c *remote) call(ctx context.Context, name string, arg, result any) error {
+	resp, err := c.post(ctx, name, arg)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	return answered(resp, result)
+}
+
+// answered reads the answer to a call.
+func answered(resp *http.Response, result any) error {
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxResult))
 	if err != nil {
 		return fmt.Errorf("the gateway went away: %w", err)

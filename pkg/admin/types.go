@@ -196,6 +196,8 @@ type Status struct {
 	// ExpiringWithin counts the active devices whose last certificate ends within so
 	// many days; 0 are those whose has ended.
 	ExpiringWithin map[int]int `json:"expiring_within,omitempty"`
+	// Restored is set if the state is a backup's, until that is acknowledged.
+	Restored *Restored `json:"restored,omitempty"`
 	// BreakGlass are the emergency grants that are open or to be reviewed.
 	BreakGlass []Grant  `json:"break_glass,omitempty"`
 	Warnings   []string `json:"warnings,omitempty"`

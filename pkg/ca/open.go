@@ -47,6 +47,7 @@ type Config struct {
 
 // An Authority is an open CA. Its methods are safe for concurrent use.
 type Authority struct {
+	dir          string
 	trustDomain  string
 	organisation string
 	backdate     time.Duration
@@ -86,7 +87,7 @@ func open(ctx context.Context, cfg Config) (_ *Authority, err error) {
 		return nil, errors.New("back-dating is negative")
 	}
 	a := &Authority{
-		trustDomain: cfg.TrustDomain, backdate: cfg.Backdate, crl: cfg.CRL, ocsp: cfg.OCSP, log: cfg.Logger, clock: cfg.Clock,
+		dir: cfg.Dir, trustDomain: cfg.TrustDomain, backdate: cfg.Backdate, crl: cfg.CRL, ocsp: cfg.OCSP, log: cfg.Logger, clock: cfg.Clock,
 	}
 	if a.log == nil {
 		a.log = slog.New(slog.DiscardHandler)

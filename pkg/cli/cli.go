@@ -105,7 +105,7 @@ Begin with:
 	c.PersistentFlags().BoolVar(&a.json, "json", false, "print the result as JSON")
 	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	c.AddCommand(a.initCommand(), a.runCommand(), a.checkCommand(), a.demoCommand(), a.deviceCommand(), a.sessionCommand(), a.operatorCommand(),
-		a.auditCommand(), a.policyCommand(), a.breakGlassCommand(), a.caCommand(), a.statusCommand(), a.reloadCommand(), a.versionCommand())
+		a.auditCommand(), a.policyCommand(), a.breakGlassCommand(), a.caCommand(), a.backupCommand(), a.restoreCommand(), a.statusCommand(), a.reloadCommand(), a.versionCommand())
 	return c
 }
 
@@ -197,7 +197,7 @@ func (a *app) api(ctx context.Context) (*admin.API, error) {
 	if err != nil {
 		return nil, err
 	}
-	return admin.Local(admin.NewService(admin.Config{State: st, Clock: time.Now, Logger: log, Classes: sync.OnceValue(func() []string { return classes(ctx, cfg) })}), admin.LocalActor()), nil
+	return admin.Local(admin.NewService(admin.Config{State: st, Clock: time.Now, Logger: log, Version: version().Version, Classes: sync.OnceValue(func() []string { return classes(ctx, cfg) })}), admin.LocalActor()), nil
 }
 
 // with calls f with the operator's API and closes it.

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"filippo.io/age"
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/anteroom-iomt/anteroom/pkg/store/bolt"
@@ -57,8 +58,21 @@ func TestScripts(t *testing.T) {
 			"ready": ready,
 			"edit":  edit,
 			"grant": grant,
+
+			"agekeys": ageKeys,
 		},
 	})
+}
+
+// ageKeys NAME makes a key pair as age-keygen does: NAME.txt and NAME.pub.
+func ageKeys(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: agekeys NAME")
+	}
+	id, err := age.GenerateX25519Identity()
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]+".txt"), fmt.Appendf(nil, "# a test's\n%s\n", id), 0o600))
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]+".pub"), fmt.Appendf(nil, "# whose backups\n%s\n", id.Recipient()), 0o600))
 }
 
 // grant FILE sets $GRANT to the id of the emergency grant that a command's output

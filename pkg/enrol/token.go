@@ -331,3 +331,24 @@ func serves(rec *device.Record, made time.Time, again bool) error {
 	}
 	return refusedStatus(rec, "and is not enrolled with this token")
 }
+
+// WithdrawAll removes every token that was not used. What was used after the state
+// that a store holds is not known there.
+func WithdrawAll(ctx context.Context, st store.Store) error {
+	err := st.Update(ctx, func(w store.Writer) error {
+		var of []string
+		if err := w.Each(deviceTable, "", func(id string, _ []byte) error { of = append(of, id); return nil }); err != nil {
+			return err
+		}
+		for _, id := range of {
+			if err := forget(w, id); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("withdraw all tokens: %w", err)
+	}
+	return nil
+}

@@ -133,7 +133,7 @@ func New(ctx context.Context, cfg *config.File, opt Options) (_ *Gateway, err er
 	g.shadow.configure(cfg.Policy)
 	g.gauges()
 	g.service = admin.NewService(admin.Config{
-		State: g.state, Live: live{g}, Clock: g.clock, Logger: g.log,
+		State: g.state, Live: live{g}, Clock: g.clock, Logger: g.log, Version: opt.Version,
 		Classes: func() []string { return g.engine.Current().Keys("classes") },
 		Engine:  g.engine, TrialFailed: g.trialFailed, Enrolled: g.enrolled,
 	})
@@ -150,6 +150,9 @@ func New(ctx context.Context, cfg *config.File, opt Options) (_ *Gateway, err er
 		return nil, err
 	}
 	if err := g.note(ctx, audit.KindSystem, "gateway.started", "", field("version", opt.Version), field("policy", g.engine.Current().Revision())); err != nil {
+		return nil, fmt.Errorf("record the start: %w", err)
+	}
+	if err := g.noteRestored(ctx); err != nil {
 		return nil, fmt.Errorf("record the start: %w", err)
 	}
 	// Last, because it says that everything is there.

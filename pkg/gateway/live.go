@@ -204,6 +204,7 @@ func (g *Gateway) gauges() {
 		}
 		return first
 	})
+	g.metrics.Gauge("anteroom_restored_unacknowledged", "1 while the state is a backup's and nobody said that what was revoked since was seen to.", g.restored)
 	g.metrics.Gauge("anteroom_ca_expiry_seconds", "Seconds until the issuing certificate of the CA ends.", func() float64 {
 		first := 0.0
 		for _, c := range g.state.CA.Intermediates() {
