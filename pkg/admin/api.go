@@ -122,6 +122,10 @@ func operations() map[string]operation {
 		"device.renew":        change((*Service).Renew, Enroller),
 		"device.status":       change((*Service).SetStatus, Enroller, SecurityOfficer),
 		"device.posture":      change((*Service).SetPosture, Enroller, SecurityOfficer),
+		"device.replace":      change((*Service).Replace, Enroller),
+		"device.lend":         change((*Service).Lend, Enroller),
+		"device.return":       change((*Service).Return, Enroller, SecurityOfficer),
+		"device.decommission": change((*Service).Decommission, Enroller, SecurityOfficer),
 		"device.associate":    change((*Service).Associate, atBedside...),
 		"device.dissociate":   change((*Service).Dissociate, atBedside...),
 		"device.patients":     look((*Service).Patients, all...),
@@ -243,6 +247,26 @@ func (c *API) Renew(ctx context.Context, r RenewRequest) (*Issued, error) {
 // SetStatus is [Service.SetStatus].
 func (c *API) SetStatus(ctx context.Context, r StatusRequest) (*device.Record, error) {
 	return do[*device.Record](ctx, c, "device.status", r)
+}
+
+// Replace is [Service.Replace].
+func (c *API) Replace(ctx context.Context, r ReplaceRequest) (*Replaced, error) {
+	return do[*Replaced](ctx, c, "device.replace", r)
+}
+
+// Lend is [Service.Lend].
+func (c *API) Lend(ctx context.Context, r LoanRequest) (*device.Record, error) {
+	return do[*device.Record](ctx, c, "device.lend", r)
+}
+
+// Return is [Service.Return].
+func (c *API) Return(ctx context.Context, id string) (*device.Record, error) {
+	return do[*device.Record](ctx, c, "device.return", Name{id})
+}
+
+// Decommission is [Service.Decommission].
+func (c *API) Decommission(ctx context.Context, r DecommissionRequest) (*device.Record, error) {
+	return do[*device.Record](ctx, c, "device.decommission", r)
 }
 
 // SetPosture is [Service.SetPosture].

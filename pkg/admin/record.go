@@ -20,11 +20,16 @@ const (
 // A subject is a request that is about something.
 type subject interface{ about() string }
 
-func (r *EnrollRequest) about() string   { return r.Device.ID }
-func (r *RenewRequest) about() string    { return r.ID }
-func (r *TokenRequest) about() string    { return r.ID }
-func (r *StatusRequest) about() string   { return r.ID }
-func (r *PostureRequest) about() string  { return r.ID }
+func (r *EnrollRequest) about() string  { return r.Device.ID }
+func (r *RenewRequest) about() string   { return r.ID }
+func (r *TokenRequest) about() string   { return r.ID }
+func (r *StatusRequest) about() string  { return r.ID }
+func (r *PostureRequest) about() string { return r.ID }
+
+func (r *ReplaceRequest) about() string      { return r.Old }
+func (r *LoanRequest) about() string         { return r.ID }
+func (r *DecommissionRequest) about() string { return r.ID }
+
 func (r *OperatorRequest) about() string { return r.Name }
 func (r *Name) about() string            { return r.ID }
 func (r *GrantRequest) about() string    { return r.ID }
@@ -34,7 +39,7 @@ func (r *GrantRequest) about() string    { return r.ID }
 // stolen device on the network.
 func withdraws(name string, req any) bool {
 	switch name {
-	case "operator.revoke", "session.kill", "device.dissociate", "token.revoke", "break-glass.close":
+	case "operator.revoke", "session.kill", "device.dissociate", "token.revoke", "break-glass.close", "device.decommission":
 		return true
 	case "device.approve":
 		r, ok := req.(*ApproveRequest)

@@ -176,20 +176,30 @@ func (s *Service) SetStatus(ctx context.Context, a Actor, req *StatusRequest) (*
 		}
 		rec = old
 	}
-	if rec.Status == device.Revoked || rec.Status == device.Retired {
-		if err := s.cfg.State.Tokens.Withdraw(ctx, rec.ID); err != nil {
-			return nil, fmt.Errorf("%s is %s, but %w; run the command again", rec.ID, rec.Status, err)
-		}
-		if _, err := s.cfg.State.Newcomers.Withdraw(ctx, rec.ID); err != nil {
-			return nil, fmt.Errorf("%s is %s, but %w; run the command again", rec.ID, rec.Status, err)
-		}
-		for _, c := range rec.Certificates {
-			if err := s.cfg.State.CA.Revoke(ctx, c.Serial, cmp.Or(req.Reason, string(rec.Status))); err != nil && !errors.Is(err, ca.ErrUnknownSerial) {
-				return nil, fmt.Errorf("%s is %s, but the CA does not know it: %w; run the command again", rec.ID, rec.Status, err)
-			}
-		}
+	if err := s.withdraw(ctx, rec, req.Reason); err != nil {
+		return nil, err
 	}
 	return rec, s.commit(ctx, a, event, rec, protocol.Field{Name: "reason", Value: protocol.String(req.Reason)})
+}
+
+// withdraw tells who else has to know that a device is revoked or retired: its
+// token is worth nothing any more, and the CA puts its certificates on the list.
+func (s *Service) withdraw(ctx context.Context, rec *device.Record, reason string) error {
+	if rec.Status != device.Revoked && rec.Status != device.Retired {
+		return nil
+	}
+	if err := s.cfg.State.Tokens.Withdraw(ctx, rec.ID); err != nil {
+		return fmt.Errorf("%s is %s, but %w; run the command again", rec.ID, rec.Status, err)
+	}
+	if _, err := s.cfg.State.Newcomers.Withdraw(ctx, rec.ID); err != nil {
+		return fmt.Errorf("%s is %s, but %w; run the command again", rec.ID, rec.Status, err)
+	}
+	for _, c := range rec.Certificates {
+		if err := s.cfg.State.CA.Revoke(ctx, c.Serial, cmp.Or(reason, string(rec.Status))); err != nil && !errors.Is(err, ca.ErrUnknownSerial) {
+			return fmt.Errorf("%s is %s, but the CA does not know it: %w; run the command again", rec.ID, rec.Status, err)
+		}
+	}
+	return nil
 }
 
 // SetPosture changes what is known of a device's health. What the request does

@@ -140,6 +140,41 @@ type PostureRequest struct {
 	AssessedAt time.Time `json:"assessed_at"`
 }
 
+// ReplaceRequest has one device take another's place.
+type ReplaceRequest struct {
+	Old    string `json:"old"`
+	New    string `json:"new"`
+	Serial string `json:"serial,omitempty"` // the new one's
+	Reason string `json:"reason,omitempty"`
+}
+
+// Replaced are both devices afterwards.
+type Replaced struct {
+	Old *device.Record `json:"old"`
+	New *device.Record `json:"new"`
+}
+
+// LoanRequest puts a device elsewhere for a time: until Until, or for For.
+type LoanRequest struct {
+	ID       string        `json:"id"`
+	To       string        `json:"to"`
+	Location string        `json:"location,omitempty"` // empty: as at home
+	Owner    string        `json:"owner,omitempty"`    // empty: as at home
+	Until    time.Time     `json:"until,omitzero"`
+	For      time.Duration `json:"for,omitempty"`
+	// ThenQuarantine cuts the device off at the end.
+	ThenQuarantine bool `json:"then_quarantine,omitempty"`
+}
+
+// DecommissionRequest takes a device out of service for good.
+type DecommissionRequest struct {
+	ID string `json:"id"`
+	// To is what becomes of it, such as "destroyed" or "sold to …".
+	To string `json:"to"`
+	// Wiped says that keys and patients' data were taken off it.
+	Wiped bool `json:"wiped,omitempty"`
+}
+
 // Name names a device, a session or an operator.
 type Name struct {
 	ID string `json:"id"`

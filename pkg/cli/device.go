@@ -26,7 +26,7 @@ import (
 func (a *app) deviceCommand() *cobra.Command {
 	return group("device", "Enrol, list and withdraw devices",
 		a.enrollCommand(), a.tokenCommand(), a.importCommand(), a.approveCommand(), a.renewCommand(), a.listCommand(), a.showCommand(), a.postureCommand(),
-		a.associateCommand(), a.dissociateCommand(),
+		a.associateCommand(), a.dissociateCommand(), a.replaceCommand(), a.loanCommand(), a.decommissionCommand(),
 		a.moveCommand("quarantine", "Cut a device off until it is released", device.Quarantined, false),
 		a.moveCommand("release", "Let a quarantined device work again", device.Active, false),
 		a.moveCommand("revoke", "Withdraw a device's certificates for ever", device.Revoked, true),
@@ -362,6 +362,7 @@ func describe(w io.Writer, r *device.Record, b *admin.Bedside) {
 	row("udi", r.UDI)
 	row("location", r.Location)
 	row("owner", r.Owner)
+	describeLoan(row, r.Loan)
 	describeBedside(row, b)
 	var tags []string
 	for k, v := range r.Tags {

@@ -110,6 +110,9 @@ func (d *decoder) written(id string, value []byte) (*Record, bool) {
 	r.StatusAt = d.time()
 	d.need("posture")
 	d.posture(&r.Posture)
+	if d.field("loan") {
+		r.Loan = d.loan()
+	}
 	n := 0
 	if d.field("certificates") {
 		n = d.certificates()
@@ -146,6 +149,32 @@ func (d *decoder) posture(p *Posture) {
 		p.AssessedAt = d.time()
 	}
 	d.want("}")
+}
+
+// loan reads where a device is for a time.
+func (d *decoder) loan() *Loan {
+	l := new(Loan)
+	d.want("{")
+	d.need("to")
+	d.shared(&l.To)
+	if d.field("home_location") {
+		d.shared(&l.HomeLocation)
+	}
+	if d.field("home_owner") {
+		d.shared(&l.HomeOwner)
+	}
+	d.need("since")
+	l.Since = d.time()
+	d.need("until")
+	l.Until = d.time()
+	if d.field("then_quarantine") {
+		l.ThenQuarantine = d.yes()
+	}
+	if d.field("by") {
+		d.shared(&l.By)
+	}
+	d.want("}")
+	return l
 }
 
 // certificates reads a list of them into d.certs, and returns how many they are.

@@ -25,6 +25,9 @@ func fill(t testing.TB, v reflect.Value, name string) {
 	switch {
 	case v.Type() == reflect.TypeFor[time.Time]():
 		v.Set(reflect.ValueOf(time.Date(2024, 2, 29, 23, 59, 59, 123456700, time.UTC)))
+	case v.Kind() == reflect.Pointer:
+		v.Set(reflect.New(v.Type().Elem()))
+		fill(t, v.Elem(), name)
 	case v.Kind() == reflect.Struct:
 		for i := range v.NumField() {
 			fill(t, v.Field(i), strings.ToLower(v.Type().Field(i).Name))
@@ -68,6 +71,11 @@ func TestWhatTheRegistryWritesIsReadTheShortWay(t *testing.T) {
 		}
 		for v := reflect.ValueOf(&r.Posture).Elem(); rnd.IntN(3) > 0; {
 			v.Field(rnd.IntN(v.NumField())).SetZero()
+		}
+		if r.Loan != nil {
+			for v := reflect.ValueOf(r.Loan).Elem(); rnd.IntN(3) > 0; {
+				v.Field(rnd.IntN(v.NumField())).SetZero()
+			}
 		}
 		for i := range r.Certificates {
 			for v := reflect.ValueOf(&r.Certificates[i]).Elem(); rnd.IntN(4) > 0; {

@@ -34,7 +34,9 @@ type Record struct {
 	StatusReason string            `json:"status_reason,omitempty"`
 	StatusAt     time.Time         `json:"status_at"`
 	Posture      Posture           `json:"posture"`
-	Certificates []Certificate     `json:"certificates,omitempty"`
+	// Loan is where the device is for a time; nil when it is at home.
+	Loan         *Loan         `json:"loan,omitempty"`
+	Certificates []Certificate `json:"certificates,omitempty"`
 	// Patients are with whom the device is associated, in order; some may have
 	// ended, see PatientsAt. They are not part of the record's JSON: whoever shows
 	// or keeps a record shows and keeps no patient.

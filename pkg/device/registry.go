@@ -310,5 +310,9 @@ func (r *Record) clone() *Record {
 	c.Tags = maps.Clone(r.Tags)
 	c.Certificates = slices.Clone(r.Certificates)
 	c.Patients = slices.Clone(r.Patients)
+	if r.Loan != nil {
+		loan := *r.Loan
+		c.Loan = &loan
+	}
 	return &c
 }

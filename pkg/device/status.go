@@ -45,6 +45,7 @@ func (r *Record) move(to Status, reason string, reg *Registry) error {
 	r.Status, r.StatusReason, r.StatusAt = to, reason, now
 	if to == Revoked || to == Retired {
 		r.Patients = nil
+		r.comeHome()
 		for i := range r.Certificates {
 			if r.Certificates[i].RevokedAt.IsZero() {
 				r.Certificates[i].RevokedAt = now

@@ -93,6 +93,9 @@ func (r *Record) validate() error {
 	if r.Posture.MaxCVSS < 0 || r.Posture.MaxCVSS > 10 || r.Posture.MaxCVSS != r.Posture.MaxCVSS {
 		return fmt.Errorf("%w max_cvss: it goes from 0 to 10", ErrInvalid)
 	}
+	if err := r.validLoan(); err != nil {
+		return err
+	}
 	if err := r.validPatients(); err != nil {
 		return err
 	}

@@ -39,6 +39,7 @@ const (
 	refusedCertificate = "certificate-not-in-registry"
 	refusedRevoked     = "certificate-revoked"
 	refusedExpired     = "certificate-expired"
+	refusedLoan        = "loan-over"
 	refusedStatus      = "device-"
 )
 
@@ -90,6 +91,9 @@ func admissible(rec *device.Record, fingerprint string, notAfter, now time.Time,
 			Code: refusedStatus + string(rec.Status), Device: rec.ID,
 			Why: fmt.Sprintf("device %s is %s", rec.ID, rec.Status),
 		}
+	}
+	if rec.CutOff(now) {
+		return &Refusal{Code: refusedLoan, Device: rec.ID, Why: fmt.Sprintf("device %s was lent until %s, and is let in no more", rec.ID, rec.Loan.Until.Format(time.RFC3339))}
 	}
 	cert := rec.Certificate(fingerprint)
 	if cert == nil {

@@ -45,7 +45,10 @@ func enrollable(rec *device.Record, q *Request) error {
 	}
 	var err error
 	switch {
-	case rec.Status == device.Pending, rec.Status == device.Revoked && q.Again:
+	case rec.Status == device.Pending:
+		keep(rec, q.New)
+		return nil
+	case rec.Status == device.Revoked && q.Again:
 		n := q.New
 		rec.Class, rec.Manufacturer, rec.Model, rec.Serial, rec.UDI = n.Class, n.Manufacturer, n.Model, n.Serial, n.UDI
 		rec.Location, rec.Owner, rec.Tags, rec.LifeCritical, rec.Posture = n.Location, n.Owner, n.Tags, n.LifeCritical, n.Posture
@@ -56,4 +59,25 @@ func enrollable(rec *device.Record, q *Request) error {
 		err = fmt.Errorf("%s: %w and is %s: device renew gives it another certificate", rec.ID, device.ErrExists, rec.Status)
 	}
 	return &Refusal{Code: BadStatus, Why: err.Error(), err: err}
+}
+
+// keep fills in what is known of a pending device now. What is not said stays: it
+// was registered, from an inventory or in another's place, with more than who
+// enrols it types.
+func keep(rec, now *device.Record) {
+	for _, f := range [...]struct{ to, from *string }{
+		{&rec.Class, &now.Class}, {&rec.Manufacturer, &now.Manufacturer}, {&rec.Model, &now.Model}, {&rec.Serial, &now.Serial},
+		{&rec.UDI, &now.UDI}, {&rec.Location, &now.Location}, {&rec.Owner, &now.Owner},
+	} {
+		if *f.from != "" {
+			*f.to = *f.from
+		}
+	}
+	if len(now.Tags) > 0 {
+		rec.Tags = now.Tags
+	}
+	if now.Posture != (device.Posture{}) {
+		rec.Posture = now.Posture
+	}
+	rec.LifeCritical = rec.LifeCritical || now.LifeCritical
 }

@@ -416,6 +416,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	group.Go(func() error { g.endAssociations(gctx); return nil })
 	group.Go(func() error { g.watchGrants(gctx); return nil })
 	group.Go(func() error { g.watchExpiry(gctx); return nil })
+	group.Go(func() error { g.endLoans(gctx); return nil })
 	if g.remote != nil {
 		group.Go(func() error { g.remote.Run(gctx); return nil })
 	}
