@@ -46,7 +46,7 @@ pgo: ## cmd/anteroom/default.pgo, from the benchmark
 	mv $(PGODIR)/merged.pgo cmd/anteroom/default.pgo
 
 docs: ## rewrites the generated references in docs/
-	$(GO) test ./pkg/config ./pkg/policy -run Docs -update
+	$(GO) test ./pkg/config ./pkg/policy ./pkg/agent/settings -run Docs -update
 
 image: ## the container image
 	docker build -f docker/Dockerfile --build-arg VERSION=$(VERSION) -t anteroom:$(VERSION) .

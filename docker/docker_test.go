@@ -228,23 +228,25 @@ func TestPrometheusIsMounted(t *testing.T) {
 	}
 }
 
-// TestUnitIsGood has systemd itself check the unit, where it is installed.
-func TestUnitIsGood(t *testing.T) {
+// TestUnitsAreGood has systemd itself check the units, where it is installed.
+func TestUnitsAreGood(t *testing.T) {
 	if _, err := exec.LookPath("systemd-analyze"); err != nil {
 		t.Skip("systemd-analyze is not installed")
 	}
-	// verify wants the programs to exist; the unit is checked with one that does.
-	unit := t.TempDir() + "/anteroom.service"
-	text := strings.ReplaceAll(string(read(t, "anteroom.service")), "/usr/bin/anteroom", "/bin/true")
-	if err := os.WriteFile(unit, []byte(text), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if out, err := exec.CommandContext(t.Context(), "systemd-analyze", "verify", unit).CombinedOutput(); err != nil || len(out) > 0 {
-		t.Errorf("systemd-analyze verify: %v\n%s", err, out)
-	}
-	out, err := exec.CommandContext(t.Context(), "systemd-analyze", "security", "--offline=true", "--threshold=20", unit).CombinedOutput()
-	if err != nil {
-		lines := strings.Split(strings.TrimSpace(string(out)), "\n")
-		t.Errorf("exposure is above 2.0: %s", lines[len(lines)-1])
+	for _, program := range []string{"anteroom", "anteroom-agent"} {
+		// verify wants the programs to exist; the unit is checked with one that does.
+		unit := filepath.Join(t.TempDir(), program+".service")
+		text := strings.ReplaceAll(string(read(t, program+".service")), "/usr/bin/"+program, "/bin/true")
+		if err := os.WriteFile(unit, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := exec.CommandContext(t.Context(), "systemd-analyze", "verify", unit).CombinedOutput(); err != nil || len(out) > 0 {
+			t.Errorf("systemd-analyze verify: %v\n%s", err, out)
+		}
+		out, err := exec.CommandContext(t.Context(), "systemd-analyze", "security", "--offline=true", "--threshold=20", unit).CombinedOutput()
+		if err != nil {
+			lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+			t.Errorf("exposure of %s is above 2.0: %s", program, lines[len(lines)-1])
+		}
 	}
 }

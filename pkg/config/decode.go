@@ -11,8 +11,9 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// A decoder fills a File from YAML nodes, by the types and tags of File. The
-// nodes keep the places that messages name; yaml.v3's own decoder loses them.
+// A decoder fills a File, or another struct, from YAML nodes, by its types and
+// tags. The nodes keep the places that messages name, which yaml.v3's own
+// decoder loses.
 type decoder struct {
 	file     string
 	problems []Problem
@@ -27,12 +28,12 @@ func (d *decoder) add(n *yaml.Node, path, msg, hint string) {
 	d.problems = append(d.problems, p)
 }
 
-func (d *decoder) decodeFile(doc *yaml.Node, cfg *File) {
+func (d *decoder) decodeFile(doc *yaml.Node, into any) {
 	n := doc
 	if n.Kind == yaml.DocumentNode && len(n.Content) == 1 {
 		n = n.Content[0]
 	}
-	d.value(n, reflect.ValueOf(cfg).Elem(), "")
+	d.value(n, reflect.ValueOf(into).Elem(), "")
 }
 
 var (

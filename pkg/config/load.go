@@ -71,6 +71,37 @@ func Load(path string) (*File, error) {
 // Parse is [Load] for text that is at hand; path is what messages call it, and
 // what relative paths in it are relative to.
 func Parse(path string, data []byte) (*File, error) {
+	cfg := &File{Path: path}
+	doc, err := Decode(path, data, cfg)
+	if err != nil {
+		return nil, err
+	}
+	cfg.resolve()
+	doc.d.check(cfg)
+	if err := doc.Err(); err != nil {
+		return nil, err
+	}
+	return cfg, nil
+}
+
+// A Document is configuration that was decoded. It knows the places of what it
+// holds, for whoever goes on to check it.
+type Document struct{ d *decoder }
+
+// Wrong notes a problem with the value at a path such as forward[0].listen. The
+// hint says what to do, or is "".
+func (doc *Document) Wrong(path, message, hint string) {
+	doc.d.add(doc.d.at[path], path, message, hint)
+}
+
+// Err returns every problem that was noted as an [*Error], or nil.
+func (doc *Document) Err() error { return doc.d.err() }
+
+// Decode reads one YAML document into a struct as strictly as [Load] reads a
+// [File]: by the yaml, default, required and enum tags of its fields, which have
+// the types of File's. path is what messages call the file. The error is an
+// [*Error].
+func Decode(path string, data []byte, into any) (*Document, error) {
 	d := &decoder{file: path, at: map[string]*yaml.Node{}}
 	if len(data) > maxFile {
 		d.add(nil, "", fmt.Sprintf("the file is larger than %d bytes", maxFile), "")
@@ -87,16 +118,11 @@ func Parse(path string, data []byte) (*File, error) {
 		d.add(&more, "", "the file holds more than one YAML document", "")
 		return nil, d.err()
 	}
-	cfg := &File{Path: path}
-	d.decodeFile(&doc, cfg)
-	if len(d.problems) == 0 {
-		cfg.resolve()
-		d.check(cfg)
-	}
+	d.decodeFile(&doc, into)
 	if err := d.err(); err != nil {
 		return nil, err
 	}
-	return cfg, nil
+	return &Document{d}, nil
 }
 
 // err returns everything that was found, in order of place.

@@ -22,7 +22,14 @@ is wrong, not at all. Unknown keys, repeated keys and values of the wrong type a
 Not changed by a reload, but by a restart: trust_domain, state_dir, audit, telemetry.address, facility.timezone, policy.source, policy.bundle, enrolment (but its quota and grace), ca.urls, revocation.
 
 `)
-	section(&b, reflect.TypeFor[File](), "", 2)
+	return b.String() + Tables(reflect.TypeFor[File]())
+}
+
+// Tables returns tables, in Markdown, of the settings of a struct that [Decode]
+// fills, and of its parts.
+func Tables(t reflect.Type) string {
+	var b strings.Builder
+	section(&b, t, "", 2)
 	return b.String()
 }
 

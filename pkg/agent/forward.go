@@ -1,0 +1,67 @@
+package agent
+
+import (
+	"errors"
+	"net"
+
+	"github.com/anteroom-iomt/anteroom/pkg/agent/relay"
+	"github.com/anteroom-iomt/anteroom/pkg/agent/settings"
+)
+
+// carrier is a forward that holds nothing back.
+type carrier struct {
+	*relay.Forward
+	cfg     settings.Forward
+	gateway *relay.Gateway
+}
+
+func (a *Agent) forward(f settings.Forward) (port, error) {
+	g := a.gateway(f)
+	fwd, err := relay.OpenForward(f, g, a.log)
+	if err != nil {
+		return nil, err
+	}
+	return &carrier{fwd, f, g}, nil
+}
+
+// Status implements [port].
+func (c *carrier) Status() EntryStatus { return forwardStatus(c.cfg, c.gateway, c.Counts()) }
+
+func forwardStatus(cfg settings.Forward, g *relay.Gateway, n relay.Counts) EntryStatus {
+	st := EntryStatus{Name: cfg.Name, Kind: "forward", Protocol: cfg.Protocol, Listen: cfg.Listen, To: cfg.Gateway, Counts: n}
+	if err := g.Failed(); err != nil {
+		st.Away = err.Error()
+	}
+	return st
+}
+
+// Close implements [io.Closer], for a port that never ran.
+func (c *carrier) Close() error {
+	if err := c.Forward.Close(); !errors.Is(err, net.ErrClosed) {
+		return err
+	}
+	return nil
+}
+
+// backward is a reverse entry at work.
+type backward struct {
+	*relay.Reverse
+	cfg settings.Reverse
+}
+
+// Status implements [port].
+func (b *backward) Status() EntryStatus {
+	st := EntryStatus{Name: b.cfg.Name, Kind: "reverse", Listen: b.cfg.Listen, To: b.cfg.Device, Counts: b.Counts()}
+	if err := b.Failed(); err != nil {
+		st.Away = err.Error()
+	}
+	return st
+}
+
+// Close implements [io.Closer], as carrier's does.
+func (b *backward) Close() error {
+	if err := b.Reverse.Close(); !errors.Is(err, net.ErrClosed) {
+		return err
+	}
+	return nil
+}
