@@ -144,7 +144,7 @@ func compile(ctx context.Context, t *tree, opt Options) (_ *Set, err error) {
 	s.reach.input = reachWithout(s.compiler, entryRef, can.dead(b.modules, nil)).input
 	s.byClass = can.byClassOf(b.modules, entryRef)
 	if s.decision, err = queryOf(s.compiler, decisionQuery()); err == nil {
-		s.plan, err = planOf(can, b.modules, s.reach.input)
+		s.plan, err = planOf(ctx, can, b.modules, s.reach.input)
 	}
 	if err != nil {
 		ps.addRego("", err)

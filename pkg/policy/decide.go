@@ -74,7 +74,7 @@ func (s *Set) decide(ctx context.Context, q *Question) Decision {
 // answer asks OPA.
 func (s *Set) answer(ctx context.Context, q *Question) (d Decision) {
 	start := s.opt.Clock()
-	a, f := s.evaluate(ctx, s.builder.told(q, s.plan.filled, s.plan.terms), q.Now, start)
+	a, f := s.evaluate(ctx, q, start)
 	if f != "" {
 		d = fault("%s", f)
 	} else {
@@ -89,7 +89,7 @@ func fault(format string, args ...any) Decision {
 }
 
 // evaluate asks OPA and returns what the rules say, or what went wrong.
-func (s *Set) evaluate(ctx context.Context, in *ast.Term, now, start time.Time) (a answered, f string) {
+func (s *Set) evaluate(ctx context.Context, q *Question, start time.Time) (a answered, f string) {
 	// A panic here would end the whole gateway. It denies this one transaction
 	// instead. Its value may quote the input and is not kept.
 	defer func() {
@@ -98,13 +98,10 @@ func (s *Set) evaluate(ctx context.Context, in *ast.Term, now, start time.Time) 
 		}
 	}()
 	e := evaluation{
-		set: s, ctx: ctx, input: in, now: now,
+		set: s, ctx: ctx, in: inParts{builder: s.builder, question: q}, now: q.Now,
 		limit: deadline{ctx: ctx, clock: s.opt.Clock, start: start, limit: s.opt.Timeout},
 	}
-	e.documents, _ = s.plan.documents.Get().(*documents)
 	a, f, err := e.decision(s.plan)
-	e.documents.reset()
-	s.plan.documents.Put(e.documents)
 	if err != nil {
 		if e.limit.why != "" {
 			return answered{}, e.limit.why
@@ -118,7 +115,8 @@ func (s *Set) evaluate(ctx context.Context, in *ast.Term, now, start time.Time) 
 type evaluation struct {
 	set       *Set
 	ctx       context.Context
-	input     *ast.Term
+	in        inParts
+	input     *ast.Term // whole, for OPA's evaluator
 	now       time.Time
 	limit     deadline
 	documents *documents
@@ -146,8 +144,24 @@ func (e *evaluation) ask(q *query, f func(topdown.QueryResult)) error {
 
 // decision asks for the decision.
 func (e *evaluation) decision(p *plan) (a answered, fault string, err error) {
+	if a, fault, ok := e.planned(p); ok {
+		return a, fault, nil
+	}
+	return e.interpreted(p)
+}
+
+// interpreted asks OPA's evaluator for the decision.
+func (e *evaluation) interpreted(p *plan) (a answered, fault string, err error) {
+	e.input = e.set.builder.told(e.in.question, p.filled, p.terms)
+	e.documents, _ = p.documents.Get().(*documents)
+	defer func() {
+		e.documents.reset()
+		p.documents.Put(e.documents)
+	}()
 	if p.direct != nil {
-		return e.direct(p)
+		if a, ok, err := e.direct(p); err != nil || ok {
+			return a, "", err
+		}
 	}
 	return e.whole(p)
 }
@@ -333,43 +347,49 @@ func (s *Set) settle(a *answered) Decision {
 	return d
 }
 
-// elements calls f for each element of a set or an array.
-func elements(v ast.Value, f func(*ast.Term) bool) bool {
-	ok := true
-	each := func(t *ast.Term) { ok = ok && f(t) }
+// elements returns the elements of a set or an array.
+func elements(v ast.Value) (elems []*ast.Term, ok bool) {
 	switch v := v.(type) {
 	case ast.Set:
-		v.Foreach(each)
+		return v.Slice(), true
 	case *ast.Array:
-		v.Foreach(each)
-	default:
-		return false
+		for i := range v.Len() {
+			elems = append(elems, v.Elem(i))
+		}
+		return elems, true
 	}
-	return ok
+	return nil, false
 }
 
 // sentences reads a set of texts.
 func sentences(v ast.Value) ([]string, bool) {
-	var out []string
-	ok := elements(v, func(t *ast.Term) bool {
+	elems, ok := elements(v)
+	if !ok || len(elems) == 0 {
+		return nil, ok
+	}
+	out := make([]string, 0, min(len(elems), maxReasons))
+	for _, t := range elems {
 		s, ok := t.Value.(ast.String)
 		if !ok || s == "" || len(s) > maxReasonLen || len(out) == maxReasons {
-			return false
+			return nil, false
 		}
 		out = append(out, string(s))
-		return true
-	})
+	}
 	slices.Sort(out)
-	return out, ok
+	return out, true
 }
 
 // obligations reads a set of objects, each member of which is one obligation.
 func obligations(v ast.Value) ([]protocol.Obligation, bool) {
+	elems, ok := elements(v)
+	if !ok || len(elems) == 0 {
+		return nil, ok
+	}
 	var out []protocol.Obligation
-	ok := elements(v, func(t *ast.Term) bool {
-		obj, ok := t.Value.(ast.Object)
-		if !ok || obj.Len() == 0 {
-			return false
+	for _, t := range elems {
+		obj, is := t.Value.(ast.Object)
+		if !is || obj.Len() == 0 {
+			return nil, false
 		}
 		obj.Foreach(func(k, v *ast.Term) {
 			kind, is := k.Value.(ast.String)
@@ -380,8 +400,7 @@ func obligations(v ast.Value) ([]protocol.Obligation, bool) {
 			}
 			out = append(out, protocol.Obligation{Kind: string(kind), Value: val})
 		})
-		return ok
-	})
+	}
 	return out, ok
 }
 
@@ -399,12 +418,12 @@ func valueOf(v ast.Value) (out protocol.Value, ok bool) {
 	case ast.String:
 		return protocol.String(string(v)), true
 	case *ast.Array, ast.Set:
-		var list []protocol.Value
-		ok = elements(v, func(t *ast.Term) bool {
-			e, ok := valueOf(t.Value)
-			list = append(list, e)
-			return ok
-		})
+		elems, ok := elements(v)
+		list := make([]protocol.Value, 0, len(elems))
+		for _, t := range elems {
+			e, good := valueOf(t.Value)
+			list, ok = append(list, e), ok && good
+		}
 		return protocol.List(list...), ok
 	case ast.Object:
 		var fs []protocol.Field

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"context"
 	"fmt"
 	"io/fs"
 	"strings"
@@ -45,13 +46,16 @@ type plan struct {
 	filled    []filledPath
 	terms     []*ast.Term
 	documents *sync.Pool // of *documents
+	planned   *planned   // nil if the rules are of a kind that is not planned
+	unplanned string     // why that is so
 }
 
 func newDocumentsPool() *sync.Pool { return &sync.Pool{New: func() any { return newDocuments() }} }
 
 // planOf makes the plan for a set's rules, which have been compiled.
-func planOf(can *possible, modules map[string]*ast.Module, want *paths) (*plan, error) {
-	l := leanOf(can, modules, want)
+func planOf(ctx context.Context, can *possible, modules map[string]*ast.Module, want *paths) (*plan, error) {
+	// A set that reads all of the input would also read what is added to it.
+	l := leanOf(can, modules, !want.all && want.at(filledName) == nil)
 	fast := can.c
 	if l.pruned {
 		fast = newCompiler(capabilities())
@@ -61,10 +65,17 @@ func planOf(can *possible, modules map[string]*ast.Module, want *paths) (*plan, 
 	}
 	p := &plan{filled: l.filled, terms: filledTerms(l.filled), documents: newDocumentsPool()}
 	var err error
-	if p.whole, err = queryOf(fast, decisionQuery()); err == nil {
-		p.direct, err = directOf(fast, modules, l.none)
+	if p.whole, err = queryOf(fast, decisionQuery()); err != nil {
+		return nil, err
 	}
-	return p, err
+	if p.direct, err = directOf(fast, modules, l.none); err != nil {
+		return nil, err
+	}
+	if bare := leanOf(can, modules, false); bare.pruned {
+		modules = bare.modules
+	}
+	p.planned, p.unplanned = plannedOf(ctx, modules, can.doc, p.direct)
+	return p, nil
 }
 
 // decisionQuery asks for the decision rule.
@@ -158,40 +169,47 @@ var (
 	no         = ast.Boolean(false)
 )
 
-// direct asks for what the shipped decision rule combines, and combines it.
-func (e *evaluation) direct(p *plan) (a answered, fault string, err error) {
-	var deny, allow ast.Set
+// direct asks for what the shipped decision rule combines, and combines it; ok is
+// false if the rule itself has to be asked.
+func (e *evaluation) direct(p *plan) (a answered, ok bool, err error) {
+	var deny, allow ast.Value
 	if err := e.ask(p.direct.sets, func(r topdown.QueryResult) {
-		deny, _ = r[denyVar].Value.(ast.Set)
-		allow, _ = r[allowVar].Value.(ast.Set)
+		deny, allow = r[denyVar].Value, r[allowVar].Value
 	}); err != nil {
-		return a, "", err
+		return a, false, err
 	}
-	if deny == nil || allow == nil { // not the sets the rule is made for: let it say so
-		return e.whole(p)
+	return e.combine(p, deny, allow, func() (v ast.Value, err error) {
+		err = e.ask(p.direct.obligations, func(r topdown.QueryResult) { v = r[valueVar].Value })
+		return v, err
+	})
+}
+
+// combine does what the shipped decision rule does; ok is false if that rule
+// itself has to be asked. obligations is called only if they are needed.
+func (e *evaluation) combine(p *plan, denials, reasons ast.Value, obligations func() (ast.Value, error)) (a answered, ok bool, err error) {
+	deny, is1 := denials.(ast.Set)
+	allow, is2 := reasons.(ast.Set)
+	if !is1 || !is2 { // not the sets the rule is made for: let it say so
+		return a, false, nil
 	}
 	switch {
 	case deny.Len() > 0:
-		return answered{defined: true, allow: no, reasons: allow, denials: deny, obligations: noElements}, "", nil
+		return answered{defined: true, allow: no, reasons: allow, denials: deny, obligations: noElements}, true, nil
 	case allow.Len() == 0:
 		sentence, ok := e.silence()
 		if !ok {
-			return e.whole(p)
+			return a, false, nil
 		}
-		return answered{defined: true, allow: no, reasons: allow, denials: ast.NewSet(sentence), obligations: noElements}, "", nil
+		return answered{defined: true, allow: no, reasons: allow, denials: ast.NewSet(sentence), obligations: noElements}, true, nil
 	}
 	a = answered{defined: true, allow: yes, reasons: allow, denials: noElements, obligations: noElements}
 	if p.direct.obligations == nil {
-		return a, "", nil
+		return a, true, nil
 	}
-	a.obligations = nil
-	if err := e.ask(p.direct.obligations, func(r topdown.QueryResult) { a.obligations = r[valueVar].Value }); err != nil {
-		return answered{}, "", err
+	if a.obligations, err = obligations(); err != nil {
+		return answered{}, false, err
 	}
-	if a.obligations == nil {
-		return e.whole(p)
-	}
-	return a, "", nil
+	return a, a.obligations != nil, nil
 }
 
 // silence returns what the shipped rule of that name says when nothing allows and
@@ -199,11 +217,11 @@ func (e *evaluation) direct(p *plan) (a answered, fault string, err error) {
 func (e *evaluation) silence() (sentence *ast.Term, ok bool) {
 	var parts [len(silencePaths)]any
 	for i, path := range silencePaths {
-		v, err := e.input.Value.Find(path)
-		if err != nil {
+		t := e.in.At(path)
+		if t == nil {
 			return nil, false
 		}
-		s, ok := v.(ast.String)
+		s, ok := t.Value.(ast.String)
 		if !ok {
 			return nil, false
 		}
@@ -215,8 +233,4 @@ func (e *evaluation) silence() (sentence *ast.Term, ok bool) {
 // What silence says; it is in the shipped rule, word for word.
 const silenceFormat = "nothing allows a device of class %q to do this: %s %s"
 
-var silencePaths = [...]ast.Ref{
-	{ast.StringTerm("device"), ast.StringTerm("class")},
-	{ast.StringTerm("request"), ast.StringTerm("action")},
-	{ast.StringTerm("request"), ast.StringTerm("resource")},
-}
+var silencePaths = [...][]string{{"device", "class"}, {"request", "action"}, {"request", "resource"}}

@@ -89,7 +89,10 @@ func mirrorsIn(modules map[string]*ast.Module, data *datum) map[string]string {
 			}
 		}
 		named(v)
-		elements(v, func(t *ast.Term) bool { named(t.Value); return true })
+		elems, _ := elements(v)
+		for _, t := range elems {
+			named(t.Value)
+		}
 	}
 	eachDuty(modules, func(k, v *ast.Term, at *ast.Location) {
 		if k.Value.Compare(ast.String(protocol.KindMirror)) == 0 {
@@ -100,14 +103,14 @@ func mirrorsIn(modules map[string]*ast.Module, data *datum) map[string]string {
 		if d == nil || d.value == nil {
 			return
 		}
-		elements(d.value, func(t *ast.Term) bool {
+		elems, _ := elements(d.value)
+		for _, t := range elems {
 			if obj, ok := t.Value.(ast.Object); ok {
 				if v := obj.Get(ast.StringTerm(protocol.KindMirror)); v != nil {
 					add(v.Value, d.file, d.line)
 				}
 			}
-			return true
-		})
+		}
 	}
 	table(data.obj[obligationsName])
 	if classes := data.obj["classes"]; classes != nil {

@@ -220,6 +220,9 @@ func (e *Engine) load(ctx context.Context, cfg config.Policy, again bool) error 
 	for _, p := range next.Uncacheable() {
 		e.opt.Logger.Warn("decisions of this policy set cannot be remembered", "problem", p.String())
 	}
+	if why := next.plan.unplanned; why != "" {
+		e.opt.Logger.Info("decisions of this policy set are asked of OPA's evaluator, which takes longer than its plan", "why", why)
+	}
 	for _, id := range slices.Sorted(maps.Keys(e.subs)) {
 		e.subs[id](next)
 	}

@@ -39,9 +39,35 @@ type facts struct {
 	key *keyWriter
 }
 
+// The members of the input, in the order in which they are written.
+const (
+	memberDevice = iota
+	memberSession
+	memberRequest
+	memberRoute
+	memberTime
+	memberBehaviour
+	memberBreakGlass
+)
+
+var members = [...]string{"device", "session", "request", "route", "time", "behaviour", "break_glass"}
+
 // write writes the members of the input.
 func (f facts) write(q *Question, want *paths) {
-	if w := want.at("device"); w != nil && q.Device != nil {
+	for i := range members {
+		if w := want.at(members[i]); w != nil {
+			f.member(i, q, w)
+		}
+	}
+}
+
+// member writes a member of the input, if it is there.
+func (f facts) member(i int, q *Question, w *paths) {
+	switch i {
+	case memberDevice:
+		if q.Device == nil {
+			return
+		}
 		switch d := deviceFactsOf(q); {
 		case f.input != nil && f.input.deviceAgain(&d, w):
 		case f.key != nil && f.key.devices != nil:
@@ -49,25 +75,23 @@ func (f facts) write(q *Question, want *paths) {
 		default:
 			f.device(&d, w)
 		}
-	}
-	if w := want.at("session"); w != nil && q.Session != nil {
-		f.session(q, w)
-	}
-	if w := want.at("request"); w != nil && q.Transaction != nil {
-		f.request(q.Transaction, w)
-	}
-	if w := want.at("route"); w != nil && q.Route != nil {
-		if f.input == nil || !f.input.routeAgain(q.Route, w) {
+	case memberSession:
+		if q.Session != nil {
+			f.session(q, w)
+		}
+	case memberRequest:
+		if q.Transaction != nil {
+			f.request(q.Transaction, w)
+		}
+	case memberRoute:
+		if q.Route != nil && (f.input == nil || !f.input.routeAgain(q.Route, w)) {
 			f.route(q.Route, w)
 		}
-	}
-	if w := want.at("time"); w != nil {
+	case memberTime:
 		f.time(q.Now.In(f.loc), w)
-	}
-	if w := want.at("behaviour"); w != nil {
+	case memberBehaviour:
 		f.behaviour(w)
-	}
-	if w := want.at("break_glass"); w != nil {
+	case memberBreakGlass:
 		f.breakGlass(q, w)
 	}
 }

@@ -40,14 +40,14 @@ const maxFilled = 6
 // filledName is the member that is added to the input. No fact has this name.
 const filledName = "$filled"
 
-// leanOf returns what is left of the modules, which have been compiled.
-func leanOf(can *possible, modules map[string]*ast.Module, want *paths) *lean {
+// leanOf returns what is left of the modules, which have been compiled. Rules are
+// guarded only if asked for.
+func leanOf(can *possible, modules map[string]*ast.Module, guards bool) *lean {
 	l := &lean{modules: map[string]*ast.Module{}, none: map[ast.Var]bool{}}
 	if can.replace {
 		return l
 	}
-	// A set that reads all of the input would also read what is added to it.
-	p := pruner{possible: can, lean: l, guards: !want.all && want.at(filledName) == nil}
+	p := pruner{possible: can, lean: l, guards: guards}
 	alive := map[string]bool{}
 	var dead []deadRule
 	for name, m := range modules {

@@ -18,6 +18,8 @@ type parts struct {
 	seed    maphash.Seed
 	devices [maxDeviceParts]atomic.Pointer[devicePart]
 	routes  [maxRouteParts]atomic.Pointer[routePart]
+	// ungranted is input.break_glass where no grant is open.
+	ungranted atomic.Pointer[ast.Term]
 }
 
 // How many parts are kept. A device's takes about two kilobytes, with the record
@@ -39,15 +41,34 @@ type routePart struct {
 
 func newParts() *parts { return &parts{seed: maphash.MakeSeed()} }
 
+// device returns what is known of a device, if it was built before, and where it is
+// kept.
+func (p *parts) device(d *deviceFacts) (*ast.Term, *atomic.Pointer[devicePart]) {
+	at := &p.devices[maphash.Comparable(p.seed, d.record)%maxDeviceParts]
+	if have := at.Load(); have != nil && have.facts == *d {
+		return have.term, at
+	}
+	return nil, at
+}
+
+// route returns the same of a route.
+func (p *parts) route(r *protocol.Route) (*ast.Term, *atomic.Pointer[routePart]) {
+	at := &p.routes[maphash.Comparable(p.seed, r)%maxRouteParts]
+	if have := at.Load(); have != nil && have.route == r {
+		return have.term, at
+	}
+	return nil, at
+}
+
 // deviceAgain adds what is known of a device, if it was built before. If not, it
 // has it kept when it is.
 func (w *inputWriter) deviceAgain(d *deviceFacts, want *paths) bool {
 	if w.parts == nil {
 		return false
 	}
-	at := &w.parts.devices[maphash.Comparable(w.parts.seed, d.record)%maxDeviceParts]
-	if have := at.Load(); have != nil && have.facts == *d {
-		w.add("device", want, have.term)
+	t, at := w.parts.device(d)
+	if t != nil {
+		w.add("device", want, t)
 		return true
 	}
 	part := &devicePart{facts: *d}
@@ -63,9 +84,9 @@ func (w *inputWriter) routeAgain(r *protocol.Route, want *paths) bool {
 	if w.parts == nil {
 		return false
 	}
-	at := &w.parts.routes[maphash.Comparable(w.parts.seed, r)%maxRouteParts]
-	if have := at.Load(); have != nil && have.route == r {
-		w.add("route", want, have.term)
+	t, at := w.parts.route(r)
+	if t != nil {
+		w.add("route", want, t)
 		return true
 	}
 	w.keep = func(t *ast.Term) { at.Store(&routePart{r, t}) }

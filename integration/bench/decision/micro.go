@@ -114,12 +114,12 @@ func (b *benchmarks) report(r *report) error {
 	_, v = worst("DecideAgain", allocs)
 	r.add(figure{what: "what it allocates", unit: "allocations", limit: 0, limited: true, values: v})
 	name, v = worst("Decide", cpuTime)
-	r.add(figure{what: "a decision by OPA, shipped set, the slowest of four kinds (" + name + ")", unit: "µs", limit: 20, values: micro(v)})
-	for _, path := range []struct{ bench, what string }{{"DecideAgain", "remembered"}, {"Decide", "by OPA"}} {
+	r.add(figure{what: "a decision not remembered, shipped set, the slowest of four kinds (" + name + ")", unit: "µs", limit: 20, values: micro(v)})
+	for _, path := range []struct{ bench, what string }{{"DecideAgain", "remembered"}, {"Decide", "not remembered"}} {
 		one, two := b.of(path.bench+"/parallel-1", wallTime, &missing), b.of(path.bench+"/parallel-2", wallTime, &missing)
 		r.add(figure{what: "decisions " + path.what + ": two processors beside one", unit: "× as many a second", values: ratios(one, two)})
 	}
-	for _, path := range []struct{ name, what string }{{"hit", "remembered"}, {"miss", "by OPA"}} {
+	for _, path := range []struct{ name, what string }{{"hit", "remembered"}, {"miss", "not remembered"}} {
 		base := b.of("Fleet/"+path.name+"/few/100-1", cpuTime, &missing)
 		same := b.of("Fleet/"+path.name+"/few/100000-1", cpuTime, &missing)
 		all := b.of("Fleet/"+path.name+"/all/100000-1", cpuTime, &missing)

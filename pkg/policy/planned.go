@@ -1,0 +1,137 @@
+package policy
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"reflect"
+	"strconv"
+	"sync/atomic"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/topdown"
+
+	"github.com/anteroom-iomt/anteroom/pkg/policy/machine"
+)
+
+// A planned asks for decisions by way of the plan that OPA makes of the rules,
+// which takes a fraction of what OPA's evaluator takes. That evaluator has the last
+// word all the same: it is asked whenever the plan gives no answer, and beside the
+// plan for the first decisions of a set and now and then after that. Should the two
+// ever differ, its answer counts and the plan is never asked again.
+type planned struct {
+	program *machine.Program
+	asked   atomic.Uint64
+	wrong   atomic.Bool
+}
+
+const (
+	// checkedFirst is how many decisions of a set are compared before any is
+	// trusted to the plan alone, and checkedEvery which of the later ones.
+	checkedFirst = 64
+	checkedEvery = 1024
+)
+
+// plannedOf has OPA plan the rules. If they are not of a kind that is planned, why
+// says what is in the way.
+func plannedOf(ctx context.Context, modules map[string]*ast.Module, doc ast.Object, d *direct) (_ *planned, why string) {
+	entries := []string{decisionPlan}
+	if d != nil {
+		entries = []string{denyPlan, allowPlan}
+		if d.obligations != nil {
+			entries = append(entries, obligationsPlan)
+		}
+	}
+	p, err := machine.Plan(ctx, modules, capabilities(), entries...)
+	if err != nil {
+		return nil, err.Error()
+	}
+	program, err := machine.New(p, doc)
+	if err != nil {
+		return nil, err.Error()
+	}
+	return &planned{program: program}, ""
+}
+
+// What the plans are called: of the decision rule, and of the documents that the
+// shipped one combines.
+const (
+	decisionPlan    = "anteroom/authz/decision"
+	denyPlan        = "anteroom/authz/deny"
+	allowPlan       = "anteroom/authz/allow"
+	obligationsPlan = "anteroom/authz/obligations"
+)
+
+// planned asks the plan; ok is false if the answer is to be had elsewhere.
+func (e *evaluation) planned(p *plan) (a answered, fault string, ok bool) {
+	pl := p.planned
+	if pl == nil || pl.wrong.Load() {
+		return answered{}, "", false
+	}
+	n := pl.asked.Add(1)
+	a, fault, err := e.run(p)
+	if err != nil {
+		return answered{}, "", false
+	}
+	if n <= checkedFirst || n%checkedEvery == 0 {
+		return e.checked(p, a, fault)
+	}
+	return a, fault, true
+}
+
+// checked returns an answer of the plan if OPA's evaluator agrees.
+func (e *evaluation) checked(p *plan, a answered, fault string) (answered, string, bool) {
+	e.limit.asked = 0 // each has what it may take
+	b, other, err := e.interpreted(p)
+	if err != nil {
+		if e.limit.why == "" {
+			e.disagree(p)
+		}
+		return answered{}, "", false
+	}
+	if fault != other || !reflect.DeepEqual(e.set.settle(&a), e.set.settle(&b)) {
+		e.disagree(p)
+	}
+	return b, other, true
+}
+
+func (e *evaluation) disagree(p *plan) {
+	if p.planned.wrong.CompareAndSwap(false, true) {
+		e.set.opt.Logger.Error("the plan of the policy set gives another decision than OPA's evaluator; the evaluator decides from now on, and decisions cost more",
+			"revision", e.set.revision)
+	}
+}
+
+// run has the plan run.
+func (e *evaluation) run(p *plan) (a answered, fault string, err error) {
+	ctx := topdown.BuiltinContext{Context: e.ctx, Cancel: &e.limit}
+	if len(e.set.reach.clock) > 0 {
+		ctx.Time = ast.NumberTerm(json.Number(strconv.FormatInt(e.now.UnixNano(), 10)))
+	}
+	r := p.planned.program.Start(ctx, &e.in)
+	defer r.Release()
+	if p.direct == nil {
+		v, err := r.Document(decisionPlan)
+		if err != nil {
+			return a, "", err
+		}
+		a, fault = read(v)
+		return a, fault, nil
+	}
+	deny, err := r.Document(denyPlan)
+	if err != nil {
+		return a, "", err
+	}
+	allow, err := r.Document(allowPlan)
+	if err != nil {
+		return a, "", err
+	}
+	a, ok, err := e.combine(p, deny, allow, func() (ast.Value, error) { return r.Document(obligationsPlan) })
+	if err == nil && !ok {
+		err = errNotPlanned
+	}
+	return a, "", err
+}
+
+// errNotPlanned says that what was planned is not enough to decide.
+var errNotPlanned = errors.New("the decision rule itself has to be asked")
