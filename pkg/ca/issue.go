@@ -33,6 +33,8 @@ type Request struct {
 	// package's: past it, a certificate is cut short.
 	TTL   time.Duration
 	Names []string // Server only: DNS names and IP addresses
+	// Backdate is how far not-before lies in the past; nil means as the CA was opened.
+	Backdate *time.Duration
 }
 
 // Issued is a new certificate.
@@ -159,6 +161,11 @@ func (a *Authority) validityOf(r *Request) (v validity, err error) {
 			ca.NotBefore.Format(time.RFC3339), ca.NotAfter.Format(time.RFC3339))
 	}
 	backdate := a.backdate
+	if r.Backdate != nil {
+		if backdate = *r.Backdate; backdate < 0 {
+			return v, fmt.Errorf("back-dating by %v", backdate)
+		}
+	}
 	if r.Profile == Server {
 		// What renews server certificates measures from not-before: back-dated
 		// by more than its lifetime, a certificate is due for renewal at birth.

@@ -93,14 +93,37 @@ type Responder struct {
 // and can not be revoked (id-pkix-ocsp-nocheck), and so should live for a short
 // time only.
 func (a *Authority) NewResponder(ctx context.Context, ttl time.Duration) (*Responder, error) {
-	r, err := a.newResponder(ctx, ttl)
+	r, err := a.delegate(ctx, ttl, &x509.Certificate{
+		Subject: pkix.Name{CommonName: "OCSP responder"}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageOCSPSigning},
+		ExtraExtensions: []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 48, 1, 5}, Value: asn1.NullBytes}},
+	})
 	if err != nil {
 		return nil, fmt.Errorf("issue the OCSP responder's certificate: %w", err)
 	}
 	return r, nil
 }
 
-func (a *Authority) newResponder(ctx context.Context, ttl time.Duration) (*Responder, error) {
+// NewTimekeeper issues the certificate of who signs what time it is, for devices
+// that have no clock: good for time stamping (RFC 3161 §2.3, critical and alone)
+// and nothing else. It is not in the registry and should live for a short time only.
+func (a *Authority) NewTimekeeper(ctx context.Context, ttl time.Duration) (*Responder, error) {
+	usage, err := asn1.Marshal([]asn1.ObjectIdentifier{{1, 3, 6, 1, 5, 5, 7, 3, 8}})
+	if err != nil {
+		return nil, err
+	}
+	r, err := a.delegate(ctx, ttl, &x509.Certificate{
+		Subject:         pkix.Name{CommonName: "Timekeeper"},
+		ExtraExtensions: []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 37}, Critical: true, Value: usage}},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("issue the timekeeper's certificate: %w", err)
+	}
+	return r, nil
+}
+
+// delegate issues a certificate that Issue does not: nobody's identity, for a key
+// that rests nowhere.
+func (a *Authority) delegate(ctx context.Context, ttl time.Duration, cert *x509.Certificate) (*Responder, error) {
 	v, err := a.validityOf(&Request{Profile: Server, TTL: ttl})
 	if err != nil {
 		return nil, err
@@ -117,12 +140,9 @@ func (a *Authority) newResponder(ctx context.Context, ttl time.Duration) (*Respo
 	if err != nil {
 		return nil, err
 	}
-	cert := &x509.Certificate{
-		Subject:   pkix.Name{CommonName: "OCSP responder", Organization: []string{a.organisation}},
-		NotBefore: v.notBefore, NotAfter: v.notAfter, BasicConstraintsValid: true,
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageOCSPSigning},
-		ExtraExtensions: []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 48, 1, 5}, Value: asn1.NullBytes}},
-	}
+	cert.Subject.Organization = []string{a.organisation}
+	cert.NotBefore, cert.NotAfter = v.notBefore, v.notAfter
+	cert.BasicConstraintsValid, cert.KeyUsage = true, x509.KeyUsageDigitalSignature
 	if cert.SubjectKeyId, err = keyID(spki); err != nil {
 		return nil, err
 	}

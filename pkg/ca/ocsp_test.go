@@ -1,6 +1,7 @@
 package ca
 
 import (
+	"context"
 	"crypto/x509"
 	"testing"
 	"time"
@@ -33,29 +34,33 @@ func TestTheStatusOfACertificate(t *testing.T) {
 }
 
 // TestARespondersCertificateIsGoodForNothingElse, and it lives for as long as was
-// asked for.
+// asked for; so does the timekeeper's.
 func TestARespondersCertificateIsGoodForNothingElse(t *testing.T) {
 	a := openCA(t, newCA(t))
-	r, err := a.NewResponder(t.Context(), 24*time.Hour)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := r.Certificate
-	if left := time.Until(c.NotAfter); left > 24*time.Hour || left < 23*time.Hour {
-		t.Errorf("it ends in %v", left)
-	}
-	if len(c.URIs)+len(c.DNSNames)+len(c.IPAddresses) != 0 || c.IsCA {
-		t.Errorf("it has names, or is a CA's: %v %v %v", c.URIs, c.DNSNames, c.IPAddresses)
-	}
-	for usage, fine := range map[x509.ExtKeyUsage]bool{
-		x509.ExtKeyUsageOCSPSigning: true, x509.ExtKeyUsageClientAuth: false, x509.ExtKeyUsageServerAuth: false, x509.ExtKeyUsageCodeSigning: false,
+	for usage, issue := range map[x509.ExtKeyUsage]func(context.Context, time.Duration) (*Responder, error){
+		x509.ExtKeyUsageOCSPSigning: a.NewResponder, x509.ExtKeyUsageTimeStamping: a.NewTimekeeper,
 	} {
-		_, err := c.Verify(x509.VerifyOptions{Roots: a.rootPool, Intermediates: a.intermediatePool, KeyUsages: []x509.ExtKeyUsage{usage}})
-		if (err == nil) != fine {
-			t.Errorf("usage %v: %v", usage, err)
+		r, err := issue(t.Context(), 24*time.Hour)
+		if err != nil {
+			t.Fatal(err)
 		}
-	}
-	if _, err := DeviceID(c, testDomain); err == nil {
-		t.Error("it names a device")
+		c := r.Certificate
+		if left := time.Until(c.NotAfter); left > 24*time.Hour || left < 23*time.Hour {
+			t.Errorf("it ends in %v", left)
+		}
+		if len(c.URIs)+len(c.DNSNames)+len(c.IPAddresses) != 0 || c.IsCA {
+			t.Errorf("it has names, or is a CA's: %v %v %v", c.URIs, c.DNSNames, c.IPAddresses)
+		}
+		for _, u := range []x509.ExtKeyUsage{
+			x509.ExtKeyUsageOCSPSigning, x509.ExtKeyUsageTimeStamping, x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageCodeSigning,
+		} {
+			_, err := c.Verify(x509.VerifyOptions{Roots: a.rootPool, Intermediates: a.intermediatePool, KeyUsages: []x509.ExtKeyUsage{u}})
+			if (err == nil) != (u == usage) {
+				t.Errorf("%s, usage %v: %v", c.Subject.CommonName, u, err)
+			}
+		}
+		if _, err := DeviceID(c, testDomain); err == nil {
+			t.Error("it names a device")
+		}
 	}
 }

@@ -36,6 +36,11 @@ func TestCertificatesPassZLint(t *testing.T) {
 		t.Fatal(err)
 	}
 	certs["responder"] = responder.Certificate.Raw
+	timekeeper, err := a.NewTimekeeper(t.Context(), 24*time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certs["timekeeper"] = timekeeper.Certificate.Raw
 	for _, kind := range []KeyKind{P256, P384, Ed25519, RSA2048} {
 		_, csr, err := NewKeyAndCSR(kind, "")
 		if err != nil {

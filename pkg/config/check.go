@@ -89,6 +89,11 @@ func (d *decoder) checkCA(c *CA) {
 	if c.TTL <= 0 || c.TTL > c.MaxTTL {
 		d.bad("ca.ttl", "it must be more than nothing and at most max_ttl", "")
 	}
+	for class, backdate := range c.ClassBackdate {
+		if backdate.D() > MaxBackdate {
+			d.bad("ca.class_backdate."+class, fmt.Sprintf("it must be at most %v", MaxBackdate), "what is slower has no clock: see the signed time in docs/certificates.md")
+		}
+	}
 	for class, ttl := range c.ClassTTL {
 		if ttl <= 0 || ttl > c.MaxTTL {
 			d.bad("ca.class_ttl."+class, "it must be more than nothing and at most max_ttl", "")

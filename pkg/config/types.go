@@ -36,13 +36,18 @@ type Facility struct {
 
 // CA configures the embedded certificate authority.
 type CA struct {
-	Passphrase Secret              `yaml:"passphrase" doc:"Decrypts the intermediate CA's key. Exactly one source."`
-	TTL        Duration            `yaml:"ttl" default:"8760h" doc:"Lifetime of a device certificate when neither its class nor the command says another. At most the intermediate's own."`
-	ClassTTL   map[string]Duration `yaml:"class_ttl" doc:"Lifetime of device certificates by class."`
-	MaxTTL     Duration            `yaml:"max_ttl" default:"17520h" doc:"The longest lifetime that may be asked for (IHE ITI-19 recommends at most two years)."`
-	Backdate   Duration            `yaml:"backdate" default:"24h" doc:"How far a device certificate's not-before lies in the past, for devices whose clock is slow."`
-	URLs       CAURLs              `yaml:"urls" doc:"What certificates name for who checks them: nothing, unless it is set. Certificates that were issued before do not change."`
+	Passphrase    Secret              `yaml:"passphrase" doc:"Decrypts the intermediate CA's key. Exactly one source."`
+	TTL           Duration            `yaml:"ttl" default:"8760h" doc:"Lifetime of a device certificate when neither its class nor the command says another. At most the intermediate's own."`
+	ClassTTL      map[string]Duration `yaml:"class_ttl" doc:"Lifetime of device certificates by class."`
+	MaxTTL        Duration            `yaml:"max_ttl" default:"17520h" doc:"The longest lifetime that may be asked for (IHE ITI-19 recommends at most two years)."`
+	Backdate      Duration            `yaml:"backdate" default:"24h" doc:"How far a device certificate's not-before lies in the past, for devices whose clock is slow."`
+	ClassBackdate map[string]Duration `yaml:"class_backdate" doc:"The same by class; it takes the place of backdate. A class whose devices lose their clock with their battery needs more, one that is told the time in each handshake nothing."`
+	URLs          CAURLs              `yaml:"urls" doc:"What certificates name for who checks them: nothing, unless it is set. Certificates that were issued before do not change."`
 }
+
+// MaxBackdate is the most that a class's certificates are back-dated: to before the
+// CA's own certificate none is anyway.
+const MaxBackdate = 366 * 24 * time.Hour
 
 // CAURLs are where others find out about revocations.
 type CAURLs struct {

@@ -157,7 +157,7 @@ func (g *Registrar) enrol(ctx context.Context, q *Request) (_ *Issued, id string
 	}
 	// What was begun is finished, even if who asked has gone away.
 	ctx = context.WithoutCancel(ctx)
-	iss, err := g.cfg.CA.Issue(ctx, csr.subject(st.profile(life)))
+	iss, err := g.cfg.CA.Issue(ctx, csr.subject(st.profile(life, g.backdate(rec.Class))))
 	if err != nil {
 		return nil, st.id, err
 	}
@@ -175,11 +175,21 @@ func (g *Registrar) enrol(ctx context.Context, q *Request) (_ *Issued, id string
 
 // profile is what the CA is asked for: which certificate it is, the proof says, and
 // nothing of the request.
-func (st *standing) profile(life time.Duration) ca.Request {
+func (st *standing) profile(life time.Duration, backdate *time.Duration) ca.Request {
 	if len(st.names) > 0 {
 		return ca.Request{Profile: ca.Server, Names: st.names, TTL: life}
 	}
-	return ca.Request{Profile: ca.Device, ID: st.id, TTL: life}
+	return ca.Request{Profile: ca.Device, ID: st.id, TTL: life, Backdate: backdate}
+}
+
+// backdate returns how far a class's certificates lie in the past, if it is not as
+// for all.
+func (g *Registrar) backdate(class string) *time.Duration {
+	if d, ok := g.cfg.Settings().CA.ClassBackdate[class]; ok {
+		t := d.D()
+		return &t
+	}
+	return nil
 }
 
 // subject returns the record of the device that is asked for, as it will be; known

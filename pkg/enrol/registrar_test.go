@@ -13,6 +13,7 @@ import (
 
 	"github.com/anteroom-iomt/anteroom/pkg/audit"
 	"github.com/anteroom-iomt/anteroom/pkg/ca"
+	"github.com/anteroom-iomt/anteroom/pkg/config"
 	"github.com/anteroom-iomt/anteroom/pkg/device"
 	"github.com/anteroom-iomt/anteroom/pkg/policy"
 	"github.com/anteroom-iomt/anteroom/policies"
@@ -267,5 +268,22 @@ func TestWhatWasGrantedAndNotRecordedIsNotHandedOut(t *testing.T) {
 	iss, err := d.by(token, request(t, key, ""))
 	if err != nil || !iss.Repeated {
 		t.Errorf("once the log takes records: %+v, %v", iss, err)
+	}
+}
+
+// TestNotBeforeLiesInThePastAsTheClassWantsIt, and no other certificate's does.
+func TestNotBeforeLiesInThePastAsTheClassWantsIt(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t)
+	d.cfg.CA.ClassBackdate = map[string]config.Duration{"infusion-pump": config.Duration(72 * time.Hour), "ct-scanner": 0}
+	for class, want := range map[string]time.Duration{"infusion-pump": 72 * time.Hour, "ct-scanner": 0, "ventilator": time.Hour} {
+		before := time.Now().Truncate(time.Second)
+		iss, err := d.Enrol(t.Context(), &Request{Way: CLI, ID: class + "-1", CSR: request(t, newKey(t, ca.P256), ""), Proof: Operator{"jane"}, New: &device.Record{Class: class}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if nb := iss.Chain[0].NotBefore; nb.Before(before.Add(-want)) || nb.After(time.Now().Add(-want)) {
+			t.Errorf("%s: not before %v", class, nb)
+		}
 	}
 }

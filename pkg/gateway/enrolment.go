@@ -14,6 +14,7 @@ import (
 	"github.com/anteroom-iomt/anteroom/pkg/enrol"
 	"github.com/anteroom-iomt/anteroom/pkg/enrol/acme"
 	"github.com/anteroom-iomt/anteroom/pkg/enrol/est"
+	"github.com/anteroom-iomt/anteroom/pkg/enrol/signedtime"
 	"github.com/anteroom-iomt/anteroom/pkg/enrol/step"
 	"github.com/anteroom-iomt/anteroom/pkg/enrol/web"
 )
@@ -46,9 +47,10 @@ func (g *Gateway) openEnrolment(ctx context.Context, cfg config.Enrolment) error
 			return net.DefaultResolver.LookupNetIP(ctx, "ip", name)
 		},
 	})
+	clock := signedtime.Endpoints(signedtime.Config{CA: g.state.CA, Clock: g.clock, Logger: g.log})
 	srv, err := web.New(web.Config{
 		Registrar: registrar, Audit: g.state.Audit, Settings: func() config.Enrolment { return g.state.Config().Enrolment },
-		Endpoints: slices.Concat(est.Endpoints(registrar, makers), step.Endpoints(registrar), overACME), Clock: g.clock, Logger: g.log, Neighbourhood: edge.Neighbourhood,
+		Endpoints: slices.Concat(est.Endpoints(registrar, makers), step.Endpoints(registrar), overACME, clock), Clock: g.clock, Logger: g.log, Neighbourhood: edge.Neighbourhood,
 	})
 	if err != nil {
 		return err
