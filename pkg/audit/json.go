@@ -134,6 +134,13 @@ func (e *encoder) members(b, t []byte) ([]byte, error) {
 			}
 			i += n
 			b = append(comma(b), s...)
+		case opRaw:
+			s, n := text(t[i:])
+			if n < 0 {
+				return b, errToken
+			}
+			i += n
+			b = append(b, s...)
 		default:
 			return b, fmt.Errorf("%w: token %d", errToken, o)
 		}

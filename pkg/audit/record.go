@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"encoding/binary"
 	"errors"
 	"net/netip"
 	"time"
@@ -90,8 +91,10 @@ type Record struct {
 	Operator    string
 
 	Transaction *protocol.Transaction
-	Detail      []protocol.Field // facts of this event that have no field of their own
-	Error       string           // what went wrong, without any byte a device sent
+	// FixedRequest is Transaction, if FixRequest was called on one like it.
+	FixedRequest FixedRequest
+	Detail       []protocol.Field // facts of this event that have no field of their own
+	Error        string           // what went wrong, without any byte a device sent
 }
 
 // BreakGlass is the emergency grant under which a transaction was decided.
@@ -114,6 +117,48 @@ func Fix(r *Record) Fixed {
 		return Fixed{}
 	}
 	return Fixed{b[1:]}
+}
+
+// A FixedRequest is a transaction that was written once for many records. The zero
+// value is none.
+type FixedRequest struct{ tokens []byte }
+
+// FixRequest returns tx for records. Identifiers of patients are still to be made
+// pseudonyms in there, by the log.
+func FixRequest(tx *protocol.Transaction) FixedRequest {
+	t := appendRequest(nil, tx, true)
+	e := newEncoder("", nil)
+	line, done := []byte{'{'}, 1
+	var out []byte
+	flush := func() {
+		if done < len(line) {
+			o := opRaw
+			if out == nil {
+				o = opFixed // which begins with a comma, where one is due
+			}
+			out = append(binary.AppendUvarint(append(out, byte(o)), uint64(len(line)-done)), line[done:]...)
+		}
+	}
+	for len(t) > 0 {
+		n := tokenLen(t)
+		if n <= 0 {
+			return FixedRequest{}
+		}
+		if op(t[0]) == opSecret {
+			flush()
+			out = append(out, t[:n]...)
+			line = append(comma(line), '"', '"') // stands for it
+			done = len(line)
+		} else {
+			var err error
+			if line, err = e.members(line, t[:n]); err != nil {
+				return FixedRequest{}
+			}
+		}
+		t = t[n:]
+	}
+	flush()
+	return FixedRequest{out}
 }
 
 // A Decision is what was decided about a transaction.

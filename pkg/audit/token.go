@@ -31,6 +31,7 @@ const (
 	opTime  // 8 bytes, nanoseconds since 1970
 	opAddr  // length, bytes of netip.AddrPort.MarshalBinary
 	opFixed // length, JSON members as they are
+	opRaw   // length, JSON as it is, wherever it stands
 )
 
 // A name is the index of a field name that every record may have.
@@ -138,22 +139,12 @@ func appendRecord(b []byte, r *Record, now time.Time, facts bool) []byte {
 		b = append(b, byte(opClose))
 	}
 	b = appendField(b, nOperator, r.Operator)
-	if tx := r.Transaction; tx != nil {
-		b = append(b, byte(opKey), byte(nRequest), byte(opOpen))
-		b = appendField(b, nProtocol, tx.Protocol)
-		b = appendField(b, nAction, tx.Action)
-		b = appendField(b, nResource, tx.Resource)
-		if tx.Bytes >= 0 {
-			b = appendNumber(b, nBytes, tx.Bytes)
-		}
-		if tx.Of != "" {
-			b = appendField(b, nOf, tx.Of)
-			b = appendNumber(b, nPart, int64(tx.Part))
-		}
-		if facts {
-			b = appendFields(b, tx.Facts)
-		}
-		b = append(b, byte(opClose))
+	switch {
+	case r.Transaction == nil:
+	case facts && r.FixedRequest.tokens != nil:
+		b = append(b, r.FixedRequest.tokens...)
+	default:
+		b = appendRequest(b, r.Transaction, facts)
 	}
 	if facts && len(r.Detail) > 0 {
 		b = append(b, byte(opKey), byte(nDetail), byte(opOpen))
@@ -165,6 +156,46 @@ func appendRecord(b []byte, r *Record, now time.Time, facts bool) []byte {
 		b = append(b, byte(opKey), byte(nOmitted), byte(opTrue))
 	}
 	return b
+}
+
+// appendRequest appends a transaction.
+func appendRequest(b []byte, tx *protocol.Transaction, facts bool) []byte {
+	b = append(b, byte(opKey), byte(nRequest), byte(opOpen))
+	b = appendField(b, nProtocol, tx.Protocol)
+	b = appendField(b, nAction, tx.Action)
+	b = appendField(b, nResource, tx.Resource)
+	if tx.Bytes >= 0 {
+		b = appendNumber(b, nBytes, tx.Bytes)
+	}
+	if tx.Of != "" {
+		b = appendField(b, nOf, tx.Of)
+		b = appendNumber(b, nPart, int64(tx.Part))
+	}
+	if facts {
+		b = appendFields(b, tx.Facts)
+	}
+	return append(b, byte(opClose))
+}
+
+// tokenLen returns how many bytes the first token takes, or -1.
+func tokenLen(t []byte) int {
+	switch op(t[0]) {
+	case opKey:
+		return 2
+	case opTime:
+		return 9
+	case opInt:
+		if _, n := binary.Varint(t[1:]); n > 0 {
+			return 1 + n
+		}
+		return -1
+	case opName, opString, opSecret, opAddr, opFixed, opRaw:
+		if _, n := text(t[1:]); n >= 0 {
+			return 1 + n
+		}
+		return -1
+	}
+	return 1
 }
 
 // appendFixed appends what stays the same from one transaction of a session to

@@ -207,13 +207,17 @@ func (j *Judge) decide(ctx context.Context, set *policy.Set, s *protocol.Session
 	if s.Context().Err() != nil {
 		return refuse(protocol.CauseDevice, "", "the session has ended: "+context.Cause(s.Context()).Error())
 	}
-	for _, path := range tx.Omitted {
-		if set.ReachesFor(rec, path...) {
-			return refuse(protocol.CauseFault, faultSwap, "")
-		}
-	}
 	q := policy.Question{Device: rec, Session: s, Route: r, Transaction: tx, BreakGlass: grant, Now: now}
-	d := set.Decide(ctx, &q)
+	d, ok := recall(set, &q)
+	if !ok {
+		for _, path := range tx.Omitted {
+			if set.ReachesFor(rec, path...) {
+				return refuse(protocol.CauseFault, faultSwap, "")
+			}
+		}
+		d = set.Decide(ctx, &q)
+		keep(set, &q, &d)
+	}
 	if j.cfg.Compare != nil {
 		j.cfg.Compare(v.ID, &q, &d)
 	}
@@ -226,6 +230,46 @@ func (j *Judge) decide(ctx context.Context, set *policy.Set, s *protocol.Session
 		return refuse(protocol.CauseFault, "the decision names no policy revision", "")
 	}
 	return d
+}
+
+// An alike is what is known of transactions that are like each other (see
+// protocol.Transaction.Like): how the last one was decided, and its record's part.
+type alike struct {
+	set     *policy.Set
+	device  *device.Record
+	answer  *policy.Answer // nil if it has to be asked for each time
+	request audit.FixedRequest
+}
+
+// recall answers a question that was asked in the same words before.
+func recall(set *policy.Set, q *policy.Question) (policy.Decision, bool) {
+	if q.Transaction.Like == nil {
+		return policy.Decision{}, false
+	}
+	a, _ := q.Transaction.Like.Get().(*alike)
+	if a == nil || a.answer == nil {
+		return policy.Decision{}, false
+	}
+	return set.Recall(a.answer, q)
+}
+
+// keep keeps an answer for recall.
+func keep(set *policy.Set, q *policy.Question, d *policy.Decision) {
+	like := q.Transaction.Like
+	if like == nil {
+		return
+	}
+	a, _ := like.Get().(*alike)
+	if a != nil && a.set == set && a.device == q.Device && a.answer == nil {
+		return // it is asked for each time
+	}
+	next := &alike{set: set, device: q.Device, answer: set.Keep(q, d)}
+	if a != nil {
+		next.request = a.request
+	} else {
+		next.request = audit.FixRequest(q.Transaction)
+	}
+	like.Set(next)
 }
 
 // A record is one to be filled in again and again: the audit log keeps nothing of
@@ -263,6 +307,11 @@ func (k *record) of(s *protocol.Session, rec *device.Record, r *protocol.Route, 
 		s.SetMemo(m)
 	}
 	out.Fixed = m.fixed
+	if tx.Like != nil {
+		if a, _ := tx.Like.Get().(*alike); a != nil {
+			out.FixedRequest = a.request
+		}
+	}
 	return out
 }
 

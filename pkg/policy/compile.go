@@ -51,6 +51,7 @@ type Set struct {
 	byClass  byClass
 	builder  *builder
 	cache    *cache // nil if nothing is remembered
+	passing  bool   // see passes
 	// enrolment asks who may be given a certificate; nil if no rule says. Its
 	// rules are no part of a decision on a transaction.
 	enrolment     *query
@@ -159,6 +160,7 @@ func compile(ctx context.Context, t *tree, opt Options) (_ *Set, err error) {
 	}
 	s.said = saidIn(b.modules)
 	s.builder = newBuilder(opt.Location, s.reach.input, b.data, b.modules)
+	s.passing = passes(s.reach.input)
 	if len(s.reach.clock) == 0 {
 		s.cache = newCache(opt.CacheEntries)
 	}

@@ -5,6 +5,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -46,7 +47,26 @@ type Transaction struct {
 	// before the decision is recorded. Nil can do nothing that is the adapter's to
 	// do (redact, mirror, limit_bytes), and then what obliges to that denies.
 	Obliged Obliged
+	// Like, if not nil, is the same for transactions of one session that differ in
+	// nothing but Again and Obliged: a device says the same thing over and over, and
+	// what was worked out for it once need not be again. Whoever works something out
+	// keeps it there, and what it depended on besides.
+	Like *Memo
 }
+
+// A Memo holds what somebody wants to find again. It is safe for concurrent use.
+type Memo struct{ p atomic.Pointer[any] }
+
+// Get returns what Set was given last, or nil.
+func (m *Memo) Get() any {
+	if p := m.p.Load(); p != nil {
+		return *p
+	}
+	return nil
+}
+
+// Set keeps v, which must not change any more.
+func (m *Memo) Set(v any) { m.p.Store(&v) }
 
 // Obliged is what an adapter says of its own obligations.
 type Obliged interface {
@@ -64,7 +84,7 @@ func (t *Transaction) Clone() *Transaction {
 	c.Protocol, c.Action, c.Resource = strings.Clone(t.Protocol), strings.Clone(t.Action), strings.Clone(t.Resource)
 	c.Facts = cloneFields(t.Facts)
 	c.Omitted = slices.Clone(t.Omitted)
-	c.Obliged = nil
+	c.Obliged, c.Like = nil, nil
 	return &c
 }
 

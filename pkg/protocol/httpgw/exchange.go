@@ -63,11 +63,45 @@ type exchange struct {
 	forwarded bool
 	watching  bool // the device is watched for going away
 	status    int
+	// again says that the request is the last one again, as far as its head goes, and
+	// past what was made of that one. trimmed says that its target was changed.
+	again, trimmed bool
+	past           earlier
 
 	// What is asked of the backend, and answered, and what goes to the device.
 	req    upstream.Request
 	resp   upstream.Response
 	fields http1.Header
+}
+
+// An earlier is a request that was understood by its head alone.
+type earlier struct {
+	table       *Table // nil if there is none
+	route       *route
+	interaction *fhir.Interaction // nil on a route that is not FHIR's
+	tx          protocol.Transaction
+}
+
+// recall makes the transaction of a request that is the last one again; ok is false
+// if it has to be understood anew.
+func (x *exchange) recall() (ok bool) {
+	p := &x.past
+	if !x.again || p.table != x.table || p.route != x.route || p.interaction != nil && x.wanted(p.interaction) {
+		x.past = earlier{}
+		return false
+	}
+	if p.tx.Like == nil {
+		p.tx.Like = new(protocol.Memo)
+	}
+	x.tx = p.tx
+	return true
+}
+
+// remember keeps what was made of a request for recall.
+func (x *exchange) remember(it *fhir.Interaction) {
+	if !x.trimmed {
+		x.past = earlier{x.table, x.route, it, x.tx}
+	}
 }
 
 // begin makes x ready for a request; the caller sets ctx and stopper.
@@ -78,6 +112,7 @@ func (x *exchange) begin(g *Gateway, s *protocol.Session, b *badge, m *message, 
 		x.duties.Store(nil)
 	}
 	x.tee, x.parts, x.held, x.isHeld, x.small, x.forwarded, x.status = nil, nil, nil, false, nil, false, 0
+	x.again, x.trimmed = false, false
 }
 
 // run serves one request that an engine has read. It has answered when it
@@ -112,14 +147,18 @@ func (x *exchange) serve() {
 		x.serveFHIR()
 		return
 	}
-	x.tx = x.m.transaction()
 	switch {
 	case x.route == nil:
+		x.tx = x.m.transaction()
 		x.refuse(unfit(http.StatusNotFound, "no route leads there"))
 		return
 	case upgrade:
+		x.tx = x.m.transaction()
 		x.upgrade()
 		return
+	case !x.recall():
+		x.tx = x.m.transaction()
+		x.remember(nil)
 	}
 	if x.judge(&x.tx) {
 		x.forward(x.m.target)

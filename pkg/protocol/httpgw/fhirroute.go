@@ -19,13 +19,19 @@ const maxBatchAnswer = 64 << 20
 // serveFHIR is the way of a request on a FHIR route: understood as an
 // interaction, judged as one, and for a Bundle once more for each entry.
 func (x *exchange) serveFHIR() {
+	if x.recall() {
+		if x.judge(&x.tx) {
+			x.forward(x.m.target)
+		}
+		return
+	}
 	base := len(x.route.prefix)
 	t := x.m.target
 	if n := len(t.Path); n > base && t.Path[n-1] == "" {
 		// A slash at the end means nothing to FHIR; what is judged and sent has
 		// none.
 		t.Path = t.Path[:n-1]
-		x.m.target = t
+		x.m.target, x.trimmed = t, true
 	}
 	x.tx = protocol.Transaction{Protocol: "fhir", Action: x.m.method, Bytes: x.m.length, Facts: []protocol.Field{x.m.facts(base)}}
 	it, err := fhir.Parse(&fhir.Request{
@@ -36,7 +42,8 @@ func (x *exchange) serveFHIR() {
 		x.refuseFHIR(err)
 		return
 	}
-	if x.wanted(it) {
+	whole := x.wanted(it)
+	if whole {
 		if f := x.hold(); f != nil {
 			x.refuse(f)
 			return
@@ -52,6 +59,9 @@ func (x *exchange) serveFHIR() {
 		}
 	}
 	it.Transaction(&x.tx)
+	if !whole {
+		x.remember(it)
+	}
 	if !x.judge(&x.tx) {
 		return
 	}

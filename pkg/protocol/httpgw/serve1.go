@@ -1,6 +1,7 @@
 package httpgw
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -11,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/anteroom-iomt/anteroom/pkg/http1"
 	"github.com/anteroom-iomt/anteroom/pkg/protocol"
 	"github.com/anteroom-iomt/anteroom/pkg/upstream"
 	"github.com/anteroom-iomt/anteroom/pkg/wire"
@@ -64,7 +66,20 @@ type work struct {
 	inline  inline
 	badge   badge
 	watcher watcher
+	last    lastHead
 }
+
+// A lastHead is the head of the last request that was understood, as it came: a
+// device says the same thing over and over, and what was made of it stays as it is.
+type lastHead struct {
+	raw    []byte
+	known  bool // raw is what head and msg were made of
+	minor  int
+	framed http1.Framing
+}
+
+// maxLastHead is how long a head that is kept may be, in bytes.
+const maxLastHead = 4 << 10
 
 // serve1 speaks HTTP/1.1 until the connection ends. Requests are answered one
 // after the other, in order, however many the device sends at once.
@@ -196,7 +211,13 @@ func (c *conn1) request() bool {
 		return false
 	}
 	w.method, w.minor = c.head.method, c.head.minor
-	f := c.message()
+	again := c.last.known
+	var f *fault
+	if again {
+		c.body(c.last.framed)
+	} else {
+		f = c.message()
+	}
 	w.close = c.closes()
 	if f != nil {
 		f.fatal = true // the body was not looked at
@@ -205,9 +226,12 @@ func (c *conn1) request() bool {
 	}
 	x := &c.x
 	x.begin(c.g, c.s, &c.badge, &c.msg, w, began)
+	x.again = again
+	c.last.known = true
 	x.ctx, x.stopper = c.s.Context(), &c.stopper
 	x.upstream = context.Background() // the stopper ends it
 	x.run()
+	c.last.known = c.last.known && !x.trimmed
 	if w.hijacked {
 		return false
 	}
@@ -260,7 +284,7 @@ func (c *conn1) readHead(began time.Time) *fault {
 			return &fault{http.StatusRequestHeaderFieldsTooLarge, "the request head is too large", true}
 		}
 		if n > 0 {
-			f := c.head.parse(c.src.buf[c.src.r:c.src.r+n], lim.HeaderFields)
+			f := c.takeHead(c.src.buf[c.src.r:c.src.r+n], lim.HeaderFields)
 			c.src.r += n
 			if len(c.src.buf) > readSize && c.src.w-c.src.r <= readSize {
 				c.src.shrink()
@@ -291,6 +315,22 @@ func (c *conn1) readHead(began time.Time) *fault {
 	}
 }
 
+// takeHead understands a head, or finds that it is the last one again.
+func (c *conn1) takeHead(b []byte, maxFields int) *fault {
+	l := &c.last
+	if l.known && bytes.Equal(l.raw, b) {
+		c.head.minor = l.minor
+		return nil
+	}
+	l.known, l.raw = false, l.raw[:0]
+	if len(b) <= maxLastHead {
+		l.raw = append(l.raw, b...) // before parse writes to it
+	}
+	f := c.head.parse(b, maxFields)
+	l.minor = c.head.minor
+	return f
+}
+
 // message makes the engine's message from the head that was read. With a fault
 // the message is there as far as it is known.
 func (c *conn1) message() *fault {
@@ -303,18 +343,8 @@ func (c *conn1) message() *fault {
 	if err != nil {
 		return bad(err.Why)
 	}
-	m.length = fr.Length
-	switch {
-	case fr.Chunked:
-	case fr.Length < 0:
-		m.length = 0 // a request without a length has no body
-	case fr.Length > 0 && fr.Length <= int64(c.src.w-c.src.r) && !h.Header.Has("expect"):
-		c.inline.left = fr.Length
-		m.body = &c.inline
-	}
-	if m.body == nil && (fr.Chunked || fr.Length > 0) {
-		m.body = &stream1{body: body{src: &c.src, left: max(fr.Length, 0), chunked: fr.Chunked}, conn: c.conn}
-	}
+	c.last.framed = fr
+	c.body(fr)
 	var f *fault
 	if m.conn, f = parseConnection(h.Header); f != nil {
 		return f
@@ -336,13 +366,31 @@ func (c *conn1) message() *fault {
 	if m.target, f = canonical(target); f != nil {
 		return f
 	}
-	if f := c.g.check(c.s, m, host); f != nil {
-		return f
+	return c.g.check(c.s, m, host)
+}
+
+// body makes the body of the message whose head was read.
+func (c *conn1) body(fr http1.Framing) {
+	h, m := &c.head, &c.msg
+	m.body, m.length = nil, fr.Length
+	expects := fr.Length != 0 && h.Header.Has("expect")
+	switch {
+	case fr.Chunked:
+	case fr.Length < 0:
+		m.length = 0 // a request without a length has no body
+		return
+	case fr.Length == 0:
+		return
+	case fr.Length <= int64(c.src.w-c.src.r) && !expects:
+		c.inline.left = fr.Length
+		m.body = &c.inline
+		return
 	}
-	if b, ok := m.body.(*stream1); ok && h.minor == 1 && h.Header.Has("expect") {
+	b := &stream1{body: body{src: &c.src, left: max(fr.Length, 0), chunked: fr.Chunked}, conn: c.conn}
+	if expects && h.minor == 1 {
 		b.body.invite = c.w.invite
 	}
-	return nil
+	m.body = b
 }
 
 // refuseHead answers a request that was not understood, and closes.

@@ -1,0 +1,142 @@
+package httpgw
+
+import (
+	"bufio"
+	"io"
+	"strings"
+	"testing"
+
+	"github.com/anteroom-iomt/anteroom/pkg/protocol"
+	"github.com/anteroom-iomt/anteroom/pkg/protocol/httpgw/corpus"
+)
+
+// A device that says the same thing over and over is understood the same way each
+// time, whatever came between: what is judged, what the backend gets and what the
+// device hears is what one that asks for the first time sees.
+func TestTheSameAgainIsUnderstoodTheSame(t *testing.T) {
+	chunked := "POST /api/a HTTP/1.1\r\nHost: " + testHost + "\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+	old := "POST /api/a HTTP/1.0\r\nHost: " + testHost + "\r\nConnection: keep-alive\r\nContent-Length: 5\r\n\r\nhello"
+	requests := []string{
+		get("/api/a"), get("/api/a?x=1&x=2"), post("/api/a", "hello"), post("/api/a", "world"), post("/api/a", ""), chunked, old,
+		get("/fhir/Observation/1"), get("/fhir/Observation?patient=7"), post("/fhir/Observation", `{"resourceType":"Observation"}`),
+		get("/fhir/"), get("/denied/x"), get("/nowhere"),
+		"GET https://" + testHost + "/api/a HTTP/1.1\r\nHost: " + testHost + "\r\n\r\n",
+		strings.Replace(get("/api/a"), "\r\n\r\n", "\r\nUser-Agent: "+strings.Repeat("x", maxLastHead)+"\r\n\r\n", 1),
+	}
+	type seen struct {
+		status   string
+		body     string
+		judged   judged
+		refused  refusal
+		received string
+	}
+	backend := &corpus.Backend{}
+	r := newRig(t, serveBackend(t, backend))
+	r.judge.unasked = func(path ...string) bool { return true }
+	likes := map[*protocol.Memo]string{}
+	deny := r.judge.deny
+	alike := 0
+	r.judge.deny = func(route *protocol.Route, tx *protocol.Transaction) protocol.Cause {
+		if tx.Like != nil {
+			alike++
+			facts := render(protocol.Object(tx.Facts...)) + tx.Action + tx.Resource
+			if have, ok := likes[tx.Like]; ok && have != facts {
+				t.Errorf("alike, and not the same:\n%s\n%s", have, facts)
+			}
+			likes[tx.Like] = facts
+		}
+		return deny(route, tx)
+	}
+	send := func(conn io.Writer, br *bufio.Reader, raw string) (out seen) {
+		if _, err := io.WriteString(conn, raw); err != nil {
+			t.Fatal(err)
+		}
+		resp, body := r.read(br, raw[:strings.IndexByte(raw, ' ')])
+		out.status, out.body = resp.Status, body
+		j, ref, _ := r.judge.take()
+		if len(j) == 1 {
+			out.judged = j[0]
+			// The decision's id is another each time.
+			out.body = ""
+		}
+		if len(ref) == 1 {
+			out.refused, out.body = ref[0], ""
+		}
+		return out
+	}
+	alone := map[string]seen{}
+	for _, raw := range requests {
+		conn, _ := r.connect()
+		alone[raw] = send(conn, bufio.NewReader(conn), raw)
+		conn.Close()
+	}
+	conn, _ := r.connect()
+	defer conn.Close()
+	br := bufio.NewReader(conn)
+	for _, a := range requests {
+		for _, b := range requests {
+			for _, raw := range []string{a, a, b, b, b, a} {
+				if got := send(conn, br, raw); got != alone[raw] {
+					t.Fatalf("%q\nbetween others: %+v\nalone:          %+v", raw, got, alone[raw])
+				}
+			}
+		}
+	}
+	if alike == 0 {
+		t.Error("nothing was alike")
+	}
+}
+
+// What was understood under one table of routes is not kept for another.
+func TestTheSameAgainAfterTheRoutesChanged(t *testing.T) {
+	r := newRig(t, serveBackend(t, &corpus.Backend{}))
+	conn, _ := r.connect()
+	defer conn.Close()
+	br := bufio.NewReader(conn)
+	ask := func() int {
+		if _, err := io.WriteString(conn, get("/api/a")); err != nil {
+			t.Fatal(err)
+		}
+		resp, _ := r.read(br, "GET")
+		return resp.StatusCode
+	}
+	for range 3 {
+		if got := ask(); got != 200 {
+			t.Fatal(got)
+		}
+	}
+	table, err := NewTable(nil, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.g.SetTable(table)
+	for range 2 {
+		if got := ask(); got != 404 {
+			t.Fatal(got)
+		}
+	}
+}
+
+// A body that a policy set begins to read is read from the next request on.
+func TestTheSameAgainWhenItsBodyIsWanted(t *testing.T) {
+	r := newRig(t, serveBackend(t, &corpus.Backend{}))
+	unasked := true
+	r.judge.unasked = func(path ...string) bool { return unasked }
+	conn, _ := r.connect()
+	defer conn.Close()
+	br := bufio.NewReader(conn)
+	body := `{"resourceType":"Observation","status":"final","code":{"text":"x"},"subject":{"reference":"Patient/7"}}`
+	for i := range 6 {
+		unasked = i < 3
+		if _, err := io.WriteString(conn, post("/fhir/Observation", body)); err != nil {
+			t.Fatal(err)
+		}
+		if resp, text := r.read(br, "POST"); resp.StatusCode != 200 && resp.StatusCode != 201 {
+			t.Fatal(resp.Status, text)
+		}
+		j, _, _ := r.judge.take()
+		if got := strings.Contains(j[0].request, `patient:~"7"`); got == unasked {
+			t.Errorf("request %d: the body was read: %v\n%s", i, got, j[0].request)
+		}
+	}
+}
