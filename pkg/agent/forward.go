@@ -3,7 +3,10 @@ package agent
 import (
 	"errors"
 	"net"
+	"path/filepath"
+	"time"
 
+	"github.com/anteroom-iomt/anteroom/pkg/agent/mllp"
 	"github.com/anteroom-iomt/anteroom/pkg/agent/relay"
 	"github.com/anteroom-iomt/anteroom/pkg/agent/settings"
 )
@@ -17,6 +20,15 @@ type carrier struct {
 
 func (a *Agent) forward(f settings.Forward) (port, error) {
 	g := a.gateway(f)
+	if f.Store.On() {
+		port, err := mllp.Open(mllp.Config{
+			Settings: f, Dir: filepath.Join(a.cfg.StateDir, f.Name), Gateway: g, Log: a.log, Clock: time.Now,
+		})
+		if err != nil {
+			return nil, err
+		}
+		return &storer{port, f, g}, nil
+	}
 	fwd, err := relay.OpenForward(f, g, a.log)
 	if err != nil {
 		return nil, err
@@ -41,6 +53,21 @@ func (c *carrier) Close() error {
 		return err
 	}
 	return nil
+}
+
+// storer is a forward that keeps messages while the gateway is away.
+type storer struct {
+	*mllp.Port
+	cfg     settings.Forward
+	gateway *relay.Gateway
+}
+
+// Status implements [port].
+func (s *storer) Status() EntryStatus {
+	st := forwardStatus(s.cfg, s.gateway, s.Counts())
+	waiting, done := s.Stats()
+	st.Stored, st.Messages = &waiting, &done
+	return st
 }
 
 // backward is a reverse entry at work.

@@ -14,6 +14,8 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/anteroom-iomt/anteroom/pkg/agent/mllp"
+	"github.com/anteroom-iomt/anteroom/pkg/agent/queue"
 	"github.com/anteroom-iomt/anteroom/pkg/agent/relay"
 	"github.com/anteroom-iomt/anteroom/pkg/agent/settings"
 )
@@ -43,6 +45,9 @@ type EntryStatus struct {
 	To       string `json:"to"`
 	relay.Counts
 	Away string `json:"away,omitempty"` // why the gateway, or the device, can not be reached
+	// Stored and Messages are there for an entry with a store.
+	Stored   *queue.Stats `json:"stored,omitempty"`
+	Messages *mllp.Counts `json:"messages,omitempty"`
 }
 
 // Status returns what the agent does now.
@@ -132,5 +137,18 @@ func (st *Status) print(out io.Writer) error {
 		}
 		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%d\t%d\t%d\t%s\n", e.Name, kind, e.Listen, e.To, e.Open, e.Accepted, e.Refused, state)
 	}
-	return tw.Flush()
+	if err := tw.Flush(); err != nil {
+		return err
+	}
+	for _, e := range st.Entries {
+		if e.Stored == nil || e.Messages == nil {
+			continue
+		}
+		fmt.Fprintf(out, "%s: %d messages wait (%d bytes), %d delivered, %d set aside, %d not taken\n", e.Name,
+			e.Stored.Messages, e.Stored.Bytes, e.Messages.Delivered, e.Messages.SetAside, e.Messages.Refused)
+		if e.Stored.Messages > 0 {
+			fmt.Fprintf(out, "%s: the oldest waits since %s\n", e.Name, e.Stored.Oldest.Local().Format(layout))
+		}
+	}
+	return nil
 }

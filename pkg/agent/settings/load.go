@@ -24,6 +24,8 @@ const (
 	maxFile = 2 << 20
 	// maxConnections is the most of one entry: each takes two buffers.
 	maxConnections = 1024
+	// maxMessage bounds one message, which is held in memory.
+	maxMessage = 64 << 20
 	// maxName bounds the name of an entry, which names a folder too.
 	maxName = 63
 )
@@ -144,6 +146,25 @@ func (w *Forward) check(doc *config.Document, path string) {
 	}
 	if w.Connect <= 0 {
 		doc.Wrong(path+".connect", "a time above 0", "")
+	}
+	s := &w.Store
+	if !s.On() {
+		return
+	}
+	if w.Protocol != "mllp" {
+		doc.Wrong(path+".store", fmt.Sprintf("what is %s is not stored", w.Protocol), "mllp is")
+	}
+	if s.Message < 1 || s.Message > maxMessage || s.Message > s.Bytes {
+		doc.Wrong(path+".store.message", fmt.Sprintf("from 1 to %v, and no more than bytes", config.Size(maxMessage)), "")
+	}
+	if s.Wait <= 0 {
+		doc.Wrong(path+".store.wait", "a time above 0", "")
+	}
+	if s.Age <= 0 {
+		doc.Wrong(path+".store.age", "a time above 0", "")
+	}
+	if s.Tries < 1 {
+		doc.Wrong(path+".store.tries", "at least 1", "")
 	}
 }
 

@@ -14,6 +14,7 @@ forward:
     device: 192.168.50.2
     protocol: mllp
     gateway: gateway.hospital.example:2575
+    store: {bytes: 64MiB}
 reverse:
   - {name: web, listen: "0.0.0.0:8445", device: "192.168.50.2:80", pins: [sha256/47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=]}
 `
@@ -23,7 +24,7 @@ func TestAConfigurationIsCompleted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if f.StateDir != "/etc/anteroom/state" || f.Forward[0].ServerName != "gateway.hospital.example" {
+	if f.StateDir != "/etc/anteroom/state" || f.Forward[0].ServerName != "gateway.hospital.example" || f.Forward[0].Store.On() || !f.Forward[1].Store.On() {
 		t.Errorf("%+v", f)
 	}
 }
@@ -34,6 +35,7 @@ func TestWhatIsWrongIsSaidWithItsPlace(t *testing.T) {
 		{"protocol: http", "protocol: htpp", `agent.yaml:4:79: forward[0].protocol: "htpp" is not known here (did you mean "http"?)`},
 		{"device: 192.168.50.2\n", "device: 192.168.50.0/24\n", `agent.yaml:7:13: forward[1].device: "192.168.50.0/24" is not the address of one device`},
 		{"device: 192.168.50.2\n", "device: 0.0.0.0\n", "forward[1].device"},
+		{"protocol: mllp", "protocol: dicom", "forward[1].store: what is dicom is not stored"},
 		{"listen: 192.168.50.1:2575", "listen: 192.168.50.1:8080", "two entries listen on 192.168.50.1:8080"},
 		{"listen: 192.168.50.1:2575", "listen: here:2575", "does not begin with an IP address"},
 		{"listen: 192.168.50.1:2575", "listen: 192.168.50.1:0", "is not a host and a port"},
@@ -43,6 +45,8 @@ func TestWhatIsWrongIsSaidWithItsPlace(t *testing.T) {
 		{"6D:", "6D", "enrolment.root"},
 		{"sha256/47D", "sha256/48", "reverse[0].pins[0]"},
 		{"pins: [sha256/47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=]", "pins: []", "without a pin nobody gets in"},
+		{"bytes: 64MiB", "bytes: 64KiB", "forward[1].store.message"},
+		{"bytes: 64MiB", "bytes: 64MiB, tries: 0", "forward[1].store.tries"},
 		{"8443\"}", "8443\", connections: 100000}", "forward[0].connections: from 1 to 1024"},
 	} {
 		text := strings.Replace(good, c.old, c.new, 1)

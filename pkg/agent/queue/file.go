@@ -1,0 +1,157 @@
+package queue
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+)
+
+// load reads the file as it was left.
+func (q *Queue) load(f *os.File) error {
+	st, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	total := st.Size()
+	if total < int64(len(magic)) {
+		// New, or cut off while it was made.
+		return q.begin(f)
+	}
+	head := make([]byte, len(magic))
+	if _, err := f.ReadAt(head, 0); err != nil {
+		return err
+	}
+	if string(head) != magic {
+		return errForeign
+	}
+	off := int64(len(magic))
+	for off < total {
+		rec, err := readRecord(f, off, total)
+		if errors.Is(err, errTorn) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		q.next = max(q.next, rec.seq+1)
+		q.remember(seen{rec.digest, rec.at})
+		if rec.state == waits {
+			q.waiting = append(q.waiting, entry{rec.seq, rec.at, off, rec.len()})
+			q.bytes += rec.len()
+		}
+		off += rec.len()
+	}
+	q.size = off
+	if len(q.waiting) > 0 {
+		q.tell()
+	}
+	if off == total {
+		return nil
+	}
+	return q.cutOff(f, total)
+}
+
+func (q *Queue) begin(f *os.File) error {
+	if err := f.Truncate(0); err != nil {
+		return err
+	}
+	if _, err := f.WriteAt([]byte(magic), 0); err != nil {
+		return err
+	}
+	q.size = int64(len(magic))
+	return errors.Join(f.Sync(), syncDir(filepath.Dir(q.path)))
+}
+
+// cutOff takes away what is behind the last whole record, and keeps it: if it is
+// anything else than a message that nobody was told of, somebody will want it.
+func (q *Queue) cutOff(f *os.File, total int64) error {
+	q.cut = total - q.size
+	beside, err := os.OpenFile(q.path+".cut", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(beside, io.NewSectionReader(f, q.size, q.cut))
+	if err = errors.Join(err, beside.Sync(), beside.Close()); err != nil {
+		return err
+	}
+	return errors.Join(f.Truncate(q.size), f.Sync(), syncDir(filepath.Dir(q.path)))
+}
+
+// rewrite writes the file anew with what waits, and what is remembered of what
+// does not; q.mu is held.
+func (q *Queue) rewrite() error {
+	f, err := os.OpenFile(q.path+".new", os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
+	n, err := q.write(f)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err == nil {
+		err = os.Rename(q.path+".new", q.path)
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("store: %w", err), f.Close(), os.Remove(q.path+".new"))
+	}
+	// The new file has the name now, whatever follows.
+	was := q.f
+	q.f, q.size, q.waiting = n.f, n.size, n.waiting
+	if err := syncDir(filepath.Dir(q.path)); err != nil {
+		// Which of the two a crash would leave is not known.
+		q.broken = fmt.Errorf("store: sync: %w", err)
+	}
+	return errors.Join(q.broken, was.Close())
+}
+
+// write writes what rewrite does, and returns the queue as it is in that file.
+func (q *Queue) write(f *os.File) (*Queue, error) {
+	n := &Queue{f: f, size: int64(len(magic))}
+	w := bufio.NewWriter(f)
+	if _, err := w.WriteString(magic); err != nil {
+		return nil, err
+	}
+	put := func(r *record) error {
+		_, err := w.Write(r.append(nil))
+		n.size += r.len()
+		return err
+	}
+	here := map[Digest]bool{}
+	for _, e := range q.waiting {
+		rec, err := readRecord(q.f, e.off, q.size)
+		if err != nil {
+			return nil, err
+		}
+		here[rec.digest] = true
+	}
+	// Numbers go on from the last one, also if nothing waits.
+	for _, s := range q.seen {
+		if !here[s.digest] {
+			if err := put(&record{state: taken, seq: q.next - 1, at: s.at, digest: s.digest}); err != nil {
+				return nil, err
+			}
+		}
+	}
+	for _, e := range q.waiting {
+		rec, err := readRecord(q.f, e.off, q.size)
+		if err != nil {
+			return nil, err
+		}
+		n.waiting = append(n.waiting, entry{e.seq, e.at, n.size, e.size})
+		if err := put(rec); err != nil {
+			return nil, err
+		}
+	}
+	return n, w.Flush()
+}
+
+func syncDir(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}

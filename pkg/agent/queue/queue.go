@@ -1,0 +1,236 @@
+package queue
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"time"
+)
+
+const (
+	// seenTime and seenMost bound what is remembered of messages for senders that
+	// send again: they do within seconds or minutes, a handful at most.
+	seenTime = time.Hour
+	seenMost = 256
+	// rewriteFrom is how much of the file was taken before it is written anew.
+	rewriteFrom = 1 << 20
+	// maxMessage bounds what is made room for when a record is read.
+	maxMessage = 64 << 20
+)
+
+// Why a message is not taken.
+var (
+	// ErrFull says that there is no room, by the limit or on the disk.
+	ErrFull = errors.New("the store is full")
+	// ErrOld says that the oldest message waits for longer than the limit.
+	ErrOld = errors.New("the oldest message in the store has waited for too long")
+	// ErrSeen says that the same message was taken a moment ago. It is as good as
+	// taken.
+	ErrSeen = errors.New("the message is in the store already")
+)
+
+// Limits bound a queue. Every one is required.
+type Limits struct {
+	Bytes   int64         // of messages that wait, and what is written beside them
+	Age     time.Duration // of the oldest
+	Message int64         // bytes of one
+}
+
+// A Digest tells messages apart.
+type Digest [16]byte
+
+// DigestOf returns a message's digest.
+func DigestOf(body []byte) Digest {
+	sum := sha256.Sum256(body)
+	return Digest(sum[:16])
+}
+
+// Stats are what a queue holds.
+type Stats struct {
+	Messages int       `json:"messages"`
+	Bytes    int64     `json:"bytes"`
+	Oldest   time.Time `json:"oldest,omitzero"`
+}
+
+// entry is a message that waits.
+type entry struct {
+	seq  uint64
+	at   time.Time
+	off  int64 // of its record
+	size int64 // and of that
+}
+
+// seen is a message that was put.
+type seen struct {
+	digest Digest
+	at     time.Time
+}
+
+// A Queue is messages on disk. See the package's documentation.
+type Queue struct {
+	path   string
+	limits Limits
+
+	mu      sync.Mutex
+	f       file
+	size    int64 // of the file, up to the end of its last whole record
+	next    uint64
+	waiting []entry
+	bytes   int64 // of the records that wait
+	seen    []seen
+	broken  error
+	came    chan struct{}
+	cut     int64
+}
+
+// file is what is used of *os.File, so that tests can have one that fails.
+type file interface {
+	io.ReaderAt
+	io.WriterAt
+	Sync() error
+	Truncate(int64) error
+	Close() error
+}
+
+// Open opens the queue in a file, which is made if it is not there.
+func Open(path string, limits Limits) (*Queue, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("store: %w", err)
+	}
+	q := &Queue{path: path, limits: limits, f: f, next: 1, came: make(chan struct{}, 1)}
+	if err := q.load(f); err != nil {
+		_ = f.Close()
+		return nil, fmt.Errorf("store %s: %w", path, err)
+	}
+	return q, nil
+}
+
+// Cut returns how many bytes at the end were no whole record when the queue was
+// opened. They are beside it, in a file with .cut at its end.
+func (q *Queue) Cut() int64 { return q.cut }
+
+// Came receives after a message was put, and once after opening if there was one.
+func (q *Queue) Came() <-chan struct{} { return q.came }
+
+func (q *Queue) tell() {
+	select {
+	case q.came <- struct{}{}:
+	default:
+	}
+}
+
+// Stats returns what waits.
+func (q *Queue) Stats() Stats {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	st := Stats{Messages: len(q.waiting), Bytes: q.bytes}
+	if len(q.waiting) > 0 {
+		st.Oldest = q.waiting[0].at.UTC()
+	}
+	return st
+}
+
+// Put keeps a message. When it returns nil the message is on disk.
+func (q *Queue) Put(body []byte, now time.Time) error {
+	d := DigestOf(body)
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.broken != nil {
+		return q.broken
+	}
+	for _, s := range q.seen {
+		if s.digest == d && now.Sub(s.at).Abs() < seenTime {
+			return ErrSeen
+		}
+	}
+	rec := record{state: waits, seq: q.next, at: now, digest: d, body: body}
+	switch {
+	case int64(len(body)) > min(q.limits.Message, maxMessage) || q.bytes+rec.len() > q.limits.Bytes:
+		return ErrFull
+	case len(q.waiting) > 0 && now.Sub(q.waiting[0].at) > q.limits.Age:
+		return ErrOld
+	}
+	if _, err := q.f.WriteAt(rec.append(nil), q.size); err != nil {
+		// What was written of it must not stand before the next one.
+		if terr := q.f.Truncate(q.size); terr != nil {
+			q.broken = fmt.Errorf("store: %w", errors.Join(err, terr))
+		}
+		return fmt.Errorf("%w: %w", ErrFull, err)
+	}
+	if err := q.f.Sync(); err != nil {
+		q.broken = fmt.Errorf("store: sync: %w", err)
+		return q.broken
+	}
+	q.waiting = append(q.waiting, entry{q.next, now, q.size, rec.len()})
+	q.size += rec.len()
+	q.bytes += rec.len()
+	q.next++
+	q.remember(seen{d, now})
+	q.tell()
+	return nil
+}
+
+func (q *Queue) remember(s seen) {
+	if len(q.seen) >= seenMost {
+		q.seen = append(q.seen[:0], q.seen[1:]...)
+	}
+	q.seen = append(q.seen, s)
+}
+
+// First returns the message that has waited longest, and its number. ok is false
+// if none waits.
+func (q *Queue) First() (seq uint64, body []byte, ok bool, err error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.waiting) == 0 {
+		return 0, nil, false, nil
+	}
+	e := q.waiting[0]
+	rec, err := readRecord(q.f, e.off, q.size)
+	if err != nil {
+		return 0, nil, false, fmt.Errorf("store: message %d: %w", e.seq, err)
+	}
+	return e.seq, rec.body, true, nil
+}
+
+// Done notes that the message that has waited longest was taken. When it returns
+// nil that is on disk.
+func (q *Queue) Done(seq uint64) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.waiting) == 0 || q.waiting[0].seq != seq {
+		return fmt.Errorf("store: message %d is not the first", seq)
+	}
+	if q.broken != nil {
+		return q.broken
+	}
+	e := q.waiting[0]
+	if _, err := q.f.WriteAt([]byte{taken}, e.off); err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
+	if err := q.f.Sync(); err != nil {
+		q.broken = fmt.Errorf("store: sync: %w", err)
+		return q.broken
+	}
+	q.waiting = q.waiting[1:]
+	q.bytes -= e.size
+	if dead := q.size - q.bytes; dead > rewriteFrom && dead > q.bytes {
+		// It is as good as before if this fails, and longer.
+		_ = q.rewrite()
+	}
+	return nil
+}
+
+// Close closes the file.
+func (q *Queue) Close() error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.broken == nil {
+		q.broken = errors.New("store: closed")
+	}
+	return q.f.Close()
+}

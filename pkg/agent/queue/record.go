@@ -1,0 +1,89 @@
+package queue
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"time"
+)
+
+// A record is a state, which is written over in place and so not part of the
+// checksum; the length of the message; a checksum of what follows; number, time,
+// digest; and the message. A record without one stands for a message that was
+// taken and is still remembered.
+const (
+	headLen = 1 + 4 + 4 + 8 + 8 + 16
+
+	waits byte = 'W'
+	taken byte = 'T'
+)
+
+type record struct {
+	state  byte
+	seq    uint64
+	at     time.Time
+	digest Digest
+	body   []byte
+}
+
+func (r *record) len() int64 { return headLen + int64(len(r.body)) }
+
+func (r *record) append(b []byte) []byte {
+	start := len(b)
+	b = append(b, r.state)
+	b = binary.LittleEndian.AppendUint32(b, uint32(len(r.body)))
+	b = binary.LittleEndian.AppendUint32(b, 0)
+	b = binary.LittleEndian.AppendUint64(b, r.seq)
+	b = binary.LittleEndian.AppendUint64(b, uint64(r.at.UnixNano()))
+	b = append(b, r.digest[:]...)
+	b = append(b, r.body...)
+	binary.LittleEndian.PutUint32(b[start+5:], checksum(b[start:]))
+	return b
+}
+
+// checksum is that of a whole record: of its length and of all that follows the
+// checksum.
+func checksum(rec []byte) uint32 {
+	t := crc32.MakeTable(crc32.Castagnoli)
+	return crc32.Update(crc32.Checksum(rec[1:5], t), t, rec[9:])
+}
+
+// errTorn says that a record is not whole.
+var errTorn = errors.New("the record is not whole")
+
+// readRecord reads the record at off of a file of the given size.
+func readRecord(f io.ReaderAt, off, size int64) (*record, error) {
+	var head [headLen]byte
+	if size-off < headLen {
+		return nil, errTorn
+	}
+	if _, err := f.ReadAt(head[:], off); err != nil {
+		return nil, err
+	}
+	n := int64(binary.LittleEndian.Uint32(head[1:]))
+	// Before anything is made for it: a length is as good as its checksum.
+	if n > maxMessage || n > size-off-headLen {
+		return nil, errTorn
+	}
+	raw := append(make([]byte, 0, headLen+n), head[:]...)[:headLen+n]
+	if _, err := f.ReadAt(raw[headLen:], off+headLen); err != nil && n > 0 {
+		return nil, err
+	}
+	if binary.LittleEndian.Uint32(raw[5:]) != checksum(raw) || raw[0] != waits && raw[0] != taken {
+		return nil, errTorn
+	}
+	r := &record{
+		state: raw[0], seq: binary.LittleEndian.Uint64(raw[9:]),
+		at: time.Unix(0, int64(binary.LittleEndian.Uint64(raw[17:]))), body: raw[headLen:],
+	}
+	copy(r.digest[:], raw[25:])
+	return r, nil
+}
+
+// magic begins the file.
+const magic = "anteroom queue 1\n"
+
+// errForeign says that a file is no queue.
+var errForeign = fmt.Errorf("this is not a store: it does not begin with %q", magic)
