@@ -293,6 +293,22 @@ func (h *Hospital) Client(d *Device) *http.Client {
 	return &http.Client{Transport: tr, Timeout: patience}
 }
 
+// ClientOf is Client for a device that knows other roots, in a file.
+func (h *Hospital) ClientOf(d *Device, roots string) *http.Client {
+	h.t.Helper()
+	pem, err := os.ReadFile(roots)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	c := h.Client(d)
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		h.t.Fatal("no root certificate")
+	}
+	c.Transport.(*http.Transport).TLSClientConfig.RootCAs = pool
+	return c
+}
+
 // Client2 returns a device's HTTP/2 client.
 func (h *Hospital) Client2(d *Device) *http.Client {
 	tr := &http.Transport{TLSClientConfig: h.TLS(d), Protocols: new(http.Protocols)}

@@ -8,6 +8,7 @@ import (
 	"io"
 
 	"github.com/anteroom-iomt/anteroom/pkg/breakglass"
+	"github.com/anteroom-iomt/anteroom/pkg/ca"
 	"github.com/anteroom-iomt/anteroom/pkg/device"
 	"github.com/anteroom-iomt/anteroom/pkg/enrol"
 	"github.com/anteroom-iomt/anteroom/pkg/policy/bundle"
@@ -53,6 +54,8 @@ func codeOf(err error) string {
 		return CodeInvalid
 	case errors.Is(err, breakglass.ErrState):
 		return CodeConflict
+	case errors.Is(err, ca.ErrRotation):
+		return CodeInvalid
 	case errors.Is(err, errForbidden):
 		return CodeForbidden
 	case errors.Is(err, errNotRunning):
@@ -153,6 +156,10 @@ func operations() map[string]operation {
 		"ca.show":             look((*Service).Authority, all...),
 		"ca.crl":              look((*Service).RevocationList, all...),
 		"status":              look((*Service).Status, all...),
+		"ca.rotate.prepare":   change((*Service).PrepareRotation, SecurityOfficer),
+		"ca.rotate":           change((*Service).Rotate, SecurityOfficer),
+		"ca.root.add":         change((*Service).AddRoot, SecurityOfficer),
+		"ca.root.remove":      change((*Service).RemoveRoot, SecurityOfficer),
 		"restore.acknowledge": change((*Service).AcknowledgeRestore, SecurityOfficer),
 
 		"break-glass.open":    change((*Service).OpenGrant, Enroller, SecurityOfficer),
@@ -368,8 +375,28 @@ func (c *API) Reload(ctx context.Context) error {
 }
 
 // RevocationList returns the list of revoked certificates that is in force.
-func (c *API) RevocationList(ctx context.Context) (*RevocationList, error) {
-	return do[*RevocationList](ctx, c, "ca.crl", struct{}{})
+func (c *API) RevocationList(ctx context.Context, r ListOf) (*RevocationList, error) {
+	return do[*RevocationList](ctx, c, "ca.crl", r)
+}
+
+// PrepareRotation is [Service.PrepareRotation].
+func (c *API) PrepareRotation(ctx context.Context) (*PreparedRotation, error) {
+	return do[*PreparedRotation](ctx, c, "ca.rotate.prepare", struct{}{})
+}
+
+// Rotate is [Service.Rotate].
+func (c *API) Rotate(ctx context.Context, r CertificateRequest) (*AuthorityCertificate, error) {
+	return do[*AuthorityCertificate](ctx, c, "ca.rotate", r)
+}
+
+// AddRoot is [Service.AddRoot].
+func (c *API) AddRoot(ctx context.Context, r CertificateRequest) (*AuthorityCertificate, error) {
+	return do[*AuthorityCertificate](ctx, c, "ca.root.add", r)
+}
+
+// RemoveRoot is [Service.RemoveRoot].
+func (c *API) RemoveRoot(ctx context.Context, fingerprint string) (*AuthorityCertificate, error) {
+	return do[*AuthorityCertificate](ctx, c, "ca.root.remove", Name{fingerprint})
 }
 
 // Authority is [Service.Authority].

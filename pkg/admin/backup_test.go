@@ -176,7 +176,7 @@ func TestABackupTakenWhileDevicesEnrolIsConsistent(t *testing.T) {
 				}
 			}
 		}
-		if _, err := r.state.Revocations.List(t.Context()); err != nil {
+		if _, err := r.state.Revocations.List(t.Context(), r.state.CA.Original()); err != nil {
 			t.Error(err)
 		}
 		if _, err := audit.Verify(t.Context(), cfg.Audit.Dir, audit.VerifyOptions{}); err != nil {

@@ -353,6 +353,8 @@ type sessions struct {
 
 func (s *sessions) Recheck() { s.rechecks.Add(1) }
 
+func (s *sessions) TrustChanged() {}
+
 // TestEveryChangeOfAGrantReachesLiveSessions, its end by itself too; and a request
 // that nobody approves comes to nothing.
 func TestEveryChangeOfAGrantReachesLiveSessions(t *testing.T) {

@@ -3,14 +3,12 @@ package admin
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
 	"crypto/x509"
-	"encoding/hex"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -31,6 +29,8 @@ type Live interface {
 	Reload(ctx context.Context) error
 	// Recheck decides anew on what sessions hold.
 	Recheck()
+	// TrustChanged has handshakes verified against what the CA trusts now.
+	TrustChanged()
 }
 
 // Config is what a [Service] is made from.
@@ -304,13 +304,21 @@ func (s *Service) Status(ctx context.Context, _ Actor, _ *struct{}) (*Status, er
 	return out, s.describeGrants(ctx, out)
 }
 
-// RevocationList returns the list of revoked certificates that is in force.
-func (s *Service) RevocationList(ctx context.Context, _ Actor, _ *struct{}) (*RevocationList, error) {
-	l, err := s.cfg.State.Revocations.List(ctx)
+// RevocationList returns the list of revoked certificates that is in force: that
+// of the issuing intermediate, or of the one that the request names.
+func (s *Service) RevocationList(ctx context.Context, _ Actor, req *ListOf) (*RevocationList, error) {
+	all := s.cfg.State.CA.Intermediates()
+	i := 0
+	if req.Issuer != "" {
+		if i = slices.IndexFunc(all, func(c *x509.Certificate) bool { return strings.EqualFold(ca.ListName(c), req.Issuer) }); i < 0 {
+			return nil, fmt.Errorf("an intermediate whose name ends with %.20q: %w", req.Issuer, device.ErrNotFound)
+		}
+	}
+	l, err := s.cfg.State.Revocations.List(ctx, all[i])
 	if err != nil {
 		return nil, err
 	}
-	return &RevocationList{Number: l.Number, Entries: l.Entries, ThisUpdate: l.ThisUpdate, NextUpdate: l.NextUpdate, PEM: string(l.PEM())}, nil
+	return &RevocationList{Issuer: all[i].Subject.CommonName, Number: l.Number, Entries: l.Entries, ThisUpdate: l.ThisUpdate, NextUpdate: l.NextUpdate, PEM: string(l.PEM())}, nil
 }
 
 // Authority returns the CA's certificates, issuing ones first.
@@ -318,9 +326,7 @@ func (s *Service) Authority(context.Context, Actor, *struct{}) ([]AuthorityCerti
 	var out []AuthorityCertificate
 	add := func(root bool, certs []*x509.Certificate) {
 		for _, c := range certs {
-			sum := sha256.Sum256(c.Raw)
-			out = append(out, AuthorityCertificate{Name: c.Subject.CommonName, Root: root, Serial: c.SerialNumber.String(),
-				Fingerprint: hex.EncodeToString(sum[:]), NotAfter: c.NotAfter.UTC(), PEM: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw}))})
+			out = append(out, *authorityCertificate(c, root))
 		}
 	}
 	add(false, s.cfg.State.CA.Intermediates())

@@ -49,6 +49,10 @@ func TestRoles(t *testing.T) {
 		"break-glass.review":  {SecurityOfficer, Auditor},
 
 		"restore.acknowledge": {SecurityOfficer},
+		"ca.rotate.prepare":   {SecurityOfficer},
+		"ca.rotate":           {SecurityOfficer},
+		"ca.root.add":         {SecurityOfficer},
+		"ca.root.remove":      {SecurityOfficer},
 	}
 	looks := []string{"device.import.check", "break-glass.list", "ca.crl", "ca.show", "device.list", "device.patients", "device.show", "device.waiting", "operator.list", "policy.history", "policy.revision", "policy.status", "session.list", "status", "token.list"}
 	for name := range operations() {

@@ -49,7 +49,7 @@ func (s *Service) Token(ctx context.Context, a Actor, req *TokenRequest) (*Token
 	}
 	out.Token, out.Name, out.Device, out.Class, out.Expires = text, tok.Handle, rec.ID, rec.Class, tok.Expires
 	out.Warnings = s.unknownClass(rec.Class)
-	sum := sha256.Sum256(s.cfg.State.CA.Roots()[0].Raw)
+	sum := sha256.Sum256(s.cfg.State.CA.Root().Raw)
 	out.RootFingerprint = hex.EncodeToString(sum[:])
 	if e := s.cfg.State.Config().Enrolment; e.Address == "off" {
 		out.Warnings = append(out.Warnings, "no device can use it: the enrolment listener is off (enrolment.address)")

@@ -278,8 +278,15 @@ type AuthorityCertificate struct {
 	PEM         string    `json:"pem"`
 }
 
-// RevocationList is the list of revoked certificates.
+// ListOf names the intermediate whose list is asked for, by the last eight digits
+// of its name; empty is the issuing one.
+type ListOf struct {
+	Issuer string `json:"issuer,omitempty"`
+}
+
+// RevocationList is the list of revoked certificates of an intermediate.
 type RevocationList struct {
+	Issuer     string    `json:"issuer"`
 	Number     int64     `json:"number"`
 	Entries    int       `json:"entries"`
 	ThisUpdate time.Time `json:"this_update"`

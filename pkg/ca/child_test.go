@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -21,6 +22,7 @@ import (
 const (
 	childRole = "ANTEROOM_CA_TEST_CHILD"
 	childDir  = "ANTEROOM_CA_TEST_DIR"
+	childStep = "ANTEROOM_CA_TEST_STEP" // of a rotation, to be killed at
 )
 
 func child(role string) {
@@ -39,7 +41,17 @@ func child(role string) {
 		fail(err)
 		return
 	}
-	a, err := Open(ctx, Config{Dir: dir, TrustDomain: testDomain, Passphrase: testPassphrase})
+	var cfg Config
+	if step := os.Getenv(childStep); role == "rotate" {
+		cfg.fault = func(at string) {
+			fmt.Println(at)
+			if at == step {
+				fail(syscall.Kill(os.Getpid(), syscall.SIGKILL))
+				select {}
+			}
+		}
+	}
+	a, err := Open(ctx, Config{Dir: dir, TrustDomain: testDomain, Passphrase: testPassphrase, fault: cfg.fault})
 	fail(err)
 	_, csr, err := NewKeyAndCSR(P256, "pump-1")
 	fail(err)
@@ -55,6 +67,15 @@ func child(role string) {
 				fmt.Println("revoked", serial)
 			}
 		}
+	case "rotate": // to the step where it kills itself
+		next, err := a.PrepareRotation(ctx, testPassphrase)
+		fail(err)
+		key, err := ReadCAKey(filepath.Join(dir, rootKeyFile), testPassphrase)
+		fail(err)
+		cert, err := SignIntermediate(a.Root(), key, next, false, time.Now())
+		fail(err)
+		fail(a.Rotate(ctx, cert, testPassphrase))
+		fail(a.Close())
 	case "quiet": // everything once, saying nothing
 		issued, err := a.Issue(ctx, Request{Profile: Device, ID: "pump-1", CSR: csr, TTL: 100 * 365 * 24 * time.Hour})
 		fail(err)

@@ -1,14 +1,15 @@
 package ca
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/x509"
+	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"math/big"
+	"strings"
 	"time"
 
 	"github.com/smallstep/certificates/db"
@@ -42,20 +43,21 @@ func (l *RevocationList) PEM() []byte {
 // list that was made at the present count lacks none.
 func (a *Authority) Revocations() uint64 { return a.revocations.Load() }
 
-// RevocationList makes and signs a list of every certificate of the issuing
-// intermediate that was revoked. Its number is higher than that of every list
+// RevocationList makes and signs a list of every certificate of an intermediate
+// that was revoked: the issuing one's, or a former one's that is still among
+// [Authority.Intermediates]. Its number is higher than that of every list
 // before, and on stable storage before RevocationList returns. A certificate that
 // has expired stays on the list for as long as the list is valid, so that it is on
 // one that was made after its end (RFC 5280 §3.3).
-func (a *Authority) RevocationList(ctx context.Context, validity time.Duration) (*RevocationList, error) {
-	l, err := a.revocationList(ctx, validity)
+func (a *Authority) RevocationList(ctx context.Context, issuer *x509.Certificate, validity time.Duration) (*RevocationList, error) {
+	l, err := a.revocationList(ctx, issuer, validity)
 	if err != nil {
 		return nil, fmt.Errorf("make revocation list: %w", err)
 	}
 	return l, nil
 }
 
-func (a *Authority) revocationList(ctx context.Context, validity time.Duration) (*RevocationList, error) {
+func (a *Authority) revocationList(ctx context.Context, issuer *x509.Certificate, validity time.Duration) (*RevocationList, error) {
 	if validity < MinListValidity {
 		return nil, fmt.Errorf("a validity of %v is shorter than %v", validity, MinListValidity)
 	}
@@ -67,6 +69,11 @@ func (a *Authority) revocationList(ctx context.Context, validity time.Duration) 
 	if !ok {
 		return nil, errors.New("the database keeps no revocations")
 	}
+	t := a.trust.Load()
+	i := t.place(issuer)
+	if i < 0 || t.keys[i] == nil {
+		return nil, fmt.Errorf("the key of %s is not here", issuer.Subject.CommonName)
+	}
 	a.listing.Lock()
 	defer a.listing.Unlock()
 	now := a.clock().UTC().Truncate(time.Second)
@@ -74,14 +81,14 @@ func (a *Authority) revocationList(ctx context.Context, validity time.Duration) 
 	if err != nil {
 		return nil, err
 	}
-	entries, err := a.listed(lists, now.Add(-validity))
+	entries, err := a.listed(lists, t, i, now.Add(-validity))
 	if err != nil {
 		return nil, err
 	}
 	l := &RevocationList{Number: number, Entries: len(entries), ThisUpdate: now.Add(-listBackdate), NextUpdate: now.Add(validity)}
 	l.DER, err = x509.CreateRevocationList(rand.Reader, &x509.RevocationList{
 		Number: big.NewInt(number), ThisUpdate: l.ThisUpdate, NextUpdate: l.NextUpdate, RevokedCertificateEntries: entries,
-	}, a.issuer(), a.signer)
+	}, issuer, t.keys[i])
 	if err != nil {
 		return nil, err
 	}
@@ -106,9 +113,9 @@ func nextNumber(lists db.CertificateRevocationListDB, now time.Time) (int64, err
 	return max(last.Number+1, now.Unix()), nil
 }
 
-// listed returns the entries of a list: what was revoked and had not expired at a
-// time.
-func (a *Authority) listed(lists db.CertificateRevocationListDB, since time.Time) ([]x509.RevocationListEntry, error) {
+// listed returns the entries of an intermediate's list: what was revoked and had
+// not expired at a time.
+func (a *Authority) listed(lists db.CertificateRevocationListDB, t *trust, i int, since time.Time) ([]x509.RevocationListEntry, error) {
 	revoked, err := lists.GetRevokedCertificates()
 	if err != nil {
 		return nil, err
@@ -122,7 +129,7 @@ func (a *Authority) listed(lists db.CertificateRevocationListDB, since time.Time
 		if !ok {
 			return nil, fmt.Errorf("a revoked certificate has the serial number %.60q", r.Serial)
 		}
-		if mine, err := a.mine(r.Serial); err != nil {
+		if mine, err := a.signedBy(t, i, r.Serial); err != nil {
 			return nil, err
 		} else if !mine {
 			continue
@@ -132,15 +139,42 @@ func (a *Authority) listed(lists db.CertificateRevocationListDB, since time.Time
 	return out, nil
 }
 
-// mine reports whether the issuing intermediate signed a certificate. What a
-// former one signed is not for this one's list.
-func (a *Authority) mine(serial string) (bool, error) {
-	if len(a.intermediateCerts) == 1 {
+// signedBy reports whether an intermediate signed a certificate. What another one
+// signed is for that one's list.
+func (a *Authority) signedBy(t *trust, i int, serial string) (bool, error) {
+	if len(t.intermediates) == 1 {
 		return true, nil
 	}
 	cert, err := a.db.GetCertificate(serial)
 	if err != nil {
 		return false, fmt.Errorf("certificate %s: %w", serial, err)
 	}
-	return bytes.Equal(cert.AuthorityKeyId, a.issuer().SubjectKeyId), nil
+	return t.of(cert) == i, nil
+}
+
+// listURL returns where the list of an intermediate is, if lists are at a URL:
+// there, for the one that Init made; each later one's has its name in the file's.
+// A certificate names one list, and only its own issuer can sign that.
+func (t *trust) listURL(u string, i int) string {
+	if u == "" || i == t.original {
+		return u
+	}
+	dot := strings.LastIndexByte(u, '.')
+	if dot <= strings.LastIndexByte(u, '/') {
+		dot = len(u)
+	}
+	return u[:dot] + "-" + ListName(t.intermediates[i]) + u[dot:]
+}
+
+// ListName is what tells an intermediate's list from others': the beginning of
+// its key's identifier, in lower-case hex, as it is in its name.
+func ListName(c *x509.Certificate) string {
+	return hex.EncodeToString(c.SubjectKeyId[:min(len(c.SubjectKeyId), 4)])
+}
+
+// Original returns the intermediate that Init made, whose list has the plain name;
+// the issuing one if that is none of the intermediates any more.
+func (a *Authority) Original() *x509.Certificate {
+	t := a.trust.Load()
+	return t.intermediates[max(t.original, 0)]
 }

@@ -10,7 +10,7 @@ import (
 
 func list(t *testing.T, a *Authority) *x509.RevocationList {
 	t.Helper()
-	l, err := a.RevocationList(t.Context(), 24*time.Hour)
+	l, err := a.RevocationList(t.Context(), a.issuer(), 24*time.Hour)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,13 +93,13 @@ func TestNumbersOfListsOnlyGrow(t *testing.T) {
 			now = now.Add(-48 * time.Hour)
 		}
 	}
-	if _, err := a.RevocationList(t.Context(), time.Minute); err == nil {
+	if _, err := a.RevocationList(t.Context(), a.issuer(), time.Minute); err == nil {
 		t.Error("a list for a minute was made")
 	}
 	if err := a.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := a.RevocationList(t.Context(), time.Hour); err == nil {
+	if _, err := a.RevocationList(t.Context(), a.issuer(), time.Hour); err == nil {
 		t.Error("a closed CA makes lists")
 	}
 }
@@ -119,7 +119,7 @@ func TestOpenSSLVerifiesAgainstTheList(t *testing.T) {
 			}
 		}
 	}
-	l, err := a.RevocationList(t.Context(), time.Hour)
+	l, err := a.RevocationList(t.Context(), a.issuer(), time.Hour)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,7 @@ import (
 	"crypto/sha256"
 	"encoding/asn1"
 	"encoding/pem"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -42,7 +43,7 @@ var made = sync.OnceValues(func() (string, error) {
 	if err := os.CopyFS(quick, os.DirFS(ca)); err != nil {
 		return "", err
 	}
-	return dir, reencrypt(filepath.Join(quick, intermediateKeyFile))
+	return dir, errors.Join(reencrypt(filepath.Join(quick, intermediateKeyFile)), reencrypt(filepath.Join(quick, rootKeyFile)))
 })
 
 // newCA returns the directory of a CA of the test's own.

@@ -2,6 +2,7 @@ package ca
 
 import (
 	"context"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -145,30 +146,12 @@ type material struct {
 }
 
 func newMaterial(cfg InitConfig) (*material, error) {
-	// CA certificates name the trust domain they are for (SPIFFE X.509-SVID §2);
-	// Open compares it with the configuration.
-	td := []*url.URL{{Scheme: scheme, Host: cfg.TrustDomain}}
-	start := cfg.Clock().UTC().Add(-caBackdate).Truncate(time.Second)
-	template := func(role string, years, pathLen int) *x509.Certificate {
-		return &x509.Certificate{
-			Subject:               pkix.Name{Organization: []string{cfg.Organisation}, CommonName: "Anteroom " + role + " CA"},
-			NotBefore:             start,
-			NotAfter:              start.AddDate(years, 0, 0),
-			KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
-			BasicConstraintsValid: true,
-			IsCA:                  true,
-			MaxPathLen:            pathLen,
-			MaxPathLenZero:        pathLen == 0,
-			URIs:                  td,
-		}
-	}
-
 	rootKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, fmt.Errorf("root key: %w", err)
 	}
-	rootTemplate := template("Root", rootYears, 1)
-	root, err := signCA(rootTemplate, rootTemplate, rootKey, rootKey)
+	rootTemplate := caTemplate("Root", cfg.TrustDomain, cfg.Organisation, rootYears, 1, cfg.Clock())
+	root, err := signCA(rootTemplate, rootTemplate, rootKey.Public(), rootKey)
 	if err != nil {
 		return nil, fmt.Errorf("root: %w", err)
 	}
@@ -176,12 +159,7 @@ func newMaterial(cfg InitConfig) (*material, error) {
 	if err != nil {
 		return nil, fmt.Errorf("intermediate key: %w", err)
 	}
-	interTemplate := template("Intermediate", intermediateYears, 0)
-	if cfg.ConstrainURIs {
-		interTemplate.PermittedDNSDomainsCritical = true // the name crypto/x509 gives the whole extension's bit
-		interTemplate.PermittedURIDomains = []string{cfg.TrustDomain}
-	}
-	intermediate, err := signCA(interTemplate, root, key, rootKey)
+	intermediate, err := signCA(intermediateTemplate(cfg.TrustDomain, cfg.Organisation, cfg.ConstrainURIs, cfg.Clock()), root, key.Public(), rootKey)
 	if err != nil {
 		return nil, fmt.Errorf("intermediate: %w", err)
 	}
@@ -196,10 +174,37 @@ func newMaterial(cfg InitConfig) (*material, error) {
 	return m, nil
 }
 
+// caTemplate is what root and intermediate have in common.
+func caTemplate(role, trustDomain, organisation string, years, pathLen int, now time.Time) *x509.Certificate {
+	start := now.UTC().Add(-caBackdate).Truncate(time.Second)
+	return &x509.Certificate{
+		Subject:               pkix.Name{Organization: []string{organisation}, CommonName: "Anteroom " + role + " CA"},
+		NotBefore:             start,
+		NotAfter:              start.AddDate(years, 0, 0),
+		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
+		BasicConstraintsValid: true,
+		IsCA:                  true,
+		MaxPathLen:            pathLen,
+		MaxPathLenZero:        pathLen == 0,
+		// CA certificates name the trust domain they are for (SPIFFE X.509-SVID §2);
+		// Open compares it with the configuration.
+		URIs: []*url.URL{{Scheme: scheme, Host: trustDomain}},
+	}
+}
+
+func intermediateTemplate(trustDomain, organisation string, constrain bool, now time.Time) *x509.Certificate {
+	c := caTemplate("Intermediate", trustDomain, organisation, intermediateYears, 0, now)
+	if constrain {
+		c.PermittedDNSDomainsCritical = true // the name crypto/x509 gives the whole extension's bit
+		c.PermittedURIDomains = []string{trustDomain}
+	}
+	return c
+}
+
 // signCA signs a CA certificate for key. Its subject gets the beginning of the
 // key's identifier, so that two CAs of one organisation have different names.
-func signCA(template, parent *x509.Certificate, key, signer *ecdsa.PrivateKey) (*x509.Certificate, error) {
-	spki, err := x509.MarshalPKIXPublicKey(key.Public())
+func signCA(template, parent *x509.Certificate, key crypto.PublicKey, signer crypto.Signer) (*x509.Certificate, error) {
+	spki, err := x509.MarshalPKIXPublicKey(key)
 	if err != nil {
 		return nil, err
 	}
@@ -210,7 +215,7 @@ func signCA(template, parent *x509.Certificate, key, signer *ecdsa.PrivateKey) (
 	if template.SerialNumber, err = newSerial(); err != nil {
 		return nil, err
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), signer)
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, key, signer)
 	if err != nil {
 		return nil, err
 	}

@@ -18,21 +18,17 @@ func Inspect(dir, trustDomain string) (roots []*x509.Certificate, err error) {
 			err = fmt.Errorf("CA in %s: %w", dir, err)
 		}
 	}()
-	a := &Authority{dir: dir, trustDomain: trustDomain}
-	if a.rootCerts, err = readCerts(filepath.Join(dir, rootFile)); err != nil {
+	t, err := readTrust(dir)
+	if err != nil {
 		return nil, err
 	}
-	if a.intermediateCerts, err = readCerts(filepath.Join(dir, intermediateFile)); err != nil {
-		return nil, err
-	}
-	a.rootPool, a.intermediatePool = pool(a.rootCerts), pool(a.intermediateCerts)
-	if err := a.checkChain(); err != nil {
+	if _, err := t.check(trustDomain); err != nil {
 		return nil, err
 	}
 	if _, err := os.Stat(filepath.Join(dir, databaseFile)); err != nil {
 		return nil, fmt.Errorf("database: %w", err)
 	}
-	return a.rootCerts, nil
+	return t.roots, nil
 }
 
 // Fingerprint is the SHA-256 of a certificate's DER, in lower-case hex.

@@ -78,14 +78,16 @@ func (a *Authority) issue(ctx context.Context, r *Request) (*Issued, error) {
 	if err != nil {
 		return nil, err
 	}
-	v, err := a.validityOf(r)
-	if err != nil {
-		return nil, err
-	}
 	if err := a.enter(ctx); err != nil {
 		return nil, err
 	}
 	defer a.leave()
+	// Until leave no other intermediate takes over.
+	t := a.trust.Load()
+	v, err := a.validityOf(r, t.issuing())
+	if err != nil {
+		return nil, err
+	}
 	// The engine runs enforcers last: nothing changes the certificate after.
 	enforce := provisioner.CertificateEnforcerFunc(func(cert *x509.Certificate) error {
 		if err := want.check(cert); err != nil {
@@ -93,12 +95,12 @@ func (a *Authority) issue(ctx context.Context, r *Request) (*Issued, error) {
 		}
 		cert.NotBefore, cert.NotAfter = v.notBefore, v.notAfter
 		cert.PublicKey, cert.SubjectKeyId = key, ski
-		cert.CRLDistributionPoints, cert.OCSPServer = urls(a.crl), urls(a.ocsp)
+		cert.CRLDistributionPoints, cert.OCSPServer = urls(t.listURL(a.crl, 0)), urls(a.ocsp)
 		serial, err := newSerial()
 		cert.SerialNumber = serial
 		return err
 	})
-	chain, err := a.engine.SignWithContext(ctx, csr, provisioner.SignOptions{},
+	chain, err := t.engine.SignWithContext(ctx, csr, provisioner.SignOptions{},
 		want.option(a.templates[r.Profile]), enforce)
 	if err != nil {
 		return nil, err
@@ -151,11 +153,11 @@ type validity struct {
 	cutShort            bool
 }
 
-func (a *Authority) validityOf(r *Request) (v validity, err error) {
+func (a *Authority) validityOf(r *Request, ca *x509.Certificate) (v validity, err error) {
 	if r.TTL < MinTTL {
 		return v, fmt.Errorf("lifetime %v is shorter than %v", r.TTL, MinTTL)
 	}
-	now, ca := a.clock().UTC(), a.issuer()
+	now := a.clock().UTC()
 	if now.Before(ca.NotBefore) || !now.Before(ca.NotAfter) {
 		return v, fmt.Errorf("%w (%s to %s)", ErrIntermediateEnded,
 			ca.NotBefore.Format(time.RFC3339), ca.NotAfter.Format(time.RFC3339))

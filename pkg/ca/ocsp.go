@@ -1,7 +1,6 @@
 package ca
 
 import (
-	"bytes"
 	"context"
 	"crypto"
 	"crypto/ecdsa"
@@ -25,7 +24,8 @@ const revokedTable = "revoked_x509_certs"
 
 // A CertificateStatus is what the CA knows of a serial number.
 type CertificateStatus struct {
-	Certificate *x509.Certificate // nil if the issuing intermediate signed none
+	Certificate *x509.Certificate // nil if none of the intermediates signed one
+	Issuer      *x509.Certificate // the one that did
 	Revoked     bool
 	RevokedAt   time.Time
 	Reason      int // RFC 5280 §5.3.1
@@ -56,7 +56,9 @@ func (a *Authority) status(ctx context.Context, serial string) (*CertificateStat
 	if err != nil {
 		return nil, err
 	}
-	if !bytes.Equal(cert.AuthorityKeyId, a.issuer().SubjectKeyId) {
+	t := a.trust.Load()
+	i := t.of(cert)
+	if i < 0 {
 		return &CertificateStatus{}, nil
 	}
 	table, ok := a.db.(interface {
@@ -65,7 +67,7 @@ func (a *Authority) status(ctx context.Context, serial string) (*CertificateStat
 	if !ok {
 		return nil, errors.New("the database keeps no revocations")
 	}
-	s := &CertificateStatus{Certificate: cert}
+	s := &CertificateStatus{Certificate: cert, Issuer: t.intermediates[i]}
 	b, err := table.Get([]byte(revokedTable), []byte(serial))
 	if nosql.IsErrNotFound(err) {
 		return s, nil
@@ -89,11 +91,12 @@ type Responder struct {
 	Key         crypto.Signer
 }
 
-// NewResponder issues the certificate of a responder. It is not in the registry
+// NewResponder issues the certificate of a responder that answers for an
+// intermediate. It is not in the registry
 // and can not be revoked (id-pkix-ocsp-nocheck), and so should live for a short
 // time only.
-func (a *Authority) NewResponder(ctx context.Context, ttl time.Duration) (*Responder, error) {
-	r, err := a.delegate(ctx, ttl, &x509.Certificate{
+func (a *Authority) NewResponder(ctx context.Context, issuer *x509.Certificate, ttl time.Duration) (*Responder, error) {
+	r, err := a.delegate(ctx, issuer, ttl, &x509.Certificate{
 		Subject: pkix.Name{CommonName: "OCSP responder"}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageOCSPSigning},
 		ExtraExtensions: []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 48, 1, 5}, Value: asn1.NullBytes}},
 	})
@@ -111,7 +114,7 @@ func (a *Authority) NewTimekeeper(ctx context.Context, ttl time.Duration) (*Resp
 	if err != nil {
 		return nil, err
 	}
-	r, err := a.delegate(ctx, ttl, &x509.Certificate{
+	r, err := a.delegate(ctx, a.issuer(), ttl, &x509.Certificate{
 		Subject:         pkix.Name{CommonName: "Timekeeper"},
 		ExtraExtensions: []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 37}, Critical: true, Value: usage}},
 	})
@@ -123,8 +126,8 @@ func (a *Authority) NewTimekeeper(ctx context.Context, ttl time.Duration) (*Resp
 
 // delegate issues a certificate that Issue does not: nobody's identity, for a key
 // that rests nowhere.
-func (a *Authority) delegate(ctx context.Context, ttl time.Duration, cert *x509.Certificate) (*Responder, error) {
-	v, err := a.validityOf(&Request{Profile: Server, TTL: ttl})
+func (a *Authority) delegate(ctx context.Context, issuer *x509.Certificate, ttl time.Duration, cert *x509.Certificate) (*Responder, error) {
+	v, err := a.validityOf(&Request{Profile: Server, TTL: ttl}, issuer)
 	if err != nil {
 		return nil, err
 	}
@@ -132,6 +135,11 @@ func (a *Authority) delegate(ctx context.Context, ttl time.Duration, cert *x509.
 		return nil, err
 	}
 	defer a.leave()
+	t := a.trust.Load()
+	i := t.place(issuer)
+	if i < 0 || t.keys[i] == nil {
+		return nil, fmt.Errorf("the key of %s is not here", issuer.Subject.CommonName)
+	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
@@ -149,7 +157,7 @@ func (a *Authority) delegate(ctx context.Context, ttl time.Duration, cert *x509.
 	if cert.SerialNumber, err = newSerial(); err != nil {
 		return nil, err
 	}
-	der, err := x509.CreateCertificate(rand.Reader, cert, a.issuer(), key.Public(), a.signer)
+	der, err := x509.CreateCertificate(rand.Reader, cert, issuer, key.Public(), t.keys[i])
 	if err != nil {
 		return nil, err
 	}

@@ -38,7 +38,10 @@ func TestTheStatusOfACertificate(t *testing.T) {
 func TestARespondersCertificateIsGoodForNothingElse(t *testing.T) {
 	a := openCA(t, newCA(t))
 	for usage, issue := range map[x509.ExtKeyUsage]func(context.Context, time.Duration) (*Responder, error){
-		x509.ExtKeyUsageOCSPSigning: a.NewResponder, x509.ExtKeyUsageTimeStamping: a.NewTimekeeper,
+		x509.ExtKeyUsageOCSPSigning: func(ctx context.Context, ttl time.Duration) (*Responder, error) {
+			return a.NewResponder(ctx, a.issuer(), ttl)
+		},
+		x509.ExtKeyUsageTimeStamping: a.NewTimekeeper,
 	} {
 		r, err := issue(t.Context(), 24*time.Hour)
 		if err != nil {
@@ -54,7 +57,7 @@ func TestARespondersCertificateIsGoodForNothingElse(t *testing.T) {
 		for _, u := range []x509.ExtKeyUsage{
 			x509.ExtKeyUsageOCSPSigning, x509.ExtKeyUsageTimeStamping, x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageCodeSigning,
 		} {
-			_, err := c.Verify(x509.VerifyOptions{Roots: a.rootPool, Intermediates: a.intermediatePool, KeyUsages: []x509.ExtKeyUsage{u}})
+			_, err := c.Verify(x509.VerifyOptions{Roots: a.trust.Load().rootPool, Intermediates: a.trust.Load().pool, KeyUsages: []x509.ExtKeyUsage{u}})
 			if (err == nil) != (u == usage) {
 				t.Errorf("%s, usage %v: %v", c.Subject.CommonName, u, err)
 			}

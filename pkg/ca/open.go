@@ -2,9 +2,7 @@ package ca
 
 import (
 	"context"
-	"crypto"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -43,6 +41,8 @@ type Config struct {
 	CRL, OCSP string
 	Logger    *slog.Logger     // default: nothing is logged
 	Clock     func() time.Time // default time.Now
+
+	fault func(step string) // for tests: called at each step of a rotation
 }
 
 // An Authority is an open CA. Its methods are safe for concurrent use.
@@ -55,18 +55,15 @@ type Authority struct {
 	log          *slog.Logger
 	clock        func() time.Time
 
-	rootCerts         []*x509.Certificate
-	intermediateCerts []*x509.Certificate // the first one signs
-	rootPool          *x509.CertPool
-	intermediatePool  *x509.CertPool
-	templates         map[Profile]string
+	trust     atomic.Pointer[trust] // swapped whole while mu is held
+	templates map[Profile]string
 
-	engine *authority.Authority
-	db     db.AuthDB
-	signer crypto.Signer // the issuing intermediate's
+	db db.AuthDB
 
 	revocations atomic.Uint64 // made since the CA was opened
 	listing     sync.Mutex    // held while a revocation list is numbered and made
+	rotating    sync.Mutex    // held while whom the CA trusts or signs with is changed
+	fault       func(step string)
 
 	mu     sync.RWMutex // held for reading by every call that uses engine or db
 	closed bool
@@ -87,7 +84,7 @@ func open(ctx context.Context, cfg Config) (_ *Authority, err error) {
 		return nil, errors.New("back-dating is negative")
 	}
 	a := &Authority{
-		dir: cfg.Dir, trustDomain: cfg.TrustDomain, backdate: cfg.Backdate, crl: cfg.CRL, ocsp: cfg.OCSP, log: cfg.Logger, clock: cfg.Clock,
+		dir: cfg.Dir, fault: cfg.fault, trustDomain: cfg.TrustDomain, backdate: cfg.Backdate, crl: cfg.CRL, ocsp: cfg.OCSP, log: cfg.Logger, clock: cfg.Clock,
 	}
 	if a.log == nil {
 		a.log = slog.New(slog.DiscardHandler)
@@ -98,18 +95,14 @@ func open(ctx context.Context, cfg Config) (_ *Authority, err error) {
 	if a.templates, err = loadTemplates(); err != nil {
 		return nil, err
 	}
-	if a.rootCerts, err = readCerts(filepath.Join(cfg.Dir, rootFile)); err != nil {
-		return nil, err
-	}
-	if a.intermediateCerts, err = readCerts(filepath.Join(cfg.Dir, intermediateFile)); err != nil {
-		return nil, err
-	}
-	a.rootPool, a.intermediatePool = pool(a.rootCerts), pool(a.intermediateCerts)
-	if err := a.checkChain(); err != nil {
-		return nil, err
-	}
-	a.signer, err = a.readKey(filepath.Join(cfg.Dir, intermediateKeyFile), cfg.Passphrase)
+	t, err := readTrust(cfg.Dir)
 	if err != nil {
+		return nil, err
+	}
+	if a.organisation, err = t.check(cfg.TrustDomain); err != nil {
+		return nil, err
+	}
+	if err := a.readKeys(t, cfg.Passphrase); err != nil {
 		return nil, err
 	}
 	if err := ctx.Err(); err != nil {
@@ -123,14 +116,7 @@ func open(ctx context.Context, cfg Config) (_ *Authority, err error) {
 	if a.db, err = openDatabase(path); err != nil {
 		return nil, fmt.Errorf("database %s (a running gateway holds it, or a command that works on the state directory): %w", path, err)
 	}
-	a.engine, err = authority.NewEmbedded(
-		authority.WithConfig(&config.Config{AuthorityConfig: &config.AuthConfig{}}),
-		authority.WithX509RootCerts(a.rootCerts...),
-		authority.WithX509Signer(a.issuer(), a.signer),
-		authority.WithDatabase(a.db),
-		authority.WithQuietInit(),
-	)
-	if err != nil {
+	if err := a.use(t); err != nil {
 		return nil, errors.Join(err, a.db.Shutdown())
 	}
 	if left := a.issuer().NotAfter.Sub(a.clock()); left < warnBefore {
@@ -152,7 +138,7 @@ func (a *Authority) Close() error {
 		return nil
 	}
 	a.closed = true
-	if err := a.engine.Shutdown(); err != nil {
+	if err := a.trust.Load().engine.Shutdown(); err != nil {
 		return fmt.Errorf("close CA: %w", err)
 	}
 	return nil
@@ -181,70 +167,23 @@ func (a *Authority) TrustDomain() string { return a.trustDomain }
 func (a *Authority) Organisation() string { return a.organisation }
 
 // issuer is the intermediate that signs.
-func (a *Authority) issuer() *x509.Certificate { return a.intermediateCerts[0] }
+func (a *Authority) issuer() *x509.Certificate { return a.trust.Load().issuing() }
 
-// checkChain checks that the files belong together and are for this trust
-// domain. Expiry is no reason not to open: revoking must still work.
-func (a *Authority) checkChain() error {
-	for i, c := range a.intermediateCerts {
-		// Verified at a time within its validity, so that age is no matter here.
-		if _, err := c.Verify(x509.VerifyOptions{
-			Roots: a.rootPool, Intermediates: a.intermediatePool,
-			CurrentTime: c.NotBefore.Add(time.Second), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
-		}); err != nil {
-			return fmt.Errorf("%s: certificate %d does not chain to a root in %s: %w", intermediateFile, i+1, rootFile, err)
-		}
-		if !c.IsCA {
-			return fmt.Errorf("%s: certificate %d is not a CA's", intermediateFile, i+1)
-		}
-	}
-	uri, err := onlyURI(a.issuer())
+// use builds the engine that signs with the first intermediate, and puts everything
+// in place.
+func (a *Authority) use(t *trust) (err error) {
+	t.engine, err = authority.NewEmbedded(
+		authority.WithConfig(&config.Config{AuthorityConfig: &config.AuthConfig{}}),
+		authority.WithX509RootCerts(t.roots...),
+		authority.WithX509Signer(t.issuing(), t.keys[0]),
+		authority.WithDatabase(a.db),
+		authority.WithQuietInit(),
+	)
 	if err != nil {
-		return fmt.Errorf("%s: %w", intermediateFile, err)
+		return err
 	}
-	if want := scheme + "://" + a.trustDomain; uri != want {
-		return fmt.Errorf("the CA was made for trust domain %q, not for %q", uri, want)
-	}
-	if o := a.issuer().Subject.Organization; len(o) == 1 {
-		a.organisation = o[0]
-		return nil
-	}
-	return fmt.Errorf("%s: the certificate names no organisation", intermediateFile)
-}
-
-func (a *Authority) readKey(path string, passphrase []byte) (crypto.Signer, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, fmt.Errorf("key: %w", err)
-	}
-	if info.Mode().Perm()&0o077 != 0 {
-		a.log.Warn("others than its owner can read the CA's key file", "file", path, "mode", info.Mode().Perm().String())
-	}
-	data, err := readLimited(path)
-	if err != nil {
-		return nil, fmt.Errorf("key: %w", err)
-	}
-	if block, _ := pem.Decode(data); block == nil || block.Type != "ENCRYPTED PRIVATE KEY" {
-		return nil, fmt.Errorf("key %s is not an encrypted PKCS#8 key in PEM form", path)
-	}
-	if len(passphrase) == 0 {
-		return nil, fmt.Errorf("key %s: %w: it is empty", path, ErrPassphrase)
-	}
-	parsed, err := pemutil.ParseKey(data, pemutil.WithPassword(passphrase))
-	if err != nil {
-		// The format has no check of its own: a wrong passphrase shows as bad
-		// padding or as a malformed key.
-		return nil, fmt.Errorf("key %s: %w", path, ErrPassphrase)
-	}
-	signer, ok := parsed.(crypto.Signer)
-	if !ok {
-		return nil, fmt.Errorf("key %s is a %T, which cannot sign", path, parsed)
-	}
-	pub, ok := signer.Public().(interface{ Equal(crypto.PublicKey) bool })
-	if !ok || !pub.Equal(a.issuer().PublicKey) {
-		return nil, fmt.Errorf("key %s does not belong to the first certificate in %s", path, intermediateFile)
-	}
-	return signer, nil
+	a.trust.Store(t)
+	return nil
 }
 
 // loadTemplates reads the profiles' templates.

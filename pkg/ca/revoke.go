@@ -66,7 +66,7 @@ func (a *Authority) revoke(ctx context.Context, serial, reason string) error {
 	}
 	// The engine wants a token, or the certificate and the word that its holder
 	// authenticated (MTLS). Our caller has authenticated the operator.
-	err = a.engine.Revoke(provisioner.NewContextWithMethod(ctx, provisioner.RevokeMethod), &authority.RevokeOptions{
+	err = a.trust.Load().engine.Revoke(provisioner.NewContextWithMethod(ctx, provisioner.RevokeMethod), &authority.RevokeOptions{
 		Serial: serial, Reason: reason, ReasonCode: reasonCodes[strings.ToLower(reason)],
 		PassiveOnly: true, MTLS: true, Crt: cert,
 	})

@@ -18,13 +18,14 @@ import (
 type ServerIssuer struct {
 	authority *Authority
 	ttl       time.Duration
+	key       string
 }
 
 var _ certmagic.Issuer = (*ServerIssuer)(nil)
 
 // ServerIssuer returns an issuer of server certificates with a lifetime.
 func (a *Authority) ServerIssuer(ttl time.Duration) *ServerIssuer {
-	return &ServerIssuer{authority: a, ttl: ttl}
+	return &ServerIssuer{authority: a, ttl: ttl, key: "anteroom-" + hex.EncodeToString(a.issuer().SubjectKeyId)}
 }
 
 // Issue issues a server certificate for the DNS names and IP addresses in a
@@ -44,9 +45,8 @@ func (s *ServerIssuer) Issue(ctx context.Context, csr *x509.CertificateRequest) 
 	return &certmagic.IssuedCertificate{Certificate: issued.ChainPEM}, nil
 }
 
-// IssuerKey names this CA in certmagic's storage. It changes with the
-// intermediate, so that certificates of a former CA that rest there are not
-// taken for certificates of this one.
-func (s *ServerIssuer) IssuerKey() string {
-	return "anteroom-" + hex.EncodeToString(s.authority.issuer().SubjectKeyId)
-}
+// IssuerKey names this CA in certmagic's storage: by the intermediate that signed
+// when the issuer was made, so that certificates of a former CA that rest there are
+// not taken for this one's. It stays when the intermediate is rotated, because
+// certmagic looks for the certificate to renew under it.
+func (s *ServerIssuer) IssuerKey() string { return s.key }

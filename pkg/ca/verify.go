@@ -9,19 +9,22 @@ import (
 )
 
 // Roots returns the root certificates, at least one.
-func (a *Authority) Roots() []*x509.Certificate { return slices.Clone(a.rootCerts) }
+func (a *Authority) Roots() []*x509.Certificate { return slices.Clone(a.trust.Load().roots) }
 
 // Intermediates returns the intermediate certificates: the one that signs,
 // then former ones.
-func (a *Authority) Intermediates() []*x509.Certificate { return slices.Clone(a.intermediateCerts) }
+func (a *Authority) Intermediates() []*x509.Certificate {
+	return slices.Clone(a.trust.Load().intermediates)
+}
 
 // RootsPEM returns the root certificates in PEM form: what a device is given to
 // check the gateway against.
-func (a *Authority) RootsPEM() []byte { return certPEM(a.rootCerts...) }
+func (a *Authority) RootsPEM() []byte { return certPEM(a.trust.Load().roots...) }
 
 // Pool returns pools of the roots and of the intermediates, the caller's own.
 func (a *Authority) Pool() (roots, intermediates *x509.CertPool) {
-	return a.rootPool.Clone(), a.intermediatePool.Clone()
+	t := a.trust.Load()
+	return t.rootPool.Clone(), t.pool.Clone()
 }
 
 // ClientCAs returns the pool for tls.Config.ClientCAs. It holds the
@@ -29,8 +32,9 @@ func (a *Authority) Pool() (roots, intermediates *x509.CertPool) {
 // certificates the device sent and this pool only, and many devices send no
 // more than their own certificate.
 func (a *Authority) ClientCAs() *x509.CertPool {
-	p := a.rootPool.Clone()
-	for _, c := range a.intermediateCerts {
+	t := a.trust.Load()
+	p := t.rootPool.Clone()
+	for _, c := range t.intermediates {
 		p.AddCert(c)
 	}
 	return p
@@ -40,8 +44,9 @@ func (a *Authority) ClientCAs() *x509.CertPool {
 // certificate is verified at a time: our roots, our intermediates, client
 // authentication. Its pools are shared and must not be changed.
 func (a *Authority) VerifyOptions(now time.Time) x509.VerifyOptions {
+	t := a.trust.Load()
 	return x509.VerifyOptions{
-		Roots: a.rootPool, Intermediates: a.intermediatePool, CurrentTime: now,
+		Roots: t.rootPool, Intermediates: t.pool, CurrentTime: now,
 		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	}
 }
@@ -76,4 +81,25 @@ func (a *Authority) verifyClient(leaf *x509.Certificate, now time.Time) error {
 	}
 	_, err := leaf.Verify(a.VerifyOptions(now))
 	return err
+}
+
+// ChainOf returns a certificate of this CA with that of the intermediate that
+// signed it, as a peer is to be sent them.
+func (a *Authority) ChainOf(leaf *x509.Certificate) []*x509.Certificate {
+	t := a.trust.Load()
+	if i := t.of(leaf); i >= 0 {
+		return []*x509.Certificate{leaf, t.intermediates[i]}
+	}
+	return []*x509.Certificate{leaf}
+}
+
+// Root returns the root that certificates issued now chain to.
+func (a *Authority) Root() *x509.Certificate {
+	t := a.trust.Load()
+	for _, r := range t.roots {
+		if t.issuing().CheckSignatureFrom(r) == nil {
+			return r
+		}
+	}
+	return t.roots[0]
 }

@@ -31,7 +31,7 @@ func TestCertificatesPassZLint(t *testing.T) {
 	certs := map[string][]byte{
 		"root": a.Roots()[0].Raw, "intermediate": a.Intermediates()[0].Raw,
 	}
-	responder, err := a.NewResponder(t.Context(), 24*time.Hour)
+	responder, err := a.NewResponder(t.Context(), a.issuer(), 24*time.Hour)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,6 +41,24 @@ func TestCertificatesPassZLint(t *testing.T) {
 		t.Fatal(err)
 	}
 	certs["timekeeper"] = timekeeper.Certificate.Raw
+	dir := newCA(t)
+	b := openCA(t, dir)
+	next, err := b.PrepareRotation(t.Context(), testPassphrase)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, constrain := range map[string]bool{"rotated": false, "rotated and constrained": true} {
+		c, err := SignIntermediate(b.Root(), testRootKey(t, dir), next, constrain, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		certs[name] = c.Raw
+	}
+	root, err := NewRoot(testDomain, testOrg, testPassphrase, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	certs["new root"] = root.Certificate.Raw
 	for _, kind := range []KeyKind{P256, P384, Ed25519, RSA2048} {
 		_, csr, err := NewKeyAndCSR(kind, "")
 		if err != nil {

@@ -12,7 +12,8 @@ import (
 )
 
 func (a *app) caCommand() *cobra.Command {
-	return group("ca", "The embedded certificate authority", a.caShowCommand(), a.caExportCommand(), a.caCRLCommand())
+	return group("ca", "The embedded certificate authority", a.caShowCommand(), a.caExportCommand(), a.caCRLCommand(),
+		a.caRotateCommand(), a.caSignCommand(), a.caRootCommand())
 }
 
 func (a *app) caShowCommand() *cobra.Command {
@@ -64,7 +65,7 @@ func (a *app) caExportCommand() *cobra.Command {
 }
 
 func (a *app) caCRLCommand() *cobra.Command {
-	var out string
+	var out, issuer string
 	c := &cobra.Command{
 		Use: "crl", Short: "Print the list of revoked certificates", Args: args(),
 		Long: `Print the list of revoked certificates in PEM form, signed by the CA, for
@@ -73,7 +74,7 @@ valid for revocation.next_update of the configuration.`,
 		Example: "  anteroom ca crl --out /srv/pki/ca.crl",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.with(cmd, func(ctx context.Context, api *admin.API) error {
-				l, err := api.RevocationList(ctx)
+				l, err := api.RevocationList(ctx, admin.ListOf{Issuer: issuer})
 				if err != nil {
 					return err
 				}
@@ -92,6 +93,7 @@ valid for revocation.next_update of the configuration.`,
 			})
 		},
 	}
+	c.Flags().StringVar(&issuer, "issuer", "", "of a former intermediate's certificates: the last eight digits of its name (default: of the issuing one's)")
 	c.Flags().StringVar(&out, "out", "", "write it to this file, in place of the one that is there")
 	return c
 }

@@ -53,7 +53,7 @@ type listener struct {
 // setup is one configuration of a listener, made whole before it is used.
 type setup struct {
 	cfg     config.Listener
-	tls     *tls.Config
+	tls     atomic.Pointer[tls.Config]
 	cert    *serverCert
 	adapter protocol.Adapter
 	proxies []netip.Prefix
@@ -76,11 +76,15 @@ func (srv *Server) newSetup(ctx context.Context, cfg config.Listener) (*setup, e
 	if err != nil {
 		return nil, err
 	}
-	s.tls = tlsConfig(&cfg, srv.anchors, s.cert, s.adapter.ALPN(), srv.verify(cfg.Name), srv.cfg.Clock)
+	s.tls.Store(srv.newTLS(s))
 	if cfg.TLS.Profile == "legacy" {
 		log.Warn("legacy TLS profile: CBC suites and RSA key exchange are accepted here; keep such devices on a network of their own")
 	}
 	return s, nil
+}
+
+func (srv *Server) newTLS(s *setup) *tls.Config {
+	return tlsConfig(&s.cfg, srv.anchors(), s.cert, s.adapter.ALPN(), srv.verify(s.cfg.Name), srv.cfg.Clock)
 }
 
 // same reports whether a configuration is the one in use.
@@ -160,7 +164,7 @@ func (l *listener) admit(ctx context.Context, raw net.Conn, set *setup) (*tls.Co
 			return nil, nil // it is closed already
 		}
 	}
-	tc, err := l.srv.handshake(ctx, raw, conn, remote.Addr(), set.tls, set.cfg.Limits.Handshake.D())
+	tc, err := l.srv.handshake(ctx, raw, conn, remote.Addr(), set.tls.Load(), set.cfg.Limits.Handshake.D())
 	if err != nil {
 		if ctx.Err() == nil {
 			l.srv.refused(set, remote, refusalOf(err), nil)

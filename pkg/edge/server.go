@@ -53,7 +53,6 @@ type Server struct {
 	Sessions *Sessions
 
 	cfg      Config
-	anchors  []*x509.Certificate
 	refusals *refusals
 	turns    *turns
 	ctx      context.Context
@@ -69,14 +68,29 @@ func New(cfg Config) *Server {
 	srv := &Server{cfg: cfg, listeners: map[string]*listener{}, Sessions: NewSessions(cfg.Registry, cfg.Clock),
 		// One core is left to who is connected, if there is more than one.
 		turns: newTurns(max(1, runtime.GOMAXPROCS(0)-1))}
-	// Devices often send their leaf alone, so the intermediates are anchors too.
-	srv.anchors = append(cfg.Authority.Intermediates(), cfg.Authority.Roots()...)
 	srv.ctx, srv.stop = context.WithCancelCause(context.Background())
 	srv.refusals = newRefusals(srv.ctx, cfg.Audit, cfg.Clock, cfg.Logger)
 	srv.wg.Go(srv.refusals.run)
 	srv.turns.lull = newLull()
 	srv.wg.Go(srv.turns.run)
 	return srv
+}
+
+// anchors are what devices' certificates are verified against. They often send
+// their leaf alone, so the intermediates are among them.
+func (srv *Server) anchors() []*x509.Certificate {
+	return append(srv.cfg.Authority.Intermediates(), srv.cfg.Authority.Roots()...)
+}
+
+// TrustChanged has handshakes from now on verified against what the CA trusts
+// now. Sessions go on; a ticket of theirs is good for a full handshake only.
+func (srv *Server) TrustChanged() {
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	for _, l := range srv.listeners {
+		set := l.setup.Load()
+		set.tls.Store(srv.newTLS(set))
+	}
 }
 
 // verify returns tls.Config.VerifyConnection of a listener.

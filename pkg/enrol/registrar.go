@@ -361,7 +361,7 @@ func (g *Registrar) again(ctx context.Context, q *Request, st *standing) (*Issue
 	if rec.Status != device.Active || c == nil || !c.RevokedAt.IsZero() {
 		return nil, refuse(BadStatus, "%s is %s, and the certificate it was given for this is not in force", st.id, rec.Status)
 	}
-	chain := append([]*x509.Certificate{st.issued}, g.cfg.CA.Intermediates()[:1]...)
+	chain := g.cfg.CA.ChainOf(st.issued)
 	if err := st.issued.CheckSignatureFrom(chain[1]); err != nil {
 		return nil, refuse(BadProof, "the certificate that was given for this is from an intermediate CA that is not in use any more")
 	}

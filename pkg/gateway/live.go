@@ -39,6 +39,9 @@ func (l live) Reload(ctx context.Context) error { return l.g.Reload(ctx) }
 // Recheck implements [admin.Live].
 func (l live) Recheck() { l.g.edge.Sessions.Recheck() }
 
+// TrustChanged implements [admin.Live].
+func (l live) TrustChanged() { l.g.edge.TrustChanged() }
+
 // Describe implements [admin.Live].
 func (l live) Describe(st *admin.Status) {
 	g := l.g
@@ -206,12 +209,6 @@ func (g *Gateway) gauges() {
 	})
 	g.metrics.Gauge("anteroom_restored_unacknowledged", "1 while the state is a backup's and nobody said that what was revoked since was seen to.", g.restored)
 	g.metrics.Gauge("anteroom_ca_expiry_seconds", "Seconds until the issuing certificate of the CA ends.", func() float64 {
-		first := 0.0
-		for _, c := range g.state.CA.Intermediates() {
-			if left := c.NotAfter.Sub(g.clock()).Seconds(); first == 0 || left < first {
-				first = left
-			}
-		}
-		return first
+		return g.state.CA.Intermediates()[0].NotAfter.Sub(g.clock()).Seconds()
 	})
 }

@@ -3,6 +3,7 @@ package revocation
 import (
 	"context"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -32,28 +33,35 @@ type Config struct {
 type Book struct {
 	cfg Config
 
-	mu   sync.Mutex // held while a list is made
-	list *ca.RevocationList
-	made time.Time
-	has  uint64 // how many revocations of this process it has
+	mu    sync.Mutex       // held while a list is made
+	lists map[string]*list // by the fingerprint of the intermediate whose they are
 	// reconciled is when registry and CA were last compared.
 	reconciled time.Time
 }
 
-// NewBook returns a book.
-func NewBook(cfg Config) *Book { return &Book{cfg: cfg} }
+// A list is what an intermediate's last list was.
+type list struct {
+	*ca.RevocationList
+	made time.Time
+	has  uint64 // how many revocations of this process it has
+}
 
-// List returns the list in force. It lacks no revocation that was made more than
-// a fifth of a second ago.
-func (b *Book) List(ctx context.Context) (*ca.RevocationList, error) {
+// NewBook returns a book.
+func NewBook(cfg Config) *Book { return &Book{cfg: cfg, lists: map[string]*list{}} }
+
+// List returns the list in force of the certificates that an intermediate of the
+// CA signed. It lacks no revocation that was made more than a fifth of a second
+// ago.
+func (b *Book) List(ctx context.Context, issuer *x509.Certificate) (*ca.RevocationList, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := b.cfg.Clock()
 	validity := b.cfg.NextUpdate()
-	if b.list != nil {
-		age := now.Sub(b.made)
-		if age >= 0 && age < validity/2 && (b.has == b.cfg.CA.Revocations() || age < pause) {
-			return b.list, nil
+	of := ca.Fingerprint(issuer)
+	if l := b.lists[of]; l != nil {
+		age := now.Sub(l.made)
+		if age >= 0 && age < validity/2 && (l.has == b.cfg.CA.Revocations() || age < pause) {
+			return l.RevocationList, nil
 		}
 	}
 	if age := now.Sub(b.reconciled); b.reconciled.IsZero() || age < 0 || age >= validity/2 {
@@ -63,12 +71,12 @@ func (b *Book) List(ctx context.Context) (*ca.RevocationList, error) {
 		b.reconciled = now
 	}
 	has := b.cfg.CA.Revocations()
-	l, err := b.cfg.CA.RevocationList(ctx, validity)
+	l, err := b.cfg.CA.RevocationList(ctx, issuer, validity)
 	if err != nil {
 		return nil, err
 	}
-	b.list, b.made, b.has = l, now, has
-	b.cfg.Logger.Info("made a revocation list", "number", l.Number, "certificates", l.Entries, "next_update", l.NextUpdate)
+	b.lists[of] = &list{l, now, has}
+	b.cfg.Logger.Info("made a revocation list", "of", issuer.Subject.CommonName, "number", l.Number, "certificates", l.Entries, "next_update", l.NextUpdate)
 	return l, nil
 }
 

@@ -10,7 +10,7 @@ import (
 
 func (o *office) listed(c *x509.Certificate) bool {
 	o.t.Helper()
-	l, err := o.book.List(o.t.Context())
+	l, err := o.book.List(o.t.Context(), o.ca.Intermediates()[0])
 	if err != nil {
 		o.t.Fatal(err)
 	}
@@ -33,7 +33,7 @@ func TestAListIsMadeWhenThereIsAReason(t *testing.T) {
 	pump := o.enrol("pump-1")
 	number := func() int64 {
 		t.Helper()
-		l, err := o.book.List(t.Context())
+		l, err := o.book.List(t.Context(), o.ca.Intermediates()[0])
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -23,18 +24,26 @@ import (
 // after half of it. It can not be revoked, so it is short.
 const responderTTL = 24 * time.Hour
 
-// A Responder answers OCSP requests (RFC 6960), with a key that the CA delegated
-// to it and that rests nowhere. It is safe for concurrent use.
+// A Responder answers OCSP requests (RFC 6960), with keys that the CA delegated
+// to it and that rest nowhere: one for each intermediate. It is safe for concurrent
+// use.
 type Responder struct {
-	ca     *ca.Authority
-	book   *Book
-	valid  func() time.Duration
-	clock  func() time.Time
-	log    *slog.Logger
-	issuer *x509.Certificate
-	names  map[crypto.Hash]issuerHash
+	ca    *ca.Authority
+	book  *Book
+	valid func() time.Duration
+	clock func() time.Time
+	log   *slog.Logger
 
-	mu  sync.Mutex
+	mu   sync.Mutex
+	seen []*issuer // those of the CA's intermediates that were looked at
+}
+
+// An issuer is one of the CA's intermediates, and who answers for it.
+type issuer struct {
+	cert  *x509.Certificate
+	names map[crypto.Hash]issuerHash
+
+	mu  sync.Mutex // held while an identity is made
 	who *ca.Responder
 }
 
@@ -44,17 +53,44 @@ type issuerHash struct{ name, key []byte }
 // NewResponder returns a responder for the book's CA. valid says how long an
 // answer is.
 func NewResponder(b *Book, valid func() time.Duration) (*Responder, error) {
-	issuer := b.cfg.CA.Intermediates()[0]
-	key, err := keyBits(issuer.RawSubjectPublicKeyInfo)
-	if err != nil {
+	r := &Responder{ca: b.cfg.CA, book: b, valid: valid, clock: b.cfg.Clock, log: b.cfg.Logger}
+	if _, err := r.issuers(); err != nil {
 		return nil, fmt.Errorf("OCSP responder: %w", err)
 	}
-	name1, key1 := sha1.Sum(issuer.RawSubject), sha1.Sum(key)
-	name256, key256 := sha256.Sum256(issuer.RawSubject), sha256.Sum256(key)
-	return &Responder{
-		ca: b.cfg.CA, book: b, valid: valid, clock: b.cfg.Clock, log: b.cfg.Logger, issuer: issuer,
-		names: map[crypto.Hash]issuerHash{crypto.SHA1: {name1[:], key1[:]}, crypto.SHA256: {name256[:], key256[:]}},
-	}, nil
+	return r, nil
+}
+
+// issuers returns those that there are now, the issuing one first.
+func (r *Responder) issuers() ([]*issuer, error) {
+	now := r.ca.Intermediates()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(now) == len(r.seen) && now[0].Equal(r.seen[0].cert) {
+		return r.seen, nil
+	}
+	var all []*issuer
+	for _, c := range now {
+		at := slices.IndexFunc(r.seen, func(i *issuer) bool { return i.cert.Equal(c) })
+		if at >= 0 {
+			all = append(all, r.seen[at])
+			continue
+		}
+		key, err := keyBits(c.RawSubjectPublicKeyInfo)
+		if err != nil {
+			return nil, err
+		}
+		name1, key1 := sha1.Sum(c.RawSubject), sha1.Sum(key)
+		name256, key256 := sha256.Sum256(c.RawSubject), sha256.Sum256(key)
+		all = append(all, &issuer{cert: c, names: map[crypto.Hash]issuerHash{crypto.SHA1: {name1[:], key1[:]}, crypto.SHA256: {name256[:], key256[:]}}})
+	}
+	r.seen = all
+	return all, nil
+}
+
+// named reports whether a request is about a certificate of the issuer's.
+func (i *issuer) named(id *certID) bool {
+	n, ok := i.names[id.hash]
+	return ok && id.serial != "" && bytes.Equal(n.name, id.issuer.name) && bytes.Equal(n.key, id.issuer.key)
 }
 
 // keyBits returns the public key in a SubjectPublicKeyInfo, without tag, length
@@ -85,7 +121,22 @@ func (r *Responder) Answer(ctx context.Context, der []byte) Answer {
 		return refusal(malformedRequest)
 	}
 	now := r.clock().UTC().Truncate(time.Second)
-	who, err := r.identity(ctx, now)
+	issuers, err := r.issuers()
+	if err != nil {
+		r.log.Error("an OCSP request can not be answered", "error", err)
+		return refusal(tryLater)
+	}
+	// An answer is signed for one issuer: that of the first certificate that is
+	// ours. What another one signed is unknown to it (RFC 6960 §4.2.2.2).
+	by := issuers[0]
+	for n := len(req.asked) - 1; n >= 0; n-- {
+		for _, i := range issuers {
+			if i.named(&req.asked[n]) {
+				by = i
+			}
+		}
+	}
+	who, err := by.identity(ctx, r.ca, now)
 	if errors.Is(err, ca.ErrIntermediateEnded) {
 		return refusal(unauthorized)
 	}
@@ -93,12 +144,12 @@ func (r *Responder) Answer(ctx context.Context, der []byte) Answer {
 		r.log.Error("an OCSP request can not be answered", "error", err)
 		return refusal(tryLater)
 	}
-	b := &basic{who: who, chain: r.issuer, produced: now, nonce: req.nonce, next: now.Add(r.valid())}
+	b := &basic{who: who, chain: by.cert, produced: now, nonce: req.nonce, next: now.Add(r.valid())}
 	if end := who.Certificate.NotAfter; b.next.After(end) {
 		b.next = end
 	}
 	for i := range req.asked {
-		s, err := r.status(ctx, &req.asked[i])
+		s, err := r.status(ctx, by, &req.asked[i])
 		if err != nil {
 			r.log.Error("an OCSP request can not be answered", "error", err)
 			return refusal(tryLater)
@@ -115,30 +166,33 @@ func (r *Responder) Answer(ctx context.Context, der []byte) Answer {
 
 // status returns what is known of a certificate. One of another issuer, or that
 // was never issued, is unknown.
-func (r *Responder) status(ctx context.Context, id *certID) (*ca.CertificateStatus, error) {
-	n, ok := r.names[id.hash]
-	if !ok || id.serial == "" || !bytes.Equal(n.name, id.issuer.name) || !bytes.Equal(n.key, id.issuer.key) {
+func (r *Responder) status(ctx context.Context, by *issuer, id *certID) (*ca.CertificateStatus, error) {
+	if !by.named(id) {
 		return &ca.CertificateStatus{}, nil
 	}
-	return r.book.Status(ctx, id.serial)
+	s, err := r.book.Status(ctx, id.serial)
+	if err == nil && s.Certificate != nil && !s.Issuer.Equal(by.cert) {
+		return &ca.CertificateStatus{}, nil
+	}
+	return s, err
 }
 
 // identity returns the key and certificate to sign with.
-func (r *Responder) identity(ctx context.Context, now time.Time) (*ca.Responder, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.who != nil {
-		c := r.who.Certificate
+func (i *issuer) identity(ctx context.Context, authority *ca.Authority, now time.Time) (*ca.Responder, error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.who != nil {
+		c := i.who.Certificate
 		// One that ends with the intermediate is the last there is.
-		last := c.NotAfter.Equal(r.issuer.NotAfter) && now.Before(c.NotAfter)
+		last := c.NotAfter.Equal(i.cert.NotAfter) && now.Before(c.NotAfter)
 		if !now.Before(c.NotBefore) && (now.Add(responderTTL/2).Before(c.NotAfter) || last) {
-			return r.who, nil
+			return i.who, nil
 		}
 	}
-	who, err := r.ca.NewResponder(ctx, responderTTL)
+	who, err := authority.NewResponder(ctx, i.cert, responderTTL)
 	if err != nil {
 		return nil, err
 	}
-	r.who = who
+	i.who = who
 	return who, nil
 }

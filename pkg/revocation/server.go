@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
@@ -20,14 +21,15 @@ import (
 	"sync"
 	"time"
 
+	"github.com/anteroom-iomt/anteroom/pkg/ca"
 	"github.com/anteroom-iomt/anteroom/pkg/config"
 	"github.com/anteroom-iomt/anteroom/pkg/visitor"
 )
 
 // What can be asked for.
 const (
-	listPath = "/ca.crl"
-	ocspPath = "/ocsp" // and below it, a request in base64 (RFC 6960 appendix A.1)
+	listPath = "/ca.crl" // of the intermediate that init made; each later one's has its name in the path
+	ocspPath = "/ocsp"   // and below it, a request in base64 (RFC 6960 appendix A.1)
 )
 
 const (
@@ -119,10 +121,11 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	// The path as it was sent: nothing but an OCSP request in it has escapes.
 	encoded, inPath := strings.CutPrefix(r.RequestURI, ocspPath+"/")
+	of := s.listOf(r.RequestURI)
 	switch {
-	case r.RequestURI == listPath && (r.Method == http.MethodGet || r.Method == http.MethodHead):
-		s.list(w, r)
-	case r.RequestURI == listPath:
+	case of != nil && (r.Method == http.MethodGet || r.Method == http.MethodHead):
+		s.list(w, r, of)
+	case of != nil:
 		notWith(w, "GET, HEAD")
 	case r.RequestURI == ocspPath && r.Method == http.MethodPost:
 		s.post(w, r)
@@ -137,15 +140,33 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// listOf returns the intermediate whose list is at a path, or nil if none is.
+func (s *Server) listOf(path string) *x509.Certificate {
+	if path == listPath {
+		return s.cfg.Book.cfg.CA.Original()
+	}
+	name, list := strings.CutPrefix(path, "/ca-")
+	name, ends := strings.CutSuffix(name, ".crl")
+	if !list || !ends {
+		return nil
+	}
+	for _, c := range s.cfg.Book.cfg.CA.Intermediates() {
+		if ca.ListName(c) == name {
+			return c
+		}
+	}
+	return nil
+}
+
 func notWith(w http.ResponseWriter, allowed string) {
 	w.Header().Set("Allow", allowed)
 	http.Error(w, "not with this method", http.StatusMethodNotAllowed)
 }
 
 // list serves the revocation list. Who has it is told that it has not changed.
-func (s *Server) list(w http.ResponseWriter, r *http.Request) {
+func (s *Server) list(w http.ResponseWriter, r *http.Request, of *x509.Certificate) {
 	// Who hangs up is no reason to make no list, nor to write an error.
-	l, err := s.cfg.Book.List(context.WithoutCancel(r.Context()))
+	l, err := s.cfg.Book.List(context.WithoutCancel(r.Context()), of)
 	if err != nil {
 		s.cfg.Logger.Error("there is no revocation list to serve", "error", err)
 		http.Error(w, "there is no list now; try again later", http.StatusServiceUnavailable)

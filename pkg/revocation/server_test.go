@@ -250,16 +250,16 @@ func TestWhatTheResponderSaysWhenItCanNot(t *testing.T) {
 		t.Fatal(err)
 	}
 	first := r.Answer(t.Context(), req)
-	who := r.who
+	who := r.seen[0].who
 	if first.Produced.IsZero() || who == nil {
 		t.Fatalf("%+v", first)
 	}
 	o.wait(responderTTL/2 - time.Hour)
-	if r.Answer(t.Context(), req); r.who != who {
+	if r.Answer(t.Context(), req); r.seen[0].who != who {
 		t.Error("the responder's certificate was changed early")
 	}
 	o.wait(2 * time.Hour)
-	if r.Answer(t.Context(), req); r.who == who {
+	if r.Answer(t.Context(), req); r.seen[0].who == who {
 		t.Error("the responder's certificate was not changed after half of its life")
 	}
 	end := o.ca.Intermediates()[0].NotAfter

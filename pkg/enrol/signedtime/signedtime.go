@@ -10,6 +10,7 @@ package signedtime
 
 import (
 	"context"
+	"crypto/x509"
 	"log/slog"
 	"net/http"
 	"sync"
@@ -95,7 +96,7 @@ func (k *keeper) sign(ctx context.Context, nonce string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	h := jws.Header{Type: Type, KeyID: jws.Fingerprint(key.Certificate), Chain: [][]byte{key.Certificate.Raw, k.cfg.CA.Intermediates()[0].Raw}}
+	h := jws.Header{Type: Type, KeyID: jws.Fingerprint(key.Certificate), Chain: raw(k.cfg.CA.ChainOf(key.Certificate))}
 	return jws.Compact(h, Time{nonce, k.cfg.Clock().UTC().Format("2006-01-02T15:04:05.000Z"), k.cfg.CA.TrustDomain()}, key.Key)
 }
 
@@ -112,4 +113,12 @@ func (k *keeper) key(ctx context.Context) (*ca.Responder, error) {
 	}
 	k.now = next
 	return next, nil
+}
+
+// raw returns certificates as they are sent.
+func raw(chain []*x509.Certificate) (out [][]byte) {
+	for _, c := range chain {
+		out = append(out, c.Raw)
+	}
+	return out
 }
