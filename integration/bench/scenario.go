@@ -48,6 +48,11 @@ func scenarios() []scenario {
 			run: keepAlive, only: []string{"nginx", "haproxy", "caddy", "nginx-opa", "relay", gateway},
 		},
 		{
+			name: "varied", title: "The same, the head of each request another than the one before", unit: "µs",
+			how: "A thousand request ids in turn. Anteroom understands a head that is the last one again as the last one was, which this denies it.",
+			run: varied, only: []string{"nginx", "haproxy", gateway},
+		},
+		{
 			name: "handshake", title: "CPU per connection with a full TLS 1.3 handshake and one request", unit: "µs",
 			how: "Every connection is a new one with a client certificate, X25519 and no ticket; the client's side sees that none is resumed. The one request is in the figure.",
 			run: handshake, only: terminating,
@@ -189,14 +194,19 @@ func (r *rig) measure(ctx context.Context, s scenario, t target) sample {
 
 // keepAlive measures the CPU time of a request on connections that stay open.
 // The few handshakes of the run are in the figure, of every target alike.
-func keepAlive(ctx context.Context, r *rig, t *running) (sample, error) {
+func keepAlive(ctx context.Context, r *rig, t *running) (sample, error) { return r.steady(ctx, t) }
+
+// varied is keepAlive with requests that differ in their heads.
+func varied(ctx context.Context, r *rig, t *running) (sample, error) { return r.steady(ctx, t, "1000") }
+
+func (r *rig) steady(ctx context.Context, t *running, more ...string) (sample, error) {
 	if r.opt.warmup > 0 {
 		// A machine with other things to do may take a second over the first one.
-		if _, err := r.post(ctx, t, r.opt.warmup); err != nil && !errors.Is(err, errNoRequest) {
+		if _, err := r.post(ctx, t, r.opt.warmup, more...); err != nil && !errors.Is(err, errNoRequest) {
 			return sample{}, fmt.Errorf("warm up: %w", err)
 		}
 	}
-	return r.perRequest(ctx, t, func() (load, error) { return r.post(ctx, t, r.opt.duration) })
+	return r.perRequest(ctx, t, func() (load, error) { return r.post(ctx, t, r.opt.duration, more...) })
 }
 
 // perRequest measures the CPU time of a request of a load, all of which must

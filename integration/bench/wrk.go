@@ -60,13 +60,17 @@ type load struct {
 // errNoRequest says that no request was answered in time.
 var errNoRequest = errors.New("wrk finished no request")
 
-// post lets wrk send the FHIR create over keep-alive connections for d.
-func (r *rig) post(ctx context.Context, t *running, d time.Duration) (load, error) {
+// post lets wrk send the FHIR create over keep-alive connections for d, with more
+// arguments for its script.
+func (r *rig) post(ctx context.Context, t *running, d time.Duration, more ...string) (load, error) {
 	ctx, cancel := context.WithTimeout(ctx, d+loadGrace)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "taskset", "-c", strconv.Itoa(r.opt.loadCPU), r.wrk,
-		"-t1", "-c"+strconv.Itoa(r.opt.connections), "-d"+strconv.Itoa(int(d/time.Second))+"s", "--timeout", "10s",
-		"-s", r.script, t.url(), "--", r.body, fhirPath)
+	args := append([]string{
+		"-c", strconv.Itoa(r.opt.loadCPU), r.wrk,
+		"-t1", "-c" + strconv.Itoa(r.opt.connections), "-d" + strconv.Itoa(int(d/time.Second)) + "s", "--timeout", "10s",
+		"-s", r.script, t.url(), "--", r.body, fhirPath,
+	}, more...)
+	cmd := exec.CommandContext(ctx, "taskset", args...)
 	cmd.Env = append(cmd.Environ(), "LD_PRELOAD="+r.preload, "BENCH_CERT="+t.cert, "BENCH_KEY="+t.key)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr

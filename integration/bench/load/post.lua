@@ -1,19 +1,28 @@
--- The load of the keep-alive benchmark: one FHIR create, always the same.
--- Arguments: file with the body, path. The result goes to standard output as
--- one line of "key value" pairs that begins with "result".
+-- The load of the keep-alive benchmark: one FHIR create, always the same, or, with
+-- a third argument, of so many different request ids in turn. Arguments: file with
+-- the body, path, ids. The result goes to standard output as one line of "key value"
+-- pairs that begins with "result".
 
 function init(args)
    local f = assert(io.open(args[1], "rb"))
    local body = f:read("*a")
    f:close()
-   request_bytes = wrk.format("POST", args[2], {
-      ["Content-Type"] = "application/fhir+json",
-      ["Accept"] = "application/fhir+json",
-   }, body)
+   requests_bytes, turn = {}, 0
+   for i = 1, tonumber(args[3] or "1") do
+      local fields = {
+         ["Content-Type"] = "application/fhir+json",
+         ["Accept"] = "application/fhir+json",
+      }
+      if args[3] then
+         fields["X-Request-Id"] = string.format("%08x", i)
+      end
+      requests_bytes[i] = wrk.format("POST", args[2], fields, body)
+   end
 end
 
 function request()
-   return request_bytes
+   turn = turn % #requests_bytes + 1
+   return requests_bytes[turn]
 end
 
 function done(summary, latency, requests)
