@@ -342,3 +342,42 @@ backends:
 		t.Errorf("status: %+v", e)
 	}
 }
+
+// TestAnAgentRenewsByItselfAndAfterItsTimeOnAShelf: with certificates that are good
+// for some seconds.
+func TestAnAgentRenewsByItselfAndAfterItsTimeOnAShelf(t *testing.T) {
+	t.Parallel()
+	h := &enrolling{rig.New(t), t, rig.FreeAddr(t)}
+	h.Write("anteroom.yaml", strings.Replace(h.Head(), "ca: {", "ca: {class_ttl: {patient-monitor: 20s}, ", 1)+simple(t)+
+		fmt.Sprintf("enrolment: {address: %q, hosts: [localhost, 127.0.0.1], class_grace: {patient-monitor: 1h}, quota: {certificates: 1000}}\n", h.addr))
+	h.Start()
+	token, root := h.tokenFor("monitor-1", "patient-monitor")
+	port := rig.FreeAddr(t)
+	c := newCompanion(t, fmt.Sprintf(`state_dir: state
+enrolment: {url: %q}
+forward:
+  - {name: fhir, listen: %q, device: 127.0.0.1, protocol: http, gateway: %q, server_name: localhost}
+`, h.url(""), port, h.Addr))
+	c.must(token, "enrol", "--root", root)
+	c.start()
+	first := c.status().NotAfter
+	post := func() bool {
+		resp, err := http.Post("http://"+port+"/fhir/Observation", "application/fhir+json", strings.NewReader(observation))
+		if err != nil {
+			return false
+		}
+		resp.Body.Close()
+		return resp.StatusCode == http.StatusCreated
+	}
+	rig.Eventually(t, "the certificate to be renewed", func() bool { return c.status().NotAfter.After(first) })
+	rig.Eventually(t, "the device to be served with the new one", post)
+
+	c.Kill()
+	rig.Eventually(t, "the certificate to end", func() bool {
+		out, err := c.command("", "check", "--offline")
+		return err != nil && strings.Contains(out, "has expired")
+	})
+	c.start()
+	rig.Eventually(t, "the certificate to be renewed after its end", func() bool { return c.status().NotAfter.After(time.Now()) })
+	rig.Eventually(t, "the device to be served again", post)
+}

@@ -397,6 +397,32 @@ func TestCertificatesAreNotAllDueAtOnce(t *testing.T) {
 	}
 }
 
+// TestAShortLifeIsNotOverWhenItBegins: the beginning of a certificate lies before it
+// was issued, and one that is good for an hour would be renewed without end.
+func TestAShortLifeIsNotOverWhenItBegins(t *testing.T) {
+	h := newHospital(t) // which says that its certificates began an hour ago
+	h.life = 15 * time.Minute
+	c, store := h.client()
+	before := time.Now()
+	if _, err := c.Enrol(t.Context(), "TOKEN"); err != nil {
+		t.Fatal(err)
+	}
+	id, err := store.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if due := id.Due(); due.Before(before.Add(9 * time.Minute)) {
+		t.Errorf("due after %v", due.Sub(before))
+	}
+	wrong := time.Now().Add(24 * time.Hour)
+	if err := os.Chtimes(store.path(identityFile), wrong, wrong); err != nil {
+		t.Fatal(err)
+	}
+	if id, err = store.Load(); err != nil || id.Due().After(id.Leaf().NotAfter) {
+		t.Errorf("with a wrong clock it is due after its end (%v)", err)
+	}
+}
+
 func TestOnlyAPinnedKeyIsLetIn(t *testing.T) {
 	h := newHospital(t)
 	a, b := newKey(t), newKey(t)

@@ -37,6 +37,8 @@ type Identity struct {
 	Device string // its id
 	Pair   tls.Certificate
 	Roots  *x509.CertPool
+
+	since time.Time // when it was put in force
 }
 
 // Leaf returns the device's certificate.
@@ -44,10 +46,17 @@ func (i *Identity) Leaf() *x509.Certificate { return i.Pair.Leaf }
 
 // Due returns when the certificate should be renewed: after two thirds of its life
 // and up to a twentieth more, which differs from one certificate to the next, so
-// that devices that were enrolled in one afternoon do not all come at once.
+// that devices that were enrolled in one afternoon do not all come at once. Its
+// life begins when it was put in force: its own beginning lies before that, by a
+// day as the gateway is configured to begin with, and a short one would be due when
+// it is new.
 func (i *Identity) Due() time.Time {
 	leaf := i.Leaf()
-	life := leaf.NotAfter.Sub(leaf.NotBefore)
+	from := leaf.NotBefore
+	if i.since.After(from) && i.since.Before(leaf.NotAfter) { // or the clock was wrong
+		from = i.since
+	}
+	life := leaf.NotAfter.Sub(from)
 	// The serial number is random; its last bytes are as good as any dice, and are
 	// the same after a restart.
 	serial := leaf.SerialNumber.Bytes()
@@ -55,7 +64,7 @@ func (i *Identity) Due() time.Time {
 	for _, b := range serial[max(0, len(serial)-2):] {
 		n = n<<8 | int(b)
 	}
-	return leaf.NotBefore.Add(life*2/3 + life/20/(1<<16)*time.Duration(n))
+	return from.Add(life*2/3 + life/20/(1<<16)*time.Duration(n))
 }
 
 // A Store is the folder an identity rests in.
@@ -84,7 +93,16 @@ func (s *Store) Load() (*Identity, error) {
 	if err != nil {
 		return nil, fmt.Errorf("identity: %w", err)
 	}
-	return parse(data, roots)
+	st, err := os.Stat(s.path(identityFile))
+	if err != nil {
+		return nil, fmt.Errorf("identity: %w", err)
+	}
+	id, err := parse(data, roots)
+	if err != nil {
+		return nil, err
+	}
+	id.since = st.ModTime()
+	return id, nil
 }
 
 // parse reads an identity from its two files.
@@ -183,7 +201,7 @@ func (s *Store) save(key crypto.Signer, chain, roots []byte, now time.Time) (*Id
 	if err := writeFile(s.path(identityFile), data); err != nil {
 		return nil, err
 	}
-	return id, nil
+	return s.Load()
 }
 
 // key returns the key that a certificate is asked for, made and on disk before
