@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 )
 
 // ACME configures what ACME accounts may ask for.
@@ -24,7 +25,7 @@ type ACMEServer struct {
 
 // An ACMEAttestation is whose word is taken for the hardware of a manufacturer.
 type ACMEAttestation struct {
-	Manufacturer string   `yaml:"manufacturer" required:"true" doc:"The manufacturer as the devices' records have it. The roots vouch for no other's devices."`
+	Manufacturer string   `yaml:"manufacturer" required:"true" doc:"The manufacturer as the devices' records have it, in capitals or not. The roots vouch for no other's devices."`
 	Formats      []string `yaml:"formats" required:"true" doc:"Formats of statements that are taken: step (a certificate about the key, as PIV tokens make it) and tpm (a TPM 2.0's)."`
 	Roots        string   `yaml:"roots" required:"true" doc:"PEM roots of the certificates in the statements."`
 }
@@ -65,7 +66,7 @@ func (d *decoder) checkACME(at string, a *ACME) {
 	}
 	for i := range a.Attestation {
 		v, at := &a.Attestation[i], fmt.Sprintf("%s.attestation[%d]", at, i)
-		if slices.ContainsFunc(a.Attestation[:i], func(o ACMEAttestation) bool { return o.Manufacturer == v.Manufacturer }) {
+		if slices.ContainsFunc(a.Attestation[:i], func(o ACMEAttestation) bool { return strings.EqualFold(o.Manufacturer, v.Manufacturer) }) {
 			d.bad(at+".manufacturer", "there is another entry for it", "one has all its roots")
 		}
 		for j, f := range v.Formats {

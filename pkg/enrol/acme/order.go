@@ -205,7 +205,7 @@ func (s *server) serverOf(deviceID string) *config.ACMEServer {
 // attestationOf returns whose word is taken for a device's hardware, or nil.
 func (s *server) attestationOf(rec *device.Record) *config.ACMEAttestation {
 	list := s.settings().Attestation
-	if i := slices.IndexFunc(list, func(c config.ACMEAttestation) bool { return c.Manufacturer == rec.Manufacturer }); i >= 0 {
+	if i := slices.IndexFunc(list, func(c config.ACMEAttestation) bool { return strings.EqualFold(c.Manufacturer, rec.Manufacturer) }); i >= 0 {
 		return &list[i]
 	}
 	return nil
