@@ -21,6 +21,7 @@ import (
 	"github.com/anteroom-iomt/anteroom/pkg/config"
 	"github.com/anteroom-iomt/anteroom/pkg/edge"
 	"github.com/anteroom-iomt/anteroom/pkg/enrol"
+	"github.com/anteroom-iomt/anteroom/pkg/enrol/acme"
 	"github.com/anteroom-iomt/anteroom/pkg/policy"
 	opabundle "github.com/anteroom-iomt/anteroom/pkg/policy/bundle"
 	"github.com/anteroom-iomt/anteroom/pkg/upstream"
@@ -115,6 +116,9 @@ func check(ctx context.Context, cfg *config.File) []finding {
 			}
 		}
 		add("manufacturers' trust anchors", note, err)
+	}
+	if list := cfg.Enrolment.ACME.Attestation; len(list) > 0 {
+		add("roots of attestations", "", acme.CheckRoots(list))
 	}
 	for _, l := range listeners {
 		if l.Certificate.Source == "files" {

@@ -232,6 +232,9 @@ func (d *decoder) checkCertificate(at string, c *ServerCertificate) {
 		if u, err := url.Parse(c.Directory); err != nil || u.Scheme != "https" || u.Host == "" {
 			d.bad(at+".directory", "acme needs the https URL of the CA's directory", "")
 		}
+		if n := c.Account.HMACKey.sources(); n > 1 || (n == 1) != (c.Account.KeyID != "") {
+			d.bad(at+".account", "key_id and hmac_key go together, and hmac_key has exactly one of file, env and credential", "")
+		}
 		if c.HTTPAddress != "" && !hostPort(c.HTTPAddress) {
 			d.bad(at+".http_address", fmt.Sprintf("%q is not host:port", c.HTTPAddress), "")
 		}

@@ -53,6 +53,7 @@ func TestChecks(t *testing.T) {
 		"acme without CA":      {listener, listener + "    certificate: {source: acme}\n", "listeners[0].certificate.directory: acme needs the https URL"},
 		"acme in plain HTTP":   {listener, listener + "    certificate: {source: acme, directory: \"http://ca/d\"}\n", "acme needs the https URL"},
 		"acme's HTTP address":  {listener, listener + "    certificate: {source: acme, directory: \"https://ca/d\", http_address: x}\n", `http_address: "x" is not host:port`},
+		"half an account":      {listener, listener + "    certificate: {source: acme, directory: \"https://ca/d\", account: {key_id: x}}\n", "certificate.account: key_id and hmac_key go together"},
 		"files without key":    {listener, listener + "    certificate: {source: files, certificate: a}\n", "listeners[0].certificate: files needs both certificate and key"},
 		"moment of a cert":     {listener, listener + "    certificate: {ttl: 1s}\n", "listeners[0].certificate.ttl: it must be at least 1m"},
 		"no connections":       {listener, listener + "    limits: {connections: 0}\n", "listeners[0].limits: connections, per_device"},

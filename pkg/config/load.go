@@ -178,10 +178,12 @@ func (f *File) resolve() {
 	for i := range f.Listeners {
 		c := &f.Listeners[i].Certificate
 		abs(&c.CAFile)
+		abs(&c.Account.HMACKey.File)
 		abs(&c.Certificate)
 		abs(&c.Key)
 	}
 	abs(&f.Enrolment.Certificate.CAFile)
+	abs(&f.Enrolment.Certificate.Account.HMACKey.File)
 	abs(&f.Enrolment.Certificate.Certificate)
 	abs(&f.Enrolment.Certificate.Key)
 	for i := range f.Enrolment.Manufacturers {

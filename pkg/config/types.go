@@ -136,9 +136,17 @@ type ServerCertificate struct {
 	Directory   string   `yaml:"directory" doc:"acme: directory URL of the CA."`
 	Email       string   `yaml:"email" doc:"acme: account contact."`
 	CAFile      string   `yaml:"ca_file" doc:"acme: PEM roots the directory's own certificate is checked against. Default: the system's."`
+	Account     Account  `yaml:"account" doc:"acme: the external account that the CA binds its accounts to, if it wants one. Another gateway's enrolment listener does: anteroom device token ID --acme."`
 	HTTPAddress string   `yaml:"http_address" doc:"acme: host:port that answers http-01 challenges. Default: tls-alpn-01 on the listener itself."`
 	Certificate string   `yaml:"certificate" doc:"files: PEM certificate chain."`
 	Key         string   `yaml:"key" doc:"files: PEM private key."`
+}
+
+// An Account is an external account of an ACME CA (RFC 8555 §7.3.4). It is needed
+// once, when the gateway's account is opened.
+type Account struct {
+	KeyID   string `yaml:"key_id" doc:"Its key id."`
+	HMACKey Secret `yaml:"hmac_key" doc:"Its HMAC key, in base64url. Exactly one source."`
 }
 
 // ListenerTLS selects TLS versions and suites.

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/certmagic"
+	"github.com/mholt/acmez/v3/acme"
 	"go.uber.org/zap"
 
 	"github.com/anteroom-iomt/anteroom/pkg/ca"
@@ -78,8 +79,8 @@ func newServerCert(ctx context.Context, c certConfig) (*serverCert, error) {
 		Logger: c.zap,
 	})
 	magic = certmagic.New(cache, cfg)
-	acme := c.listener.Certificate.Source == "acme"
-	if acme {
+	overACME := c.listener.Certificate.Source == "acme"
+	if overACME {
 		issuer, err := acmeIssuer(magic, c)
 		if err != nil {
 			cache.Stop()
@@ -90,7 +91,7 @@ func newServerCert(ctx context.Context, c certConfig) (*serverCert, error) {
 		magic.Issuers = []certmagic.Issuer{c.authority.ServerIssuer(c.listener.Certificate.TTL.D())}
 	}
 	sc := &serverCert{
-		get: magic.GetCertificate, alpn: acme && c.listener.Certificate.HTTPAddress == "",
+		get: magic.GetCertificate, alpn: overACME && c.listener.Certificate.HTTPAddress == "",
 		stop: cache.Stop,
 		leaves: func() []*x509.Certificate {
 			var out []*x509.Certificate
@@ -105,7 +106,7 @@ func newServerCert(ctx context.Context, c certConfig) (*serverCert, error) {
 		},
 	}
 	manage := magic.ManageSync
-	if acme {
+	if overACME {
 		// The challenge may be answered on this very listener, which does not
 		// listen yet; and a CA that is down must not keep the others down.
 		manage = magic.ManageAsync
@@ -125,6 +126,13 @@ func acmeIssuer(magic *certmagic.Config, c certConfig) (*certmagic.ACMEIssuer, e
 		Email: c.listener.Certificate.Email, Agreed: true, Logger: c.zap,
 		DisableHTTPChallenge:    c.listener.Certificate.HTTPAddress == "",
 		DisableTLSALPNChallenge: c.listener.Certificate.HTTPAddress != "",
+	}
+	if a := c.listener.Certificate.Account; a.KeyID != "" {
+		key, err := a.HMACKey.Read()
+		if err != nil {
+			return nil, fmt.Errorf("HMAC key of the ACME account: %w", err)
+		}
+		set.ExternalAccount = &acme.EAB{KeyID: a.KeyID, MACKey: string(key)}
 	}
 	if f := c.listener.Certificate.CAFile; f != "" {
 		pem, err := os.ReadFile(f)

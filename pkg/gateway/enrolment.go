@@ -40,6 +40,9 @@ func (g *Gateway) openEnrolment(ctx context.Context, cfg config.Enrolment) error
 	for _, name := range makers.Ended(g.clock()) {
 		g.log.Warn("no device of the manufacturer can enrol with its certificate: the trust anchors are outside their validity", "manufacturer", name)
 	}
+	if err := acme.CheckRoots(cfg.ACME.Attestation); err != nil {
+		return err
+	}
 	overACME := acme.Endpoints(acme.Config{
 		Registrar: registrar, Store: g.state.Store, Settings: func() config.ACME { return g.state.Config().Enrolment.ACME }, Clock: g.clock,
 		Show: edge.ShowChallenge,

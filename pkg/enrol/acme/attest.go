@@ -217,6 +217,17 @@ func signatureHolds(pub crypto.PublicKey, algorithm int64, text, sig []byte) err
 	return nil
 }
 
+// CheckRoots reports which roots of attestations can not be read. They are read
+// anew for each attestation.
+func CheckRoots(list []config.ACMEAttestation) error {
+	for _, a := range list {
+		if _, err := readRoots(a.Roots); err != nil {
+			return fmt.Errorf("%s: %w", a.Manufacturer, err)
+		}
+	}
+	return nil
+}
+
 // readRoots reads a manufacturer's roots.
 func readRoots(path string) (*x509.CertPool, error) {
 	f, err := os.Open(path)
