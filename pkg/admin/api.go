@@ -154,6 +154,7 @@ func operations() map[string]operation {
 		"policy.revision":     look((*Service).PolicyRevision, all...),
 		"policy.status":       look((*Service).PolicyState, all...),
 		"ca.show":             look((*Service).Authority, all...),
+		"ca.verify":           look((*Service).VerifyAuthority, all...),
 		"ca.crl":              look((*Service).RevocationList, all...),
 		"status":              look((*Service).Status, all...),
 		"ca.rotate.prepare":   change((*Service).PrepareRotation, SecurityOfficer),
@@ -397,6 +398,11 @@ func (c *API) AddRoot(ctx context.Context, r CertificateRequest) (*AuthorityCert
 // RemoveRoot is [Service.RemoveRoot].
 func (c *API) RemoveRoot(ctx context.Context, fingerprint string) (*AuthorityCertificate, error) {
 	return do[*AuthorityCertificate](ctx, c, "ca.root.remove", Name{fingerprint})
+}
+
+// VerifyAuthority is [Service.VerifyAuthority].
+func (c *API) VerifyAuthority(ctx context.Context, r VerifyRequest) ([]ca.Finding, error) {
+	return do[[]ca.Finding](ctx, c, "ca.verify", r)
 }
 
 // Authority is [Service.Authority].

@@ -54,7 +54,7 @@ func TestRoles(t *testing.T) {
 		"ca.root.add":         {SecurityOfficer},
 		"ca.root.remove":      {SecurityOfficer},
 	}
-	looks := []string{"device.import.check", "break-glass.list", "ca.crl", "ca.show", "device.list", "device.patients", "device.show", "device.waiting", "operator.list", "policy.history", "policy.revision", "policy.status", "session.list", "status", "token.list"}
+	looks := []string{"device.import.check", "break-glass.list", "ca.crl", "ca.verify", "ca.show", "device.list", "device.patients", "device.show", "device.waiting", "operator.list", "policy.history", "policy.revision", "policy.status", "session.list", "status", "token.list"}
 	for name := range operations() {
 		roles, changes := allowed[name]
 		if !changes {

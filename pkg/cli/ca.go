@@ -12,7 +12,7 @@ import (
 )
 
 func (a *app) caCommand() *cobra.Command {
-	return group("ca", "The embedded certificate authority", a.caShowCommand(), a.caExportCommand(), a.caCRLCommand(),
+	return group("ca", "The embedded certificate authority", a.caShowCommand(), a.caExportCommand(), a.caVerifyCommand(), a.caCRLCommand(),
 		a.caRotateCommand(), a.caSignCommand(), a.caRootCommand())
 }
 
@@ -33,35 +33,6 @@ func (a *app) caShowCommand() *cobra.Command {
 			})
 		},
 	}
-}
-
-func (a *app) caExportCommand() *cobra.Command {
-	var chain bool
-	c := &cobra.Command{
-		Use: "export", Short: "Print the root certificate, as devices and backends need it", Args: args(),
-		Example: "  anteroom ca export > root-ca.crt",
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.with(cmd, func(ctx context.Context, api *admin.API) error {
-				certs, err := api.Authority(ctx)
-				if err != nil {
-					return err
-				}
-				var out []admin.AuthorityCertificate
-				for _, c := range certs {
-					if c.Root || chain {
-						out = append(out, c)
-					}
-				}
-				return a.print(out, func(w io.Writer) {
-					for _, c := range out {
-						fmt.Fprint(w, c.PEM)
-					}
-				})
-			})
-		},
-	}
-	c.Flags().BoolVar(&chain, "chain", false, "the intermediate certificates too")
-	return c
 }
 
 func (a *app) caCRLCommand() *cobra.Command {

@@ -34,6 +34,7 @@ type setup struct {
 	address      string
 	passphrase   config.Secret
 	operator     string
+	constrain    bool
 	yes          bool
 }
 
@@ -66,6 +67,7 @@ that works. Nothing is overwritten. What is not said with flags is asked for.`,
 	f.StringVar(&s.passphrase.Env, "passphrase-env", "", "environment variable with the CA's passphrase")
 	f.StringVar(&s.passphrase.Credential, "passphrase-credential", "", "systemd credential with the CA's passphrase")
 	f.StringVar(&s.operator, "operator", "admin", "name of the first operator")
+	f.BoolVar(&s.constrain, "constrain", false, "put a critical name constraint into the intermediate: URIs of the trust domain only (some devices refuse such a chain)")
 	f.BoolVar(&s.yes, "yes", false, "ask nothing")
 	return c
 }
@@ -228,7 +230,7 @@ func (a *app) stage(ctx context.Context, s *setup, dir string) (generated bool, 
 		}
 	}
 	res, err := ca.Init(ctx, ca.InitConfig{Dir: at("state", admin.CADir), RootKeyPath: at("root-ca.key"), TrustDomain: s.trustDomain,
-		Organisation: s.organisation, Passphrase: pass, Clock: time.Now})
+		Organisation: s.organisation, Passphrase: pass, ConstrainURIs: s.constrain, Clock: time.Now})
 	if err != nil {
 		return false, err
 	}
