@@ -224,9 +224,15 @@ func TestARestoreIsToldOfUntilItIsAcknowledged(t *testing.T) {
 	}
 }
 
-// A token that was used after the backup would be good once more.
+// A token or an approval that was used after the backup would be good once more.
 func TestTokensAreNotRestored(t *testing.T) {
 	h := newHouse(t)
+	if _, err := h.api(AllRoles...).Import(t.Context(), ImportRequest{Devices: []device.Record{{ID: "pump-2", Class: "infusion-pump", Manufacturer: "Acme", Serial: "1"}}}); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := h.api(AllRoles...).Approve(t.Context(), ApproveRequest{IDs: []string{"pump-2"}}); err != nil || len(out) != 1 || out[0].Outcome != Approved {
+		t.Fatalf("%+v %v", out, err)
+	}
 	if _, err := h.api(AllRoles...).Token(t.Context(), TokenRequest{ID: "pump-1", Class: "infusion-pump", TTL: time.Hour}); err != nil {
 		t.Fatal(err)
 	}
@@ -241,6 +247,9 @@ func TestTokensAreNotRestored(t *testing.T) {
 	r := openHouse(t, dir)
 	if list, err := r.api(Viewer).Tokens(t.Context()); err != nil || len(list) > 0 {
 		t.Errorf("%+v %v", list, err)
+	}
+	if list, err := r.api(Viewer).Waiting(t.Context()); err != nil || len(list) > 0 {
+		t.Errorf("approvals came back: %+v %v", list, err)
 	}
 	was, err := os.ReadFile(filepath.Join(h.dir, "state", TokenKey))
 	if err != nil {

@@ -31,6 +31,7 @@ const (
 	PolicyDir  = "policy"
 	BundleDir  = "policy-bundle"
 	TokenKey   = "enrolment.key"
+	SCEPFile   = "scep.pem"
 )
 
 // ErrInUse says that another process has the state directory.

@@ -6,6 +6,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
@@ -124,9 +125,39 @@ func (a *Authority) NewTimekeeper(ctx context.Context, ttl time.Duration) (*Resp
 	return r, nil
 }
 
+// cmcRA is the extended key usage of a registration authority (RFC 6402 §2.10).
+var cmcRA = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 3, 28}
+
+// NewRecipient issues the certificate of the RSA key that devices encrypt their
+// requests to where a protocol wants that (RFC 8894 §2.1.3), and that answers are
+// signed with. It is good for nothing else, in TLS least of all.
+func (a *Authority) NewRecipient(ctx context.Context, key *rsa.PublicKey, ttl time.Duration) (*x509.Certificate, error) {
+	cert, err := a.certify(ctx, a.issuer(), ttl, key, &x509.Certificate{
+		Subject:  pkix.Name{CommonName: "SCEP registration authority"},
+		KeyUsage: x509.KeyUsageKeyEncipherment, UnknownExtKeyUsage: []asn1.ObjectIdentifier{cmcRA},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("issue the certificate that requests are encrypted to: %w", err)
+	}
+	return cert, nil
+}
+
 // delegate issues a certificate that Issue does not: nobody's identity, for a key
 // that rests nowhere.
 func (a *Authority) delegate(ctx context.Context, issuer *x509.Certificate, ttl time.Duration, cert *x509.Certificate) (*Responder, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	if cert, err = a.certify(ctx, issuer, ttl, key.Public(), cert); err != nil {
+		return nil, err
+	}
+	return &Responder{Certificate: cert, Key: key}, nil
+}
+
+// certify issues a certificate that is nobody's identity and in no database. What is
+// in it besides what each has, its template says.
+func (a *Authority) certify(ctx context.Context, issuer *x509.Certificate, ttl time.Duration, key crypto.PublicKey, cert *x509.Certificate) (*x509.Certificate, error) {
 	v, err := a.validityOf(&Request{Profile: Server, TTL: ttl}, issuer)
 	if err != nil {
 		return nil, err
@@ -140,29 +171,22 @@ func (a *Authority) delegate(ctx context.Context, issuer *x509.Certificate, ttl 
 	if i < 0 || t.keys[i] == nil {
 		return nil, fmt.Errorf("the key of %s is not here", issuer.Subject.CommonName)
 	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, err
-	}
-	spki, err := x509.MarshalPKIXPublicKey(key.Public())
+	spki, err := x509.MarshalPKIXPublicKey(key)
 	if err != nil {
 		return nil, err
 	}
 	cert.Subject.Organization = []string{a.organisation}
 	cert.NotBefore, cert.NotAfter = v.notBefore, v.notAfter
-	cert.BasicConstraintsValid, cert.KeyUsage = true, x509.KeyUsageDigitalSignature
+	cert.BasicConstraintsValid, cert.KeyUsage = true, cert.KeyUsage|x509.KeyUsageDigitalSignature
 	if cert.SubjectKeyId, err = keyID(spki); err != nil {
 		return nil, err
 	}
 	if cert.SerialNumber, err = newSerial(); err != nil {
 		return nil, err
 	}
-	der, err := x509.CreateCertificate(rand.Reader, cert, issuer, key.Public(), t.keys[i])
+	der, err := x509.CreateCertificate(rand.Reader, cert, issuer, key, t.keys[i])
 	if err != nil {
 		return nil, err
 	}
-	if cert, err = x509.ParseCertificate(der); err != nil {
-		return nil, err
-	}
-	return &Responder{Certificate: cert, Key: key}, nil
+	return x509.ParseCertificate(der)
 }

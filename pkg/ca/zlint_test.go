@@ -2,6 +2,7 @@ package ca
 
 import (
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/x509"
 	"math/big"
 	"testing"
@@ -59,6 +60,15 @@ func TestCertificatesPassZLint(t *testing.T) {
 		t.Fatal(err)
 	}
 	certs["new root"] = root.Certificate.Raw
+	key, err := GenerateKey(RSA2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	recipient, err := a.NewRecipient(t.Context(), key.Public().(*rsa.PublicKey), 24*time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certs["recipient"] = recipient.Raw
 	for _, kind := range []KeyKind{P256, P384, Ed25519, RSA2048} {
 		_, csr, err := NewKeyAndCSR(kind, "")
 		if err != nil {

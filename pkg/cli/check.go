@@ -131,6 +131,9 @@ func check(ctx context.Context, cfg *config.File) []finding {
 		}
 		add("listener "+l.Name+" on "+l.Address, "", free(l.Address))
 	}
+	if addr := cfg.Enrolment.SCEP.Address; addr != "off" && !running {
+		add("listener of SCEP in plain HTTP on "+addr, "", free(addr))
+	}
 	if addr := cfg.Revocation.Address; addr != "off" && !running {
 		add("listener "+config.RevocationListener+" on "+addr, "", free(addr))
 	}

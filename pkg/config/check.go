@@ -184,6 +184,7 @@ func (d *decoder) checkEnrolment(f *File) {
 	d.checkProxies(at+".proxy_protocol", &e.ProxyProtocol)
 	d.checkManufacturers(at+".manufacturers", e.Manufacturers)
 	d.checkACME(at+".acme", &e.ACME)
+	d.checkSCEP(f)
 	if e.Address == "off" {
 		return
 	}
@@ -202,6 +203,24 @@ func (d *decoder) checkEnrolment(f *File) {
 		d.bad(at+".hosts", "there are none", "the names devices use to enrol")
 	}
 	d.checkCertificate(at+".certificate", &e.Certificate)
+}
+
+func (d *decoder) checkSCEP(f *File) {
+	s, at := &f.Enrolment.SCEP, "enrolment.scep"
+	if s.Enabled && f.Enrolment.Address == "off" {
+		d.bad(at+".enabled", "there is no enrolment listener", "set enrolment.address")
+	}
+	if s.Address == "off" {
+		return
+	}
+	switch {
+	case !hostPort(s.Address):
+		d.bad(at+".address", fmt.Sprintf("%q is neither host:port nor off", s.Address), "such as 0.0.0.0:8080")
+	case !s.Enabled:
+		d.bad(at+".address", "SCEP is not enabled", "set enrolment.scep.enabled")
+	case s.Address == f.Enrolment.Address && !strings.HasSuffix(s.Address, ":0"):
+		d.bad(at+".address", "the enrolment listener has the same address", "it is in plain HTTP, and needs one of its own")
+	}
 }
 
 // checkManufacturers refuses two manufacturers that records could not be told

@@ -184,10 +184,18 @@ type Enrolment struct {
 	Limits        EnrolmentLimits   `yaml:"limits" doc:"What one address may take."`
 	Quota         EnrolmentQuota    `yaml:"quota" doc:"How many certificates one device may be given, whichever way it asks."`
 	Manufacturers []Manufacturer    `yaml:"manufacturers" doc:"Manufacturers whose factory certificates (IEEE 802.1AR IDevID) enrol devices that are in the registry. They open nothing else."`
+	SCEP          SCEP              `yaml:"scep" doc:"SCEP (RFC 8894), for devices and device management that know nothing newer."`
 	// Grace is how long after its end a certificate still renews itself.
 	Grace      Duration            `yaml:"grace" default:"0s" doc:"How long after its end a certificate still renews itself, at this listener and for nothing else: for devices that lay on a shelf. It must be the device's latest, of an active device, and the device shows that it has the key. 0s: an operator renews."`
 	ClassGrace map[string]Duration `yaml:"class_grace" doc:"The same by class; it takes the place of grace."`
 	ACME       ACME                `yaml:"acme" doc:"What ACME (RFC 8555) at this listener may lead to. Every account is opened with a one-time token; without an entry here it brings nothing."`
+}
+
+// SCEP configures enrolment by RFC 8894.
+type SCEP struct {
+	Enabled       bool     `yaml:"enabled" default:"false" doc:"Answer to SCEP at /scep and /cgi-bin/pkiclient.exe of the enrolment listener. The challenge password is the device's one-time token."`
+	Address       string   `yaml:"address" default:"off" doc:"host:port where SCEP, and nothing else, is answered in plain HTTP too, as most of its clients want it: messages are signed and encrypted themselves. 'off' listens nowhere."`
+	LegacyClasses []string `yaml:"legacy_classes" doc:"Classes of devices whose messages may be protected by SHA-1, DES or triple DES. Others are refused (badAlg)."`
 }
 
 // A Manufacturer is one whose factory certificates enrol its devices.

@@ -13,6 +13,11 @@ import (
 // the key, and nothing else of it.
 type Certificate struct{ Leaf *x509.Certificate }
 
+// A Signature proves by a certificate like [Certificate]; in place of a handshake
+// there is a message that was signed with the key. Anybody who has seen the message
+// can send it again, and is given what it brought the first time.
+type Signature struct{ Certificate }
+
 // Name implements [Proof].
 func (Certificate) Name() string { return "certificate" }
 
@@ -24,6 +29,46 @@ func (c Certificate) stand(_ context.Context, g *Registrar, _ *Request) (*standi
 		request: func(csr *signingRequest) error { return csr.renewedNames(id) },
 		check:   func(rec *device.Record) error { return inForce(rec, fp) },
 	}, err
+}
+
+func (s Signature) stand(ctx context.Context, g *Registrar, q *Request) (*standing, error) {
+	st, err := s.Certificate.stand(ctx, g, q)
+	st.request = func(csr *signingRequest) (err error) {
+		// A signing request of no name could be anybody's, put into a message by
+		// somebody who has seen it.
+		if csr.Subject.CommonName != st.id {
+			return refuse(BadNames, "the signing request is not made out to %s, who signed the message", st.id)
+		}
+		if err := csr.renewedNames(st.id); err != nil {
+			return err
+		}
+		st.issued, err = g.following(ctx, st.id, fingerprint(s.Leaf), csr.key, q.Way)
+		return err
+	}
+	return st, err
+}
+
+// following returns the certificate in force that a device was given by a way and
+// for a key after the one with a fingerprint, or nil.
+func (g *Registrar) following(ctx context.Context, id, fp, key string, way Way) (*x509.Certificate, error) {
+	rec, ok := g.cfg.Devices.Get(id)
+	if !ok {
+		return nil, nil
+	}
+	for i := len(rec.Certificates) - 1; i >= 0 && rec.Certificates[i].Fingerprint != fp; i-- {
+		c := &rec.Certificates[i]
+		if c.Key != key || c.Way != string(way) || !c.RevokedAt.IsZero() || !g.cfg.Clock().Before(c.NotAfter) {
+			continue
+		}
+		status, err := g.cfg.CA.Status(ctx, c.Serial)
+		if err != nil {
+			return nil, err
+		}
+		if leaf := status.Certificate; leaf != nil && !status.Revoked && fingerprint(leaf) == c.Fingerprint {
+			return leaf, nil
+		}
+	}
+	return nil, nil
 }
 
 // ProofOf returns the proof that a certificate is whose holder proved to have its

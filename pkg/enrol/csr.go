@@ -36,14 +36,19 @@ func (q *Request) signingRequest() (*signingRequest, error) {
 	if !q.SameKey {
 		return readCSR(q.CSR)
 	}
-	c, ok := q.Proof.(Certificate)
-	if late, is := q.Proof.(expired); is {
-		c, ok = late.Certificate, true
+	var leaf *x509.Certificate
+	switch c := q.Proof.(type) {
+	case Certificate:
+		leaf = c.Leaf
+	case expired:
+		leaf = c.Leaf
+	case Factory:
+		leaf = c.Leaf
 	}
-	if !ok || q.CSR != nil {
-		return nil, refuse(BadRequest, "only a certificate is renewed without a signing request")
+	if leaf == nil || q.CSR != nil {
+		return nil, refuse(BadRequest, "only the key of a certificate that is shown needs no signing request")
 	}
-	return &signingRequest{&x509.CertificateRequest{PublicKey: c.Leaf.PublicKey}, keyOf(c.Leaf.RawSubjectPublicKeyInfo)}, nil
+	return &signingRequest{&x509.CertificateRequest{PublicKey: leaf.PublicKey}, keyOf(leaf.RawSubjectPublicKeyInfo)}, nil
 }
 
 // subject says to the CA whose key it is.

@@ -28,6 +28,9 @@ func (expired) Name() string { return "expired-certificate" }
 // proof returns what a request proves by.
 func (g *Registrar) proof(q *Request) Proof {
 	c, ok := q.Proof.(Certificate)
+	if s, signed := q.Proof.(Signature); signed {
+		c, ok = s.Certificate, true
+	}
 	if !ok || c.Leaf == nil || g.cfg.Clock().Before(c.Leaf.NotAfter) {
 		return q.Proof
 	}

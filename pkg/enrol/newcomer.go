@@ -189,6 +189,26 @@ func (t *Newcomers) Withdraw(ctx context.Context, id string) (had bool, err erro
 	return had, nil
 }
 
+// disapproveAll takes every approval back.
+func disapproveAll(w store.Writer) error {
+	var approved []*Newcomer
+	err := w.Each(newcomerTable, "", func(id string, value []byte) error {
+		n := &Newcomer{}
+		if err := json.Unmarshal(value, n); err != nil {
+			return fmt.Errorf("newcomer %s: %w", id, err)
+		}
+		if !n.Approved.IsZero() {
+			approved = append(approved, n)
+		}
+		return nil
+	})
+	for _, n := range approved {
+		n.Approved, n.By = time.Time{}, ""
+		err = errors.Join(err, n.put(w))
+	}
+	return err
+}
+
 // List returns those that wait for approval, or are approved and have not come, the
 // longest known first.
 func (t *Newcomers) List(ctx context.Context) (out []Newcomer, err error) {

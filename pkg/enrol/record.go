@@ -75,6 +75,9 @@ func (g *Registrar) recordGranted(ctx context.Context, q *Request, st *standing,
 		r.Detail = append(r.Detail, field("names", strings.Join(st.names, " ")))
 	}
 	r.Detail = append(r.Detail, st.detail...)
+	if q.Weak {
+		r.Detail = append(r.Detail, field("protection", "legacy"))
+	}
 	if revision != "" {
 		r.Detail = append(r.Detail, field("policy", revision))
 	}

@@ -16,16 +16,17 @@ type Code string
 
 // The reasons.
 const (
-	BadRequest Code = "request" // the signing request is none, or not a sound one
-	BadProof   Code = "proof"   // nothing shows that the request is the device's to make
-	NoRecord   Code = "record"  // the registry does not know the device
-	BadStatus  Code = "status"  // the device's status lets it have no certificate
-	BadNames   Code = "names"   // it asks for the name of another device
-	BadKey     Code = "key"     // the key is another device's, or was withdrawn
-	OverQuota  Code = "quota"   // the device was given enough already
-	Denied     Code = "policy"  // the policy set says no
-	Waiting    Code = "waiting" // the device waits for an operator's approval
-	Busy       Code = "busy"    // something of ours failed, or waits
+	BadRequest Code = "request"   // the signing request is none, or not a sound one
+	BadProof   Code = "proof"     // nothing shows that the request is the device's to make
+	NoRecord   Code = "record"    // the registry does not know the device
+	BadStatus  Code = "status"    // the device's status lets it have no certificate
+	BadNames   Code = "names"     // it asks for the name of another device
+	BadKey     Code = "key"       // the key is another device's, or was withdrawn
+	WeakCrypto Code = "algorithm" // the request is protected by what is not secure any more
+	OverQuota  Code = "quota"     // the device was given enough already
+	Denied     Code = "policy"    // the policy set says no
+	Waiting    Code = "waiting"   // the device waits for an operator's approval
+	Busy       Code = "busy"      // something of ours failed, or waits
 )
 
 // A Refusal is why a request was refused.

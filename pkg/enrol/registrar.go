@@ -135,6 +135,9 @@ func (g *Registrar) enrol(ctx context.Context, q *Request) (_ *Issued, id string
 	if err != nil {
 		return nil, st.id, err
 	}
+	if q.Weak && !slices.Contains(g.cfg.Settings().Enrolment.SCEP.LegacyClasses, rec.Class) {
+		return nil, st.id, refuse(WeakCrypto, "the request of %s is protected by SHA-1, DES or triple DES, which devices of class %s may not use (enrolment.scep.legacy_classes)", st.id, rec.Class)
+	}
 	if err := g.key(csr, rec); err != nil {
 		return nil, st.id, err
 	}

@@ -20,6 +20,7 @@ const (
 	CLI       Way = "cli"   // an operator, on the command line
 	ByToken   Way = "token" // a one-time token and JSON over HTTP
 	EST       Way = "est"   // RFC 7030
+	SCEP      Way = "scep"  // RFC 8894
 	Smallstep Way = "step"  // smallstep's own API, for its step command
 	ACME      Way = "acme"  // RFC 8555
 )
@@ -37,6 +38,9 @@ type Request struct {
 	// that showed the certificate proved that the device has the key.
 	SameKey bool
 	Proof   Proof
+	// Weak says that the request came protected by algorithms that are not secure any
+	// more: only devices of some classes may come so (enrolment.scep.legacy_classes).
+	Weak bool
 	// Remote is where the request came from, Listener what it came in by; empty
 	// for an operator's.
 	Remote   netip.AddrPort

@@ -332,8 +332,8 @@ func serves(rec *device.Record, made time.Time, again bool) error {
 	return refusedStatus(rec, "and is not enrolled with this token")
 }
 
-// WithdrawAll removes every token that was not used. What was used after the state
-// that a store holds is not known there.
+// WithdrawAll removes every token that was not used, and takes every approval back.
+// What was used after the state that a store holds is not known there.
 func WithdrawAll(ctx context.Context, st store.Store) error {
 	err := st.Update(ctx, func(w store.Writer) error {
 		var of []string
@@ -345,10 +345,10 @@ func WithdrawAll(ctx context.Context, st store.Store) error {
 				return err
 			}
 		}
-		return nil
+		return disapproveAll(w)
 	})
 	if err != nil {
-		return fmt.Errorf("withdraw all tokens: %w", err)
+		return fmt.Errorf("withdraw all tokens and approvals: %w", err)
 	}
 	return nil
 }

@@ -3,10 +3,13 @@ package gateway
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"net"
 	"net/netip"
+	"path/filepath"
 	"reflect"
 	"slices"
+	"strings"
 
 	"github.com/anteroom-iomt/anteroom/pkg/admin"
 	"github.com/anteroom-iomt/anteroom/pkg/config"
@@ -14,17 +17,20 @@ import (
 	"github.com/anteroom-iomt/anteroom/pkg/enrol"
 	"github.com/anteroom-iomt/anteroom/pkg/enrol/acme"
 	"github.com/anteroom-iomt/anteroom/pkg/enrol/est"
+	"github.com/anteroom-iomt/anteroom/pkg/enrol/scep"
 	"github.com/anteroom-iomt/anteroom/pkg/enrol/signedtime"
 	"github.com/anteroom-iomt/anteroom/pkg/enrol/step"
 	"github.com/anteroom-iomt/anteroom/pkg/enrol/web"
+	"github.com/anteroom-iomt/anteroom/pkg/visitor"
 )
 
 // An enrolment is the listener where devices enrol: the door they come in by, and
 // what answers behind it. It shares nothing with the listeners of devices but the
 // CA and the registry.
 type enrolment struct {
-	door *edge.Door
-	web  *web.Server
+	door  *edge.Door
+	plain *visitor.Listener // for SCEP; nil unless there is one
+	web   *web.Server
 }
 
 // openEnrolment opens the enrolment listener, if there is to be one.
@@ -51,9 +57,21 @@ func (g *Gateway) openEnrolment(ctx context.Context, cfg config.Enrolment) error
 		},
 	})
 	clock := signedtime.Endpoints(signedtime.Config{CA: g.state.CA, Clock: g.clock, Logger: g.log})
+	endpoints := slices.Concat(est.Endpoints(registrar, makers), step.Endpoints(registrar), overACME, clock)
+	if cfg.SCEP.Enabled {
+		to, err := scep.OpenRecipient(ctx, g.state.CA, filepath.Join(g.state.Config().StateDir, admin.SCEPFile), g.clock)
+		if err != nil {
+			return err
+		}
+		endpoints = append(endpoints, scep.Endpoints(scep.Config{Registrar: registrar, Makers: makers, Recipient: to,
+			Legacy: func() bool { return len(g.state.Config().Enrolment.SCEP.LegacyClasses) > 0 }})...)
+		if len(cfg.SCEP.LegacyClasses) > 0 {
+			g.log.Warn("SHA-1, DES and triple DES are taken in SCEP", "classes", strings.Join(cfg.SCEP.LegacyClasses, " "))
+		}
+	}
 	srv, err := web.New(web.Config{
 		Registrar: registrar, Audit: g.state.Audit, Settings: func() config.Enrolment { return g.state.Config().Enrolment },
-		Endpoints: slices.Concat(est.Endpoints(registrar, makers), step.Endpoints(registrar), overACME, clock), Clock: g.clock, Logger: g.log, Neighbourhood: edge.Neighbourhood,
+		Endpoints: endpoints, Clock: g.clock, Logger: g.log, Neighbourhood: edge.Neighbourhood,
 	})
 	if err != nil {
 		return err
@@ -63,8 +81,18 @@ func (g *Gateway) openEnrolment(ctx context.Context, cfg config.Enrolment) error
 		return err
 	}
 	srv.Serve(door)
-	g.enrolment = &enrolment{door, srv}
+	g.enrolment = &enrolment{door: door, web: srv}
 	g.log.Info("devices can enrol", "address", door.Addr().String())
+	if cfg.SCEP.Address == "off" {
+		return nil
+	}
+	ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", cfg.SCEP.Address)
+	if err != nil {
+		return fmt.Errorf("listener of SCEP in plain HTTP: %w", err)
+	}
+	g.enrolment.plain = visitor.NewListener(ln, cfg.Limits.Connections, cfg.Limits.PerAddress, edge.Neighbourhood)
+	srv.Serve(g.enrolment.plain)
+	g.log.Info("devices can enrol by SCEP in plain HTTP", "address", ln.Addr().String())
 	return nil
 }
 
@@ -86,6 +114,10 @@ func (e *enrolment) describe(st *admin.Status) {
 		out.Certificates = append(out.Certificates, admin.CertificateStatus{Name: cmp.Or(append(c.DNSNames, "certificate")...), NotAfter: c.NotAfter})
 	}
 	st.Listeners = append(st.Listeners, out)
+	if e.plain != nil {
+		st.Listeners = append(st.Listeners, admin.ListenerStatus{Name: config.EnrolmentListener, Address: e.plain.Addr().String(), Protocol: "scep", Profile: "no",
+			Connections: e.plain.Connections()})
+	}
 }
 
 // sameEnrolment reports whether two configurations have the same enrolment

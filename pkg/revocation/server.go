@@ -58,7 +58,7 @@ type Server struct {
 	cfg       ServerConfig
 	responder *Responder
 	limit     *visitor.Limiter
-	ln        *listener
+	ln        *visitor.Listener
 	http      *http.Server
 	wg        sync.WaitGroup
 }
@@ -74,7 +74,7 @@ func Serve(ctx context.Context, cfg ServerConfig) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("revocation listener: %w", err)
 	}
-	s := &Server{cfg: cfg, responder: responder, ln: newListener(ln, set.Limits, cfg.Neighbourhood)}
+	s := &Server{cfg: cfg, responder: responder, ln: visitor.NewListener(ln, set.Limits.Connections, set.Limits.PerAddress, cfg.Neighbourhood)}
 	s.limit = visitor.NewLimiter(func() visitor.Limits { return visitor.Limits{Requests: set.Limits.Requests} }, cfg.Clock)
 	s.http = &http.Server{
 		Handler: http.HandlerFunc(s.serve), ReadHeaderTimeout: set.Limits.Request.D(), ReadTimeout: set.Limits.Request.D(), WriteTimeout: answerTime,
@@ -94,7 +94,7 @@ func Serve(ctx context.Context, cfg ServerConfig) (*Server, error) {
 func (s *Server) Addr() net.Addr { return s.ln.Addr() }
 
 // Connections returns how many connections are open.
-func (s *Server) Connections() int64 { return s.ln.connections() }
+func (s *Server) Connections() int64 { return s.ln.Connections() }
 
 // Close closes the listener, waits until ctx ends for requests under way, and
 // then ends them.

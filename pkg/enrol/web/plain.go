@@ -73,7 +73,7 @@ func (r *Request) plain(w http.ResponseWriter, q *enrol.Request) {
 // Status is the HTTP status that says why a request was refused.
 func Status(why *enrol.Refusal) int {
 	switch why.Code {
-	case enrol.BadRequest, enrol.BadNames, enrol.BadKey:
+	case enrol.BadRequest, enrol.BadNames, enrol.BadKey, enrol.WeakCrypto:
 		return http.StatusBadRequest
 	case enrol.BadProof:
 		return http.StatusUnauthorized

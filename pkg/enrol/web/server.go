@@ -44,6 +44,11 @@ type Endpoint struct {
 	// Refuse, if it is there, says in its protocol's form that a request did not
 	// keep the rules. It has the status and a text; headers are set.
 	Refuse func(w http.ResponseWriter, r *Request, status int, text string)
+	// Query says that a query may follow the path. Others have none.
+	Query bool
+	// Plain says that it may be asked for without TLS too, because its messages
+	// protect themselves.
+	Plain bool
 }
 
 // A Request is an HTTP request that keeps the rules.
@@ -112,8 +117,8 @@ func New(cfg Config) (*Server, error) {
 	return s, nil
 }
 
-// Serve answers on a listener until [Server.Close] is called. The listener's
-// connections are *tls.Conn.
+// Serve answers on a listener until [Server.Close] is called; it may be called for
+// several. On connections that are no *tls.Conn only plain endpoints are there.
 func (s *Server) Serve(ln net.Listener) {
 	s.wg.Go(func() {
 		if err := s.http.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
@@ -136,7 +141,7 @@ func (s *Server) serve(w http.ResponseWriter, in *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
 	r := &Request{Request: in, server: s}
 	var err error
-	if r.Remote, err = netip.ParseAddrPort(in.RemoteAddr); err != nil || in.TLS == nil {
+	if r.Remote, err = netip.ParseAddrPort(in.RemoteAddr); err != nil {
 		http.Error(w, "this is not how to come here", http.StatusBadRequest)
 		return
 	}
@@ -146,7 +151,7 @@ func (s *Server) serve(w http.ResponseWriter, in *http.Request) {
 		r.Refuse(w, http.StatusTooManyRequests, "too many requests from this address; try again later")
 		return
 	}
-	if len(in.TLS.PeerCertificates) > 0 {
+	if in.TLS != nil && len(in.TLS.PeerCertificates) > 0 {
 		r.Leaf, r.Chain = in.TLS.PeerCertificates[0], in.TLS.PeerCertificates[1:]
 	}
 	switch {
@@ -183,8 +188,9 @@ func (s *Server) serve(w http.ResponseWriter, in *http.Request) {
 // nothing. How its protocol refuses is kept in the request.
 func (s *Server) find(r *Request) map[string]*Endpoint {
 	path := r.URL.Path
-	if r.RequestURI != path {
-		// Queries, escapes, absolute forms: nothing here has two spellings.
+	if rest, ok := strings.CutPrefix(r.RequestURI, path); !ok || rest != "" && (rest != "?"+r.URL.RawQuery || !s.mayQuery(path)) {
+		// Queries where none may be, escapes, absolute forms: nothing here has two
+		// spellings.
 		return nil
 	}
 	i := strings.LastIndexByte(path, '/') + 1
@@ -196,11 +202,22 @@ func (s *Server) find(r *Request) map[string]*Endpoint {
 		methods, r.Name = s.table[path[:i]], path[i:]
 	}
 	for _, e := range methods {
+		if r.TLS == nil && !e.Plain {
+			return nil
+		}
 		if e.Refuse != nil {
 			r.refuse = e.Refuse
 		}
 	}
 	return methods
+}
+
+// mayQuery reports whether what is at a path takes a query.
+func (s *Server) mayQuery(path string) bool {
+	for _, e := range s.table[path] {
+		return e.Query
+	}
+	return false
 }
 
 // maxName bounds the name behind a path.

@@ -1,37 +1,37 @@
-package revocation
+package visitor
 
 import (
 	"net"
 	"net/netip"
 	"sync"
-
-	"github.com/anteroom-iomt/anteroom/pkg/config"
 )
 
-// A listener takes so many connections, and so many of one address. Others are
+// A Listener takes so many connections, and so many of one address. Others are
 // closed at once.
-type listener struct {
+type Listener struct {
 	net.Listener
-	limits config.RevocationLimits
-	same   func(netip.Addr) netip.Addr
+	most, perAddress int
+	same             func(netip.Addr) netip.Addr
 
 	mu   sync.Mutex
 	all  int
 	each map[netip.Addr]int
 }
 
-func newListener(ln net.Listener, limits config.RevocationLimits, same func(netip.Addr) netip.Addr) *listener {
-	return &listener{Listener: ln, limits: limits, same: same, each: map[netip.Addr]int{}}
+// NewListener bounds a listener. same says what counts as one address.
+func NewListener(ln net.Listener, most, perAddress int, same func(netip.Addr) netip.Addr) *Listener {
+	return &Listener{Listener: ln, most: most, perAddress: perAddress, same: same, each: map[netip.Addr]int{}}
 }
 
-func (l *listener) connections() int64 {
+// Connections returns how many connections are open.
+func (l *Listener) Connections() int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return int64(l.all)
 }
 
 // Accept implements [net.Listener].
-func (l *listener) Accept() (net.Conn, error) {
+func (l *Listener) Accept() (net.Conn, error) {
 	for {
 		c, err := l.Listener.Accept()
 		if err != nil {
@@ -51,10 +51,10 @@ func (l *listener) Accept() (net.Conn, error) {
 	}
 }
 
-func (l *listener) enter(addr netip.Addr) bool {
+func (l *Listener) enter(addr netip.Addr) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.all >= l.limits.Connections || l.each[addr] >= l.limits.PerAddress {
+	if l.all >= l.most || l.each[addr] >= l.perAddress {
 		return false
 	}
 	l.all++
@@ -62,7 +62,7 @@ func (l *listener) enter(addr netip.Addr) bool {
 	return true
 }
 
-func (l *listener) leave(addr netip.Addr) {
+func (l *Listener) leave(addr netip.Addr) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.all--
