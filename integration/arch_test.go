@@ -41,6 +41,7 @@ var floors = map[string]int{
 	"pkg/store":      2,
 	"pkg/device":     3,
 	"pkg/breakglass": 4,
+	"pkg/finding":    4,
 	"pkg/ca":         4, // takes the grammar of ids from the registry, nothing else
 
 	"pkg/protocol": 5, // the contract; adapters are on floor adapterFloor

@@ -140,6 +140,8 @@ func operations() map[string]operation {
 		"token.list":          look((*Service).Tokens, all...),
 		"token.revoke":        change((*Service).RevokeToken, Enroller, SecurityOfficer),
 		"device.list":         look((*Service).List, all...),
+		"device.findings":     look((*Service).Findings, all...),
+		"device.accept":       change((*Service).Accept, Enroller, SecurityOfficer),
 		"device.show":         look((*Service).Show, all...),
 		"session.list":        look((*Service).Sessions, all...),
 		"session.kill":        change((*Service).KillSession, SecurityOfficer),
@@ -275,6 +277,16 @@ func (c *API) Return(ctx context.Context, id string) (*device.Record, error) {
 // Decommission is [Service.Decommission].
 func (c *API) Decommission(ctx context.Context, r DecommissionRequest) (*device.Record, error) {
 	return do[*device.Record](ctx, c, "device.decommission", r)
+}
+
+// Findings is [Service.Findings].
+func (c *API) Findings(ctx context.Context, id string) (*Findings, error) {
+	return do[*Findings](ctx, c, "device.findings", Name{id})
+}
+
+// Accept is [Service.Accept].
+func (c *API) Accept(ctx context.Context, r AcceptRequest) (*Found, error) {
+	return do[*Found](ctx, c, "device.accept", r)
 }
 
 // SetPosture is [Service.SetPosture].

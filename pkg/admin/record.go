@@ -27,6 +27,7 @@ func (r *StatusRequest) about() string  { return r.ID }
 func (r *PostureRequest) about() string { return r.ID }
 
 func (r *ReplaceRequest) about() string      { return r.Old }
+func (r *AcceptRequest) about() string       { return r.ID }
 func (r *LoanRequest) about() string         { return r.ID }
 func (r *DecommissionRequest) about() string { return r.ID }
 

@@ -31,6 +31,8 @@ type Live interface {
 	Recheck()
 	// TrustChanged has handshakes verified against what the CA trusts now.
 	TrustChanged()
+	// Clock returns how a device's clock was when it was last heard of.
+	Clock(id string) *ClockReading
 }
 
 // Config is what a [Service] is made from.
@@ -298,6 +300,7 @@ func (s *Service) Status(ctx context.Context, _ Actor, _ *struct{}) (*Status, er
 		out.Warnings = append(out.Warnings, out.Restored.Warning())
 	}
 	s.describeExpiry(out)
+	s.describeFindings(out)
 	if s.cfg.Live != nil {
 		s.cfg.Live.Describe(out)
 	}

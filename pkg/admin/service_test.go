@@ -25,6 +25,7 @@ func TestRoles(t *testing.T) {
 		"device.renew":        {Enroller},
 		"device.status":       {Enroller, SecurityOfficer},
 		"device.posture":      {Enroller, SecurityOfficer},
+		"device.accept":       {Enroller, SecurityOfficer},
 		"device.replace":      {Enroller},
 		"device.lend":         {Enroller},
 		"device.return":       {Enroller, SecurityOfficer},
@@ -54,7 +55,7 @@ func TestRoles(t *testing.T) {
 		"ca.root.add":         {SecurityOfficer},
 		"ca.root.remove":      {SecurityOfficer},
 	}
-	looks := []string{"device.import.check", "break-glass.list", "ca.crl", "ca.verify", "ca.show", "device.list", "device.patients", "device.show", "device.waiting", "operator.list", "policy.history", "policy.revision", "policy.status", "session.list", "status", "token.list"}
+	looks := []string{"device.import.check", "break-glass.list", "ca.crl", "ca.verify", "ca.show", "device.findings", "device.list", "device.patients", "device.show", "device.waiting", "operator.list", "policy.history", "policy.revision", "policy.status", "session.list", "status", "token.list"}
 	for name := range operations() {
 		roles, changes := allowed[name]
 		if !changes {

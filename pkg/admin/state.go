@@ -16,6 +16,7 @@ import (
 	"github.com/anteroom-iomt/anteroom/pkg/config"
 	"github.com/anteroom-iomt/anteroom/pkg/device"
 	"github.com/anteroom-iomt/anteroom/pkg/enrol"
+	"github.com/anteroom-iomt/anteroom/pkg/finding"
 	"github.com/anteroom-iomt/anteroom/pkg/policy/bundle"
 	"github.com/anteroom-iomt/anteroom/pkg/revocation"
 	"github.com/anteroom-iomt/anteroom/pkg/store"
@@ -49,6 +50,8 @@ type State struct {
 	Newcomers *enrol.Newcomers
 	// Revocations is what others than the gateway are told of revoked certificates.
 	Revocations *revocation.Book
+	// Findings are what the gateway found out about devices.
+	Findings *finding.Book
 	// BreakGlass are the emergency grants.
 	BreakGlass *breakglass.Book
 	// Policies are the revisions that were pushed.
@@ -87,6 +90,9 @@ func OpenState(ctx context.Context, cfg *config.File, log *slog.Logger, clock fu
 		return nil, err
 	}
 	s.Newcomers = enrol.NewNewcomers(st, clock)
+	if s.Findings, err = finding.Open(ctx, st, clock); err != nil {
+		return nil, err
+	}
 	if s.BreakGlass, err = breakglass.Open(ctx, st, clock); err != nil {
 		return nil, fmt.Errorf("emergency grants: %w", err)
 	}

@@ -26,7 +26,7 @@ import (
 func (a *app) deviceCommand() *cobra.Command {
 	return group("device", "Enrol, list and withdraw devices",
 		a.enrollCommand(), a.tokenCommand(), a.importCommand(), a.approveCommand(), a.renewCommand(), a.listCommand(), a.showCommand(), a.postureCommand(),
-		a.associateCommand(), a.dissociateCommand(), a.replaceCommand(), a.loanCommand(), a.decommissionCommand(),
+		a.associateCommand(), a.dissociateCommand(), a.replaceCommand(), a.loanCommand(), a.decommissionCommand(), a.findingsCommand(), a.acceptCommand(),
 		a.moveCommand("quarantine", "Cut a device off until it is released", device.Quarantined, false),
 		a.moveCommand("release", "Let a quarantined device work again", device.Active, false),
 		a.moveCommand("revoke", "Withdraw a device's certificates for ever", device.Revoked, true),
@@ -333,13 +333,17 @@ func (a *app) showCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return a.print(shownDevice{r, b.Patients, b.Withheld}, func(w io.Writer) { describe(w, r, b) })
+				fs, err := api.Findings(ctx, arg[0])
+				if err != nil {
+					return err
+				}
+				return a.print(shownDevice{r, b.Patients, b.Withheld, fs.Findings, fs.Clock}, func(w io.Writer) { describe(w, r, b, fs) })
 			})
 		},
 	}
 }
 
-func describe(w io.Writer, r *device.Record, b *admin.Bedside) {
+func describe(w io.Writer, r *device.Record, b *admin.Bedside, fs *admin.Findings) {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	row := func(name, value string) {
 		if value != "" {
@@ -384,6 +388,7 @@ func describe(w io.Writer, r *device.Record, b *admin.Bedside) {
 		}
 		row("certificate", text)
 	}
+	describeFindings(row, fs)
 	tw.Flush()
 }
 

@@ -176,9 +176,11 @@ func describeBedside(row func(name, value string), b *admin.Bedside) {
 }
 
 // shownDevice is a device as it is shown: with its patients, which a record does
-// not tell.
+// not tell, and what the gateway found out.
 type shownDevice struct {
 	*device.Record
 	Patients []device.Association `json:"patients"`
 	Withheld int                  `json:"patients_withheld,omitempty"`
+	Findings []admin.Found        `json:"findings,omitempty"`
+	Clock    *admin.ClockReading  `json:"clock,omitempty"`
 }

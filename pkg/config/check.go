@@ -50,6 +50,10 @@ func (d *decoder) check(f *File) {
 	listeners := d.checkListeners(f.Listeners)
 	d.checkEnrolment(f)
 	d.checkRevocation(f)
+	d.checkProxies("findings", &ProxyProtocol{From: f.Findings.SamePlace})
+	if f.Findings.ClockError.D() < 10*time.Second {
+		d.bad("findings.clock_error", "it must be at least 10s", "Date has whole seconds, and requests take time")
+	}
 	backends := d.checkBackends(f.Backends)
 	d.checkRoutes(f.Routes, listeners, backends)
 }

@@ -21,6 +21,7 @@ type File struct {
 	Telemetry    Telemetry  `yaml:"telemetry" doc:"Metrics, health and logs."`
 	Enrolment    Enrolment  `yaml:"enrolment" doc:"How devices come to their certificates by themselves: a listener of its own, off by default, and what it and every other way in may give."`
 	Revocation   Revocation `yaml:"revocation" doc:"How others than the gateway learn that a certificate was revoked. The gateway itself asks its registry, which knows at once."`
+	Findings     Findings   `yaml:"findings" doc:"What the gateway finds out about devices by itself (anteroom device findings)."`
 	Listeners    []Listener `yaml:"listeners" required:"true" doc:"Addresses devices connect to. A client certificate of ours is required on every one; there is no way to switch that off."`
 	Routes       []Route    `yaml:"routes" doc:"What traffic is matched to, by listener, host and path prefix; the longest prefix wins. Unmatched traffic is denied and recorded."`
 	Backends     []Backend  `yaml:"backends" doc:"The clinical and cloud systems behind the gateway."`
@@ -229,6 +230,12 @@ type EnrolmentLimits struct {
 type EnrolmentQuota struct {
 	Certificates int      `yaml:"certificates" default:"20" doc:"Certificates of one device by one way (such as cli or est) within the window."`
 	Window       Duration `yaml:"window" default:"24h" doc:"The time they are counted over."`
+}
+
+// Findings configures what the gateway finds out about devices by itself.
+type Findings struct {
+	SamePlace  []string `yaml:"same_place" doc:"CIDR ranges within which all addresses are one place, such as the outer addresses of a NAT. A certificate that is used from two places at once is found to be copied."`
+	ClockError Duration `yaml:"clock_error" default:"2m" doc:"How wrong a device's clock may be, by the Date of its requests, before that is a finding."`
 }
 
 // Revocation configures how others learn of revocations.

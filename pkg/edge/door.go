@@ -206,6 +206,7 @@ func (d *Door) refused(remote netip.AddrPort, why *Refusal) {
 	if h := d.srv.cfg.Hooks.Handshake; h != nil {
 		h(config.EnrolmentListener, why.Code)
 	}
+	d.srv.disbelieved(remote.Addr(), why)
 	d.srv.refusals.record(remote.Addr(), config.EnrolmentListener, why.Code, &audit.Record{
 		Kind: audit.KindTLS, Event: "tls.refused", Listener: config.EnrolmentListener, Remote: remote, Error: why.Why,
 		Detail: []protocol.Field{{Name: "code", Value: protocol.String(why.Code)}},

@@ -3,6 +3,8 @@ package edge
 import (
 	"context"
 	"crypto/tls"
+	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"time"
@@ -48,7 +50,7 @@ func (srv *Server) handshake(ctx context.Context, raw, conn net.Conn, from netip
 	}
 	tc := tls.Server(c, cfg)
 	if err := tc.HandshakeContext(ctx); err != nil {
-		return nil, err
+		return nil, c.alert(err)
 	}
 	return tc, raw.SetDeadline(time.Time{})
 }
@@ -61,10 +63,41 @@ type turnConn struct {
 	turns *turns // nil when the handshake is done
 	ctx   context.Context
 	has   bool
+	tail  [7]byte // what the peer sent last
+}
+
+// alertHead begins the record of a fatal alert that is not encrypted (RFC 8446
+// sections 5.1 and 6).
+const alertHead = "\x15\x03\x03\x00\x02\x02"
+
+// A plainAlert is the number of such an alert.
+type plainAlert uint8
+
+func (a plainAlert) Error() string { return fmt.Sprintf("tls: alert %d", uint8(a)) }
+
+// alert finds out why a peer broke a handshake off that did so in the clear: OpenSSL
+// refuses a certificate before it has taken up the keys of TLS 1.3, and what it says
+// has a wrong MAC to who has. What is found is for a record; the handshake has failed.
+func (c *turnConn) alert(err error) error {
+	if op, ok := errors.AsType[*net.OpError](err); !ok || op.Op != "local error" || string(c.tail[:len(alertHead)]) != alertHead {
+		return err
+	}
+	return &net.OpError{Op: "remote error", Err: plainAlert(c.tail[len(alertHead)])}
 }
 
 // Read implements [net.Conn].
 func (c *turnConn) Read(p []byte) (int, error) {
+	n, err := c.read(p)
+	if c.turns != nil {
+		for _, b := range p[max(0, n-len(c.tail)):n] {
+			copy(c.tail[:], c.tail[1:])
+			c.tail[len(c.tail)-1] = b
+		}
+	}
+	return n, err
+}
+
+func (c *turnConn) read(p []byte) (int, error) {
 	if c.turns == nil || !c.has || buffered(c.Conn) {
 		return c.Conn.Read(p)
 	}

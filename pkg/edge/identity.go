@@ -7,6 +7,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"net"
+	"reflect"
 	"time"
 
 	"github.com/anteroom-iomt/anteroom/pkg/ca"
@@ -123,8 +125,8 @@ func refusalOf(err error) *Refusal {
 		}
 		return &Refusal{Code: "bad-certificate", Why: "the certificate does not verify"}
 	}
-	if a, ok := errors.AsType[tls.AlertError](err); ok {
-		return &Refusal{Code: "device-alert", Why: "the device broke the handshake off: " + a.Error()}
+	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "remote error" {
+		return alerted(op.Err)
 	}
 	switch msg := err.Error(); {
 	case msg == "tls: client didn't provide a certificate":
@@ -134,4 +136,38 @@ func refusalOf(err error) *Refusal {
 	default:
 		return &Refusal{Code: "handshake-broken", Why: "the connection ended during the handshake"}
 	}
+}
+
+// Alerts with which a device says why it breaks off (RFC 8446 section 6.2).
+const (
+	alertBadCertificate     = 42
+	alertCertificateExpired = 45
+	alertCertificateUnknown = 46
+	alertUnknownCA          = 48
+)
+
+// Codes of what devices say of our certificate.
+const (
+	refusedClock    = "device-clock"
+	refusedByDevice = "device-refuses-us"
+)
+
+// alerted says what a device meant that broke the handshake off. crypto/tls gives the
+// alert's number in a type that it does not show.
+func alerted(alert error) *Refusal {
+	n := uint64(0)
+	if v := reflect.ValueOf(alert); v.IsValid() && v.CanUint() {
+		n = v.Uint()
+	}
+	switch n {
+	case alertCertificateExpired:
+		return &Refusal{Code: refusedClock, Why: "the device says that the gateway's certificate is not in its validity: if it is (anteroom status shows it), the device clock is wrong. " +
+			"Set the device's clock or its time server; a device without a clock can ask the enrolment listener"}
+	case alertBadCertificate, alertCertificateUnknown:
+		return &Refusal{Code: refusedByDevice, Why: "the device does not accept the gateway's certificate: its device clock is wrong (many say no more when a certificate is not valid yet), " +
+			"it trusts another root, or it expects another name"}
+	case alertUnknownCA:
+		return &Refusal{Code: refusedByDevice, Why: "the device does not know the CA of the gateway's certificate: give it the root (anteroom ca export)"}
+	}
+	return &Refusal{Code: "device-alert", Why: "the device broke the handshake off: " + alert.Error()}
 }

@@ -46,6 +46,9 @@ type Recorder interface {
 type Hooks struct {
 	Handshake func(listener, result string)
 	Session   func(listener string, delta int)
+	// Disbelieved is called when a device at an address said that our certificate is
+	// not in its validity.
+	Disbelieved func(from netip.Addr)
 }
 
 // A Server owns listeners and the sessions on them.
@@ -235,6 +238,7 @@ func (srv *Server) refused(set *setup, remote netip.AddrPort, why *Refusal, st *
 	if h := srv.cfg.Hooks.Handshake; h != nil {
 		h(set.cfg.Name, why.Code)
 	}
+	srv.disbelieved(remote.Addr(), why)
 	r := &audit.Record{
 		Kind: audit.KindTLS, Event: "tls.refused", Listener: set.cfg.Name, Remote: remote,
 		Device: why.Device, Error: why.Why,
@@ -245,6 +249,12 @@ func (srv *Server) refused(set *setup, remote netip.AddrPort, why *Refusal, st *
 		r.TLS = &t
 	}
 	srv.refusals.record(remote.Addr(), set.cfg.Name, why.Code, r)
+}
+
+func (srv *Server) disbelieved(from netip.Addr, why *Refusal) {
+	if h := srv.cfg.Hooks.Disbelieved; h != nil && why.Code == refusedClock {
+		h(from)
+	}
 }
 
 // began records and counts a new session.

@@ -24,11 +24,12 @@ var (
 // change of a device's record returns to whoever made it, the device's sessions
 // have the new record or are ended.
 type Sessions struct {
-	reg    Registry
-	now    func() time.Time
-	cancel func()
-	wg     sync.WaitGroup                  // judging held transactions anew
-	lanes  atomic.Pointer[map[string]bool] // listeners that let quarantined devices in
+	reg     Registry
+	now     func() time.Time
+	cancel  func()
+	wg      sync.WaitGroup                  // judging held transactions anew
+	lanes   atomic.Pointer[map[string]bool] // listeners that let quarantined devices in
+	doubles *doubles
 
 	mu       sync.RWMutex
 	byID     map[string]*entry
@@ -62,7 +63,7 @@ func (t *Sessions) SetLanes(listeners map[string]bool) {
 
 // NewSessions returns an empty table that follows reg until Close.
 func NewSessions(reg Registry, now func() time.Time) *Sessions {
-	t := &Sessions{reg: reg, now: now, byID: map[string]*entry{}, byDevice: map[string][]*entry{}}
+	t := &Sessions{reg: reg, now: now, byID: map[string]*entry{}, byDevice: map[string][]*entry{}, doubles: newDoubles(now)}
 	t.cancel = reg.Subscribe(t.changed)
 	return t
 }
@@ -94,8 +95,15 @@ func (t *Sessions) add(s *protocol.Session, limit int) error {
 			Why: fmt.Sprintf("device %s has %d connections on this listener already, the limit", id, n),
 		}
 	}
+	var others []*protocol.Session
+	for _, o := range t.byDevice[id] {
+		if o.Fingerprint == s.Fingerprint {
+			others = append(others, o.Session)
+		}
+	}
 	t.byID[s.ID] = e
 	t.byDevice[id] = append(t.byDevice[id], e)
+	t.doubles.began(s, others)
 	// Timers run on the monotonic clock; a certificate's end is a wall-clock
 	// time. A step of the clock is caught by the check before every decision.
 	e.expiry = time.AfterFunc(s.Certificate.NotAfter.Sub(t.now()), func() { s.End(errExpired) })
@@ -148,6 +156,7 @@ func (t *Sessions) remove(s *protocol.Session) {
 		return
 	}
 	e.expiry.Stop()
+	t.doubles.ended(s)
 	delete(t.byID, s.ID)
 	id := s.Device().ID
 	rest := slices.DeleteFunc(t.byDevice[id], func(o *entry) bool { return o == e })

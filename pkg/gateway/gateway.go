@@ -71,17 +71,20 @@ type Gateway struct {
 	revocation *revocation.Server
 	seen       time.Time // the configuration file's time when it was last read
 
-	mu       sync.Mutex // held over a reload
-	cfg      *config.File
-	backends backends
-	table    *httpgw.Table
-	gateways map[string]*httpgw.Gateway // by listener; those being made included
-	retiring sync.WaitGroup
-	stopping chan struct{}
-	remote   *bundle.Remote // nil unless the policy set comes from a bundle server
-	server   io.Closer      // of its connections
-	tripped  chan struct{}  // a trial of a policy revision has failed
-	draining atomic.Bool
+	mu        sync.Mutex // held over a reload
+	cfg       *config.File
+	backends  backends
+	table     *httpgw.Table
+	gateways  map[string]*httpgw.Gateway // by listener; those being made included
+	retiring  sync.WaitGroup
+	stopping  chan struct{}
+	remote    *bundle.Remote // nil unless the policy set comes from a bundle server
+	server    io.Closer      // of its connections
+	tripped   chan struct{}  // a trial of a policy revision has failed
+	draining  atomic.Bool
+	clocks    clocks
+	guessed   atomic.Int64  // when it was last looked up who an address may be
+	sightings chan sighting // what was seen of devices, to be written down
 }
 
 // New makes a gateway of a configuration: it opens the state directory, loads
@@ -93,7 +96,7 @@ func New(ctx context.Context, cfg *config.File, opt Options) (_ *Gateway, err er
 		opt.Clock = time.Now
 	}
 	g := &Gateway{opt: opt, log: opt.Logger, clock: opt.Clock, started: opt.Clock(), cfg: cfg, metrics: telemetry.NewMetrics(),
-		gateways: map[string]*httpgw.Gateway{}, stopping: make(chan struct{}), tripped: make(chan struct{}, 1), seen: modified(cfg.Path)}
+		gateways: map[string]*httpgw.Gateway{}, stopping: make(chan struct{}), sightings: make(chan sighting, mostSightings), tripped: make(chan struct{}, 1), seen: modified(cfg.Path)}
 	defer func() {
 		if err != nil {
 			done, cancel := context.WithCancel(context.Background())
@@ -124,7 +127,7 @@ func New(ctx context.Context, cfg *config.File, opt Options) (_ *Gateway, err er
 	g.edge = edge.New(edge.Config{
 		TrustDomain: cfg.TrustDomain, Registry: g.state.Devices, Authority: g.state.CA, Audit: g.state.Audit,
 		Adapter: g.adapter, CertDir: filepath.Join(cfg.StateDir, admin.CertDir), Clock: g.clock, Logger: g.log, Zap: telemetry.Zap(g.log),
-		Hooks: edge.Hooks{Handshake: g.metrics.Handshake, Session: g.metrics.Session},
+		Hooks: edge.Hooks{Handshake: g.metrics.Handshake, Session: g.metrics.Session, Disbelieved: g.disbelieved},
 	})
 	g.engine.OnChange(func(s *policy.Set) { g.shadow.enforced(s); g.edge.Sessions.Recheck() })
 	if err := g.apply(ctx, cfg); err != nil {
@@ -196,6 +199,7 @@ func (g *Gateway) policyLoaded(e policy.LoadEvent) {
 // judged counts a decision and passes it on.
 func (g *Gateway) judged(j edge.Judged) {
 	if j.Transaction != nil {
+		g.edge.Sessions.Used(j.Session)
 		route, took := "", time.Duration(0)
 		if j.Route != nil {
 			route = j.Route.Name
@@ -239,7 +243,7 @@ func (g *Gateway) adapter(l config.Listener) (protocol.Adapter, error) {
 	if l.Protocol != "http" {
 		return nil, fmt.Errorf("protocol %q is not known", l.Protocol)
 	}
-	a, err := httpgw.New(httpgw.Config{Listener: l, Judge: g.judge, Logger: g.log, Mirrors: g.mirrors, Obliged: g.metrics.Obligation, Observe: func(o httpgw.Observation) {
+	a, err := httpgw.New(httpgw.Config{Listener: l, Judge: g.judge, Logger: g.log, Mirrors: g.mirrors, Obliged: g.metrics.Obligation, Dated: g.dated, Observe: func(o httpgw.Observation) {
 		g.metrics.Request(o.Listener, o.Route, o.Status, o.Duration)
 	}})
 	if err != nil {
@@ -292,6 +296,7 @@ func (g *Gateway) apply(ctx context.Context, cfg *config.File) error {
 	g.backends, g.cfg = bs, cfg
 	inLane, open := lanes(cfg)
 	g.edge.Sessions.SetLanes(open)
+	g.edge.Sessions.OnDouble(samePlaces(cfg.Findings), g.doubled)
 	for _, name := range inLane {
 		g.log.Warn("quarantined devices may connect, for this route only", "route", name)
 	}
@@ -417,6 +422,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	group.Go(func() error { g.watchGrants(gctx); return nil })
 	group.Go(func() error { g.watchExpiry(gctx); return nil })
 	group.Go(func() error { g.endLoans(gctx); return nil })
+	group.Go(func() error { g.writeFindings(gctx); return nil })
 	if g.remote != nil {
 		group.Go(func() error { g.remote.Run(gctx); return nil })
 	}

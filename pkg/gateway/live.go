@@ -9,6 +9,7 @@ import (
 
 	"github.com/anteroom-iomt/anteroom/pkg/admin"
 	"github.com/anteroom-iomt/anteroom/pkg/device"
+	"github.com/anteroom-iomt/anteroom/pkg/finding"
 	"github.com/anteroom-iomt/anteroom/pkg/policy"
 )
 
@@ -41,6 +42,9 @@ func (l live) Recheck() { l.g.edge.Sessions.Recheck() }
 
 // TrustChanged implements [admin.Live].
 func (l live) TrustChanged() { l.g.edge.TrustChanged() }
+
+// Clock implements [admin.Live].
+func (l live) Clock(id string) *admin.ClockReading { return l.g.clocks.of(id) }
 
 // Describe implements [admin.Live].
 func (l live) Describe(st *admin.Status) {
@@ -178,6 +182,16 @@ func (g *Gateway) gauges() {
 			return float64(g.remote.Status().Failures)
 		})
 	}
+	g.metrics.Gauges("anteroom_findings", "Findings about devices that a person should look at.", "kind", func() map[string]float64 {
+		out := map[string]float64{}
+		for _, k := range finding.Kinds() {
+			out[string(k)] = 0
+		}
+		for _, f := range g.state.Findings.Standing() {
+			out[string(f.Kind)]++
+		}
+		return out
+	})
 	g.metrics.Gauges("anteroom_devices", "Registered devices.", "status", func() map[string]float64 {
 		out := map[string]float64{}
 		for _, s := range []device.Status{device.Pending, device.Active, device.Quarantined, device.Revoked, device.Retired} {

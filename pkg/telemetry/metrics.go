@@ -27,6 +27,7 @@ type Metrics struct {
 	enrolments   *prometheus.CounterVec
 	breakGlass   *prometheus.CounterVec
 	expiries     *prometheus.CounterVec
+	findings     *prometheus.CounterVec
 
 	// What is counted with every request.
 	transactionsBy memo[transaction, prometheus.Counter]
@@ -93,7 +94,11 @@ func NewMetrics() *Metrics {
 		Name: "anteroom_expiry_warnings_total",
 		Help: "Warnings that the last certificate of an active device ends within so many days; 0: that it has ended.",
 	}, []string{"days"})
-	m.Registry.MustRegister(m.expiries, m.breakGlass, m.enrolments, m.obligations, m.transactions, m.requests, m.duration, m.decision, m.handshakes, m.sessions, m.policyLoads, m.policyInfo,
+	m.findings = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "anteroom_findings_total",
+		Help: "What the gateway found out about devices and a person should look at: clone (a certificate in use at two places at once), clock (a device's clock is wrong).",
+	}, []string{"kind"})
+	m.Registry.MustRegister(m.findings, m.expiries, m.breakGlass, m.enrolments, m.obligations, m.transactions, m.requests, m.duration, m.decision, m.handshakes, m.sessions, m.policyLoads, m.policyInfo,
 		m.backendUp, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -142,6 +147,9 @@ func (m *Metrics) Enrolment(way, result string) { m.enrolments.WithLabelValues(w
 
 // ExpiryWarned counts a warning of a device's certificate's end.
 func (m *Metrics) ExpiryWarned(days int) { m.expiries.WithLabelValues(strconv.Itoa(days)).Inc() }
+
+// Found counts a finding that is news.
+func (m *Metrics) Found(kind string) { m.findings.WithLabelValues(kind).Inc() }
 
 // Session counts a session that begins (1) or ends (-1).
 func (m *Metrics) Session(listener string, delta int) {

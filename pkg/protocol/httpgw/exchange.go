@@ -120,6 +120,11 @@ func (x *exchange) begin(g *Gateway, s *protocol.Session, b *badge, m *message, 
 func (x *exchange) run() {
 	x.table = x.g.table.Load()
 	x.route = x.table.match(x.s.Listener, x.m.host, x.m.target.Path)
+	if x.g.cfg.Dated != nil {
+		if date, n := x.m.header.Get("date"); n == 1 {
+			x.g.cfg.Dated(x.s, date)
+		}
+	}
 	x.serve()
 	if x.tee != nil {
 		x.tee.close()

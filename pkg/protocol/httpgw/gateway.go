@@ -24,6 +24,9 @@ type Config struct {
 	Mirrors *Mirrors
 	// Observe is called after every request, for metrics.
 	Observe func(Observation)
+	// Dated is called with the Date field of each request that has one: what time
+	// the device believes it is.
+	Dated func(s *protocol.Session, date string)
 	// Obliged is called with the kind of each obligation that was met, or was not,
 	// and the result in a word, for metrics.
 	Obliged func(kind, result string)
