@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/ir"
 	"github.com/open-policy-agent/opa/v1/storage/inmem"
 	"github.com/open-policy-agent/opa/v1/topdown"
 )
@@ -315,4 +316,30 @@ func FuzzPlans(f *testing.F) {
 			t.Fatalf("%s of %v: got %v, want %v", names[i], in, got, want)
 		}
 	})
+}
+
+// A local that was assigned stays what it was when the one it came from changes.
+func TestAssignedLocalsAreTheirOwn(t *testing.T) {
+	local := func(l ir.Local) ir.Operand { return ir.Operand{Value: l} }
+	p := &ir.Policy{
+		Static: &ir.Static{Strings: []*ir.StringConst{{Value: "result"}}},
+		Funcs:  &ir.Funcs{},
+		Plans: &ir.Plans{Plans: []*ir.Plan{{Name: "x", Blocks: []*ir.Block{{Stmts: []ir.Stmt{
+			&ir.MakeNumberIntStmt{Value: 1, Target: 2},
+			&ir.AssignVarStmt{Source: local(2), Target: 3},
+			&ir.MakeNumberIntStmt{Value: 5, Target: 2},
+			&ir.MakeObjectStmt{Target: 4},
+			&ir.ObjectInsertStmt{Key: ir.Operand{Value: ir.StringIndex(0)}, Value: local(3), Object: 4},
+			&ir.ResultSetAddStmt{Value: 4},
+		}}}}}},
+	}
+	program, err := New(p, data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	run := program.Start(topdown.BuiltinContext{Cancel: never{}}, whole{})
+	defer run.Release()
+	if v, err := run.Document("x"); err != nil || v.Compare(ast.Number("1")) != 0 {
+		t.Errorf("got %v, %v", v, err)
+	}
 }

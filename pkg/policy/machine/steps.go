@@ -156,7 +156,9 @@ func (m *maker) step(sc *scope, s ir.Stmt) (step, error) {
 		if err != nil {
 			return nil, err
 		}
-		m.know(sc, s.Target, v)
+		if v.term != nil || v.input { // else it is the other local as it is now
+			m.know(sc, s.Target, v)
+		}
 		at := m.slot(s.Target)
 		return func(r *Run, l []*ast.Term) signal {
 			l[at] = v.get(r, l)
