@@ -104,7 +104,15 @@ func OpenState(ctx context.Context, cfg *config.File, log *slog.Logger, clock fu
 		return nil, fmt.Errorf("CA passphrase: %w", err)
 	}
 	defer clear(pass)
+	var pin []byte
+	if cfg.CA.KMS != "" {
+		if pin, err = cfg.CA.PIN.Read(); err != nil {
+			return nil, fmt.Errorf("PIN of the key module: %w", err)
+		}
+		defer clear(pin)
+	}
 	if s.CA, err = ca.Open(ctx, ca.Config{
+		KMS: cfg.CA.KMS, PIN: pin,
 		Dir: filepath.Join(cfg.StateDir, CADir), TrustDomain: cfg.TrustDomain, Passphrase: pass,
 		Backdate: cfg.CA.Backdate.D(), CRL: cfg.CA.URLs.CRL, OCSP: cfg.CA.URLs.OCSP, Logger: log, Clock: clock,
 	}); err != nil {

@@ -16,6 +16,7 @@ import (
 	"github.com/smallstep/certificates/authority"
 	"github.com/smallstep/certificates/authority/config"
 	"github.com/smallstep/certificates/db"
+	"go.step.sm/crypto/kms/apiv1"
 	"go.step.sm/crypto/pemutil"
 
 	"github.com/anteroom-iomt/anteroom/certs"
@@ -36,6 +37,10 @@ type Config struct {
 	// Backdate is how far a certificate's not-before lies before its issue.
 	// Zero means not at all.
 	Backdate time.Duration
+	// KMS is the URI of the PKCS#11 module that the next intermediate's key is made in,
+	// and those that were made so are; PIN is its user's. Empty means files.
+	KMS string
+	PIN []byte
 	// CRL and OCSP are URLs that certificates name for who asks whether they were
 	// revoked. Empty means that they name none.
 	CRL, OCSP string
@@ -58,7 +63,8 @@ type Authority struct {
 	trust     atomic.Pointer[trust] // swapped whole while mu is held
 	templates map[Profile]string
 
-	db db.AuthDB
+	db     db.AuthDB
+	module apiv1.KeyManager // nil if there is none
 
 	revocations atomic.Uint64 // made since the CA was opened
 	listing     sync.Mutex    // held while a revocation list is numbered and made
@@ -102,6 +108,14 @@ func open(ctx context.Context, cfg Config) (_ *Authority, err error) {
 	if a.organisation, err = t.check(cfg.TrustDomain); err != nil {
 		return nil, err
 	}
+	if err := a.openModule(ctx, &cfg); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil && a.module != nil {
+			err = errors.Join(err, a.module.Close())
+		}
+	}()
 	if err := a.readKeys(t, cfg.Passphrase); err != nil {
 		return nil, err
 	}
@@ -138,7 +152,11 @@ func (a *Authority) Close() error {
 		return nil
 	}
 	a.closed = true
-	if err := a.trust.Load().engine.Shutdown(); err != nil {
+	err := a.trust.Load().engine.Shutdown()
+	if a.module != nil {
+		err = errors.Join(err, a.module.Close())
+	}
+	if err != nil {
 		return fmt.Errorf("close CA: %w", err)
 	}
 	return nil

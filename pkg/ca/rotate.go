@@ -52,12 +52,7 @@ func (a *Authority) prepareRotation(ctx context.Context, passphrase []byte) (csr
 	a.rotating.Lock()
 	defer a.rotating.Unlock()
 	t := a.trust.Load()
-	// The next start reads all keys with one passphrase.
-	check := &trust{intermediates: t.intermediates[:1], keys: make([]crypto.Signer, 1)}
-	if err := a.readKeys(check, passphrase); err != nil {
-		return nil, err
-	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	key, name, err := a.nextKey(t, passphrase)
 	if err != nil {
 		return nil, err
 	}
@@ -74,19 +69,38 @@ func (a *Authority) prepareRotation(ctx context.Context, passphrase []byte) (csr
 	}, key); err != nil {
 		return nil, err
 	}
-	data, err := encryptKey(key, passphrase)
-	if err != nil {
-		return nil, err
-	}
 	if err := a.forgetPrepared(t); err != nil {
 		return nil, err
 	}
 	a.reached("before the key")
-	if err := writeNew(filepath.Join(a.dir, keyFileOf(&x509.Certificate{SubjectKeyId: id})), data, keyMode); err != nil {
+	mine := &x509.Certificate{SubjectKeyId: id}
+	if name != "" {
+		err = writeNew(filepath.Join(a.dir, kmsFileOf(mine)), []byte(name+"\n"), keyMode)
+	} else {
+		var data []byte
+		if data, err = encryptKey(key.(*ecdsa.PrivateKey), passphrase); err == nil {
+			err = writeNew(filepath.Join(a.dir, keyFileOf(mine)), data, keyMode)
+		}
+	}
+	if err != nil {
 		return nil, err
 	}
 	a.reached("the key is written")
 	return csr, syncDir(a.dir)
+}
+
+// nextKey makes a key: in the module if there is one, and then name says where.
+func (a *Authority) nextKey(t *trust, passphrase []byte) (key crypto.Signer, name string, err error) {
+	if a.module != nil {
+		return a.newModuleKey()
+	}
+	// The next start reads all keys with one passphrase.
+	check := &trust{intermediates: t.intermediates[:1], keys: make([]crypto.Signer, 1)}
+	if err := a.readKeys(check, passphrase); err != nil {
+		return nil, "", err
+	}
+	key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	return key, "", err
 }
 
 // forgetPrepared removes keys that belong to no intermediate.
@@ -97,10 +111,10 @@ func (a *Authority) forgetPrepared(t *trust) error {
 	}
 	used := map[string]bool{}
 	for _, c := range t.intermediates {
-		used[keyFileOf(c)] = true
+		used[keyFileOf(c)], used[kmsFileOf(c)] = true, true
 	}
 	for _, e := range entries {
-		if n := e.Name(); strings.HasPrefix(n, "intermediate-") && strings.HasSuffix(n, ".key") && !used[n] {
+		if n := e.Name(); strings.HasPrefix(n, "intermediate-") && (strings.HasSuffix(n, ".key") || strings.HasSuffix(n, kmsEnding)) && !used[n] {
 			if err := os.Remove(filepath.Join(a.dir, n)); err != nil {
 				return err
 			}
@@ -185,8 +199,8 @@ func (a *Authority) rotate(ctx context.Context, next *x509.Certificate, passphra
 	if _, err := t.check(a.trustDomain); err != nil {
 		return refuseNext("%v", err)
 	}
-	key, err := a.readKey(filepath.Join(a.dir, keyFileOf(next)), passphrase)
-	if errors.Is(err, fs.ErrNotExist) {
+	key, original, err := a.keyOf(next, passphrase)
+	if original {
 		return refuseNext("it is not for the key that was prepared last")
 	}
 	if err != nil {

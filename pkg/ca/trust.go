@@ -6,9 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/pem"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -114,17 +112,13 @@ func (a *Authority) readKeys(t *trust, passphrase []byte) error {
 		if i > 0 && a.clock().After(c.NotAfter) {
 			continue // so are all that it signed
 		}
-		name := keyFileOf(c)
-		if _, err := os.Stat(filepath.Join(a.dir, name)); errors.Is(err, fs.ErrNotExist) {
-			name = intermediateKeyFile
-		}
-		key, err := a.readKey(filepath.Join(a.dir, name), passphrase)
+		key, original, err := a.keyOf(c, passphrase)
 		if err == nil && !matches(key, c) {
 			which := "the first certificate"
 			if i > 0 {
 				which = fmt.Sprintf("certificate %d", i+1)
 			}
-			err = fmt.Errorf("key %s does not belong to %s in %s", filepath.Join(a.dir, name), which, intermediateFile)
+			err = fmt.Errorf("the key that is there does not belong to %s in %s", which, intermediateFile)
 		}
 		if err != nil && i == 0 {
 			return err
@@ -133,7 +127,7 @@ func (a *Authority) readKeys(t *trust, passphrase []byte) error {
 			a.log.Warn("a former intermediate's key is not here, so there is no revocation list of its certificates", "intermediate", c.Subject.CommonName, "error", err)
 			continue
 		}
-		if t.keys[i] = key; name == intermediateKeyFile {
+		if t.keys[i] = key; original {
 			t.original = i
 		}
 	}

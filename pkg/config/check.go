@@ -87,6 +87,7 @@ func (d *decoder) checkBundle(p *Policy) {
 }
 
 func (d *decoder) checkCA(c *CA) {
+	d.checkKMS(c)
 	if n := c.Passphrase.sources(); n != 1 {
 		d.bad("ca.passphrase", fmt.Sprintf("exactly one of file, env and credential is needed, not %d", n), "")
 	}
@@ -430,4 +431,24 @@ func validDNS(s string) bool {
 		}
 	}
 	return true
+}
+
+// checkKMS checks where CA keys are kept beside files. Its URI is in the clear, and
+// so holds no PIN.
+func (d *decoder) checkKMS(c *CA) {
+	if c.KMS == "" {
+		if c.PIN.Set() {
+			d.bad("ca.pin", "it is of ca.kms, which is not set", "")
+		}
+		return
+	}
+	rest, ok := strings.CutPrefix(c.KMS, "pkcs11:")
+	switch {
+	case !ok:
+		d.bad("ca.kms", "only pkcs11: is known", "")
+	case strings.Contains(rest, "pin-value") || strings.Contains(rest, "pin-source"):
+		d.bad("ca.kms", "the PIN does not belong here: ca.pin says where it is", "")
+	case c.PIN.sources() != 1:
+		d.bad("ca.pin", fmt.Sprintf("exactly one of file, env and credential is needed, not %d", c.PIN.sources()), "")
+	}
 }

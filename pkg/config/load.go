@@ -166,6 +166,7 @@ func (f *File) resolve() {
 	}
 	abs(&f.StateDir)
 	abs(&f.CA.Passphrase.File)
+	abs(&f.CA.PIN.File)
 	abs(&f.Policy.Enforce)
 	abs(&f.Policy.Bundle.Key)
 	abs(&f.Policy.Bundle.CAFile)

@@ -43,6 +43,8 @@ type CA struct {
 	MaxTTL        Duration            `yaml:"max_ttl" default:"17520h" doc:"The longest lifetime that may be asked for (IHE ITI-19 recommends at most two years)."`
 	Backdate      Duration            `yaml:"backdate" default:"24h" doc:"How far a device certificate's not-before lies in the past, for devices whose clock is slow."`
 	ClassBackdate map[string]Duration `yaml:"class_backdate" doc:"The same by class; it takes the place of backdate. A class whose devices lose their clock with their battery needs more, one that is told the time in each handshake nothing."`
+	KMS           string              `yaml:"kms" doc:"URI of a PKCS#11 module, such as pkcs11:module-path=/usr/lib/softhsm/libsofthsm2.so;token=anteroom. The key of the next intermediate (anteroom ca rotate) is made in it and never leaves it. Needs a build with cgo and the tag pkcs11; the default binary is static, and says so."`
+	PIN           Secret              `yaml:"pin" doc:"kms: the PIN of the module's user. Exactly one source."`
 	URLs          CAURLs              `yaml:"urls" doc:"What certificates name for who checks them: nothing, unless it is set. Certificates that were issued before do not change."`
 }
 

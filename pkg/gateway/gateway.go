@@ -343,6 +343,7 @@ func fixed(old, next *config.File) error {
 		{"policy.source", old.Policy.Source == next.Policy.Source},
 		{"enrolment (but its quota and grace)", sameEnrolment(old.Enrolment, next.Enrolment)},
 		{"ca.urls", old.CA.URLs == next.CA.URLs},
+		{"ca.kms", old.CA.KMS == next.CA.KMS && old.CA.PIN == next.CA.PIN},
 		{"revocation", old.Revocation == next.Revocation},
 	} {
 		if !s.same {
