@@ -1,12 +1,15 @@
 package agent
 
 import (
+	"context"
 	"errors"
 	"net"
 	"path/filepath"
 	"time"
 
 	"github.com/anteroom-iomt/anteroom/pkg/agent/mllp"
+	"github.com/anteroom-iomt/anteroom/pkg/agent/mqtt"
+	"github.com/anteroom-iomt/anteroom/pkg/agent/queue"
 	"github.com/anteroom-iomt/anteroom/pkg/agent/relay"
 	"github.com/anteroom-iomt/anteroom/pkg/agent/settings"
 )
@@ -20,14 +23,16 @@ type carrier struct {
 
 func (a *Agent) forward(f settings.Forward) (port, error) {
 	g := a.gateway(f)
-	if f.Store.On() {
-		port, err := mllp.Open(mllp.Config{
-			Settings: f, Dir: filepath.Join(a.cfg.StateDir, f.Name), Gateway: g, Log: a.log, Clock: time.Now,
+	dir := filepath.Join(a.cfg.StateDir, "store", f.Name)
+	switch {
+	case f.Store.On() && f.Protocol == "mllp":
+		port, err := mllp.Open(mllp.Config{Settings: f, Dir: dir, Gateway: g, Log: a.log, Clock: time.Now})
+		return &storer{port, f, g}, err
+	case f.Store.On() && f.Protocol == "mqtt":
+		port, err := mqtt.Open(mqtt.Config{
+			Settings: f, Dir: dir, Gateway: g, Client: func() string { return a.holder.Current().Device }, Log: a.log, Clock: time.Now,
 		})
-		if err != nil {
-			return nil, err
-		}
-		return &storer{port, f, g}, nil
+		return &storer{port, f, g}, err
 	}
 	fwd, err := relay.OpenForward(f, g, a.log)
 	if err != nil {
@@ -57,9 +62,17 @@ func (c *carrier) Close() error {
 
 // storer is a forward that keeps messages while the gateway is away.
 type storer struct {
-	*mllp.Port
+	storing
 	cfg     settings.Forward
 	gateway *relay.Gateway
+}
+
+// storing is the port of a protocol that stores.
+type storing interface {
+	Run(context.Context)
+	Counts() relay.Counts
+	Stats() (queue.Stats, queue.Counts)
+	Close() error
 }
 
 // Status implements [port].

@@ -14,7 +14,6 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/anteroom-iomt/anteroom/pkg/agent/mllp"
 	"github.com/anteroom-iomt/anteroom/pkg/agent/queue"
 	"github.com/anteroom-iomt/anteroom/pkg/agent/relay"
 	"github.com/anteroom-iomt/anteroom/pkg/agent/settings"
@@ -46,8 +45,8 @@ type EntryStatus struct {
 	relay.Counts
 	Away string `json:"away,omitempty"` // why the gateway, or the device, can not be reached
 	// Stored and Messages are there for an entry with a store.
-	Stored   *queue.Stats `json:"stored,omitempty"`
-	Messages *mllp.Counts `json:"messages,omitempty"`
+	Stored   *queue.Stats  `json:"stored,omitempty"`
+	Messages *queue.Counts `json:"messages,omitempty"`
 }
 
 // Status returns what the agent does now.
@@ -146,6 +145,9 @@ func (st *Status) print(out io.Writer) error {
 		}
 		fmt.Fprintf(out, "%s: %d messages wait (%d bytes), %d delivered, %d set aside, %d not taken\n", e.Name,
 			e.Stored.Messages, e.Stored.Bytes, e.Messages.Delivered, e.Messages.SetAside, e.Messages.Refused)
+		if e.Messages.Dropped > 0 {
+			fmt.Fprintf(out, "%s: %d messages of quality 0 dropped\n", e.Name, e.Messages.Dropped)
+		}
 		if e.Stored.Messages > 0 {
 			fmt.Fprintf(out, "%s: the oldest waits since %s\n", e.Name, e.Stored.Oldest.Local().Format(layout))
 		}

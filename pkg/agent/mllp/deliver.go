@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/anteroom-iomt/anteroom/pkg/agent/queue"
 )
 
 const (
@@ -38,15 +40,15 @@ func (p *Port) deliver(ctx context.Context) {
 	defer func() { up.close() }()
 	tries := 0
 	for ctx.Err() == nil {
-		seq, body, ok, err := p.queue.First()
+		it, err := p.queue.First()
 		if err != nil {
 			p.log.Error("reading the store", "error", err)
 			tries = pause(ctx, tries)
 			continue
 		}
-		if ok {
+		if it != nil {
 			var what outcome
-			switch what, up = p.stored(ctx, up, seq, body, tries); what {
+			switch what, up = p.stored(ctx, up, it.Seq, it.Body, tries); what {
 			case off:
 				tries = 0
 			case paused:
@@ -113,7 +115,7 @@ func (p *Port) stored(ctx context.Context, up *upstream, seq uint64, body []byte
 	if err != nil {
 		if ctx.Err() == nil {
 			p.log.Warn("a message has no answer and is sent again", "message", seq, "error", err)
-			p.count(func(c *Counts) { c.Again++ })
+			p.count(func(c *queue.Counts) { c.Again++ })
 			p.cfg.Gateway.Refused(err)
 		}
 		up.close()
@@ -152,7 +154,7 @@ func (p *Port) off(seq uint64) outcome {
 		p.log.Error("a delivered message can not be taken off the store", "message", seq, "error", err)
 		return paused
 	}
-	p.count(func(c *Counts) { c.Delivered++ })
+	p.count(func(c *queue.Counts) { c.Delivered++ })
 	return off
 }
 
@@ -167,7 +169,7 @@ func (p *Port) aside(seq uint64, body []byte) outcome {
 		p.log.Error("a rejected message can not be set aside", "message", seq, "error", err)
 		return paused
 	}
-	p.count(func(c *Counts) { c.SetAside++ })
+	p.count(func(c *queue.Counts) { c.SetAside++ })
 	p.log.Error("a message is set aside: look at it, and remove it", "message", seq, "file", path)
 	return off
 }
@@ -218,7 +220,7 @@ func (p *Port) now(up *upstream, d *direct) *upstream {
 		return nil
 	}
 	p.cfg.Gateway.Served()
-	p.count(func(c *Counts) { c.Delivered++ })
+	p.count(func(c *queue.Counts) { c.Delivered++ })
 	d.answer <- got.body
 	return up
 }

@@ -48,15 +48,7 @@ type Port struct {
 
 	mu     sync.Mutex
 	device *deviceConn // the last that connected, for answers that come later
-	counts Counts
-}
-
-// Counts are what a port did with messages.
-type Counts struct {
-	Delivered uint64 `json:"delivered"` // with an answer of the receiver's
-	Again     uint64 `json:"again"`     // sent once more, because there was no answer
-	SetAside  uint64 `json:"set_aside"` // rejected by the receiver, and kept
-	Refused   uint64 `json:"refused"`   // not taken from the device
+	counts queue.Counts
 }
 
 // A direct message is delivered while its sender waits, and not stored.
@@ -100,13 +92,13 @@ func (p *Port) Close() error {
 }
 
 // Stats returns what waits, and what was done.
-func (p *Port) Stats() (queue.Stats, Counts) {
+func (p *Port) Stats() (queue.Stats, queue.Counts) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.queue.Stats(), p.counts
 }
 
-func (p *Port) count(change func(*Counts)) {
+func (p *Port) count(change func(*queue.Counts)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	change(&p.counts)
@@ -193,7 +185,7 @@ func (p *Port) take(ctx context.Context, conn *deviceConn, body []byte) error {
 	if !m.enhanced() && p.cfg.Settings.Store.Original == "wait" {
 		return p.wait(ctx, conn, m)
 	}
-	switch err := p.queue.Put(body, p.cfg.Clock()); {
+	switch err := p.queue.Put(body, queue.DigestOf(body), true, p.cfg.Clock()); {
 	case err == nil || errors.Is(err, queue.ErrSeen):
 		return say(sayGood, good, "", "")
 	case errors.Is(err, queue.ErrFull), errors.Is(err, queue.ErrOld):
@@ -207,7 +199,7 @@ func (p *Port) take(ctx context.Context, conn *deviceConn, body []byte) error {
 
 // refused says that a message was not taken, in words that hold nothing of it.
 func (p *Port) refused(err error) {
-	p.count(func(c *Counts) { c.Refused++ })
+	p.count(func(c *queue.Counts) { c.Refused++ })
 	p.log.Warn("a message of the device's is not taken", "error", err)
 }
 

@@ -255,7 +255,7 @@ func (s *sender) expect(code, id string) {
 
 // settled waits until nothing waits and so many messages were done with, and
 // returns what was done.
-func (r *running) settled(t *testing.T, total uint64) Counts {
+func (r *running) settled(t *testing.T, total uint64) queue.Counts {
 	t.Helper()
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		if st, n := r.Stats(); st.Messages == 0 && n.Delivered+n.SetAside == total {
@@ -264,7 +264,7 @@ func (r *running) settled(t *testing.T, total uint64) Counts {
 	}
 	st, n := r.Stats()
 	t.Fatalf("%+v, %+v", st, n)
-	return Counts{}
+	return queue.Counts{}
 }
 
 // TestWhatIsStoredIsDeliveredInOrder: in enhanced mode, with the gateway away, over
@@ -322,7 +322,7 @@ func TestWhatHasNoAnswerIsSentAgainAndNothingElse(t *testing.T) {
 	if got := e.wait(5); !slices.Equal(got, []string{"a", "b", "b", "b", "c"}) {
 		t.Errorf("%v arrived", got)
 	}
-	if n := a.settled(t, 3); n != (Counts{Delivered: 3, Again: 2}) {
+	if n := a.settled(t, 3); n != (queue.Counts{Delivered: 3, Again: 2}) {
 		t.Errorf("%+v", n)
 	}
 }
@@ -397,7 +397,7 @@ func TestWhatIsRejectedIsSetAside(t *testing.T) {
 	if got := e.wait(4); !slices.Equal(got, []string{"1", "2", "2", "3"}) {
 		t.Errorf("%v arrived", got)
 	}
-	if n := a.settled(t, 3); n != (Counts{Delivered: 1, SetAside: 2}) {
+	if n := a.settled(t, 3); n != (queue.Counts{Delivered: 1, SetAside: 2}) {
 		t.Errorf("%+v", n)
 	}
 	for name, id := range map[string]string{"1.hl7": "1", "2.hl7": "2"} {

@@ -38,8 +38,8 @@ func (q *Queue) load(f *os.File) error {
 		}
 		q.next = max(q.next, rec.seq+1)
 		q.remember(seen{rec.digest, rec.at})
-		if rec.state == waits {
-			q.waiting = append(q.waiting, entry{rec.seq, rec.at, off, rec.len()})
+		if rec.state != taken {
+			q.waiting = append(q.waiting, entry{rec.seq, rec.at, off, rec.len(), rec.state == begun})
 			q.bytes += rec.len()
 		}
 		off += rec.len()
@@ -140,7 +140,7 @@ func (q *Queue) write(f *os.File) (*Queue, error) {
 		if err != nil {
 			return nil, err
 		}
-		n.waiting = append(n.waiting, entry{e.seq, e.at, n.size, e.size})
+		n.waiting = append(n.waiting, entry{e.seq, e.at, n.size, e.size, e.begun})
 		if err := put(rec); err != nil {
 			return nil, err
 		}

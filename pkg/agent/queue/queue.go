@@ -55,12 +55,23 @@ type Stats struct {
 	Oldest   time.Time `json:"oldest,omitzero"`
 }
 
+// Counts are what a port did with messages since it was opened.
+type Counts struct {
+	Delivered uint64 `json:"delivered"`         // and acknowledged
+	Again     uint64 `json:"again"`             // sent once more, because there was no answer
+	SetAside  uint64 `json:"set_aside"`         // rejected by the receiver, and kept
+	Refused   uint64 `json:"refused"`           // not taken from the device, which knows
+	Dropped   uint64 `json:"dropped,omitempty"` // of those that nobody is promised (MQTT's QoS 0)
+}
+
 // entry is a message that waits.
 type entry struct {
 	seq  uint64
 	at   time.Time
 	off  int64 // of its record
 	size int64 // and of that
+
+	begun bool
 }
 
 // seen is a message that was put.
@@ -134,16 +145,16 @@ func (q *Queue) Stats() Stats {
 	return st
 }
 
-// Put keeps a message. When it returns nil the message is on disk.
-func (q *Queue) Put(body []byte, now time.Time) error {
-	d := DigestOf(body)
+// Put keeps a message. When it returns nil the message is on disk. again says that
+// it may be one that was put before, which its digest tells.
+func (q *Queue) Put(body []byte, d Digest, again bool, now time.Time) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.broken != nil {
 		return q.broken
 	}
 	for _, s := range q.seen {
-		if s.digest == d && now.Sub(s.at).Abs() < seenTime {
+		if again && s.digest == d && now.Sub(s.at).Abs() < seenTime {
 			return ErrSeen
 		}
 	}
@@ -165,7 +176,7 @@ func (q *Queue) Put(body []byte, now time.Time) error {
 		q.broken = fmt.Errorf("store: sync: %w", err)
 		return q.broken
 	}
-	q.waiting = append(q.waiting, entry{q.next, now, q.size, rec.len()})
+	q.waiting = append(q.waiting, entry{seq: q.next, at: now, off: q.size, size: rec.len()})
 	q.size += rec.len()
 	q.bytes += rec.len()
 	q.next++
@@ -181,20 +192,55 @@ func (q *Queue) remember(s seen) {
 	q.seen = append(q.seen, s)
 }
 
-// First returns the message that has waited longest, and its number. ok is false
-// if none waits.
-func (q *Queue) First() (seq uint64, body []byte, ok bool, err error) {
+// An Item is a message that waits.
+type Item struct {
+	Seq   uint64 // its number
+	Body  []byte
+	Begun bool // see Begin
+}
+
+// First returns the message that has waited longest, or nil if none waits.
+func (q *Queue) First() (*Item, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if len(q.waiting) == 0 {
-		return 0, nil, false, nil
+		return nil, nil
 	}
 	e := q.waiting[0]
 	rec, err := readRecord(q.f, e.off, q.size)
 	if err != nil {
-		return 0, nil, false, fmt.Errorf("store: message %d: %w", e.seq, err)
+		return nil, fmt.Errorf("store: message %d: %w", e.seq, err)
 	}
-	return e.seq, rec.body, true, nil
+	return &Item{e.seq, rec.body, e.begun}, nil
+}
+
+// Begin notes that the delivery of the message that has waited longest has come to
+// a point that must not be forgotten. When it returns nil that is on disk.
+func (q *Queue) Begin(seq uint64) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if err := q.mark(seq, begun); err != nil {
+		return err
+	}
+	q.waiting[0].begun = true
+	return nil
+}
+
+// mark writes the state of the first message; q.mu is held.
+func (q *Queue) mark(seq uint64, state byte) error {
+	if len(q.waiting) == 0 || q.waiting[0].seq != seq {
+		return fmt.Errorf("store: message %d is not the first", seq)
+	}
+	if q.broken != nil {
+		return q.broken
+	}
+	if _, err := q.f.WriteAt([]byte{state}, q.waiting[0].off); err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
+	if err := q.f.Sync(); err != nil {
+		q.broken = fmt.Errorf("store: sync: %w", err)
+	}
+	return q.broken
 }
 
 // Done notes that the message that has waited longest was taken. When it returns
@@ -202,20 +248,10 @@ func (q *Queue) First() (seq uint64, body []byte, ok bool, err error) {
 func (q *Queue) Done(seq uint64) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if len(q.waiting) == 0 || q.waiting[0].seq != seq {
-		return fmt.Errorf("store: message %d is not the first", seq)
-	}
-	if q.broken != nil {
-		return q.broken
+	if err := q.mark(seq, taken); err != nil {
+		return err
 	}
 	e := q.waiting[0]
-	if _, err := q.f.WriteAt([]byte{taken}, e.off); err != nil {
-		return fmt.Errorf("store: %w", err)
-	}
-	if err := q.f.Sync(); err != nil {
-		q.broken = fmt.Errorf("store: sync: %w", err)
-		return q.broken
-	}
 	q.waiting = q.waiting[1:]
 	q.bytes -= e.size
 	if dead := q.size - q.bytes; dead > rewriteFrom && dead > q.bytes {

@@ -28,10 +28,14 @@ func open(t *testing.T, path string, l Limits) *Queue {
 	return q
 }
 
+func put1(q *Queue, text string, at time.Time) error {
+	return q.Put([]byte(text), DigestOf([]byte(text)), true, at)
+}
+
 func put(t *testing.T, q *Queue, texts ...string) {
 	t.Helper()
 	for _, text := range texts {
-		if err := q.Put([]byte(text), noon); err != nil {
+		if err := put1(q, text, noon); err != nil {
 			t.Fatalf("put %.20q: %v", text, err)
 		}
 	}
@@ -41,17 +45,17 @@ func put(t *testing.T, q *Queue, texts ...string) {
 func take(t *testing.T, q *Queue, n int) (out []string) {
 	t.Helper()
 	for ; n != 0; n-- {
-		seq, body, ok, err := q.First()
+		it, err := q.First()
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !ok {
+		if it == nil {
 			return out
 		}
-		if err := q.Done(seq); err != nil {
+		if err := q.Done(it.Seq); err != nil {
 			t.Fatal(err)
 		}
-		out = append(out, string(body))
+		out = append(out, string(it.Body))
 	}
 	return out
 }
@@ -162,20 +166,20 @@ func TestLimitsRefuseTheNextAndKeepTheOthers(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "q")
 	q := open(t, path, Limits{Bytes: 300, Age: time.Hour, Message: 100})
 	put(t, q, strings.Repeat("a", 100), strings.Repeat("b", 100))
-	if err := q.Put([]byte("cc"), noon); !errors.Is(err, ErrFull) {
+	if err := put1(q, "cc", noon); !errors.Is(err, ErrFull) {
 		t.Errorf("more than it holds: %v", err)
 	}
 	take(t, q, 1)
-	if err := q.Put(make([]byte, 101), noon); !errors.Is(err, ErrFull) {
+	if err := put1(q, strings.Repeat("l", 101), noon); !errors.Is(err, ErrFull) {
 		t.Errorf("a long message: %v", err)
 	}
-	if err := q.Put([]byte("late"), noon.Add(time.Hour+1)); !errors.Is(err, ErrOld) {
+	if err := put1(q, "late", noon.Add(time.Hour+1)); !errors.Is(err, ErrOld) {
 		t.Errorf("behind an old message: %v", err)
 	}
 	if got := take(t, q, -1); len(got) != 1 || got[0][0] != 'b' {
 		t.Errorf("%q", got)
 	}
-	if err := q.Put([]byte("late"), noon.Add(time.Hour+1)); err != nil {
+	if err := put1(q, "late", noon.Add(time.Hour+1)); err != nil {
 		t.Errorf("with nothing before it: %v", err)
 	}
 }
@@ -186,7 +190,7 @@ func TestASenderThatSendsAgainIsFound(t *testing.T) {
 	put(t, q, "a")
 	again := func(when string, want error) {
 		t.Helper()
-		if err := q.Put([]byte("a"), noon.Add(time.Minute)); !errors.Is(err, want) {
+		if err := put1(q, "a", noon.Add(time.Minute)); !errors.Is(err, want) {
 			t.Errorf("%s: %v", when, err)
 		}
 	}
@@ -208,8 +212,47 @@ func TestASenderThatSendsAgainIsFound(t *testing.T) {
 	q.Close()
 	q = open(t, path, limits)
 	again("and after another restart", ErrSeen)
-	if err := q.Put([]byte("a"), noon.Add(2*time.Hour)); err != nil {
+	if err := put1(q, "a", noon.Add(2*time.Hour)); err != nil {
 		t.Errorf("much later: %v", err)
+	}
+}
+
+func TestWhatWasBegunIsKnownAfterARestart(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "q")
+	q := open(t, path, limits)
+	put(t, q, "a", "b")
+	if err := q.Begin(2); err == nil {
+		t.Error("the second is begun before the first")
+	}
+	if err := q.Begin(1); err != nil {
+		t.Fatal(err)
+	}
+	q.Close()
+	q = open(t, path, limits)
+	if it, err := q.First(); err != nil || !it.Begun || it.Seq != 1 {
+		t.Errorf("%+v %v", it, err)
+	}
+	if err := q.rewrite(); err != nil {
+		t.Fatal(err)
+	}
+	if it, err := q.First(); err != nil || !it.Begun {
+		t.Errorf("written anew: %+v %v", it, err)
+	}
+	take(t, q, 1)
+	if it, err := q.First(); err != nil || it.Begun || it.Seq != 2 {
+		t.Errorf("the next: %+v %v", it, err)
+	}
+}
+
+func TestASenderThatSaysItIsNewIsBelieved(t *testing.T) {
+	q := open(t, filepath.Join(t.TempDir(), "q"), limits)
+	for range 2 {
+		if err := q.Put([]byte("on"), DigestOf([]byte("on")), false, noon); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := take(t, q, -1); len(got) != 2 {
+		t.Errorf("%q", got)
 	}
 }
 
@@ -243,7 +286,7 @@ func TestAFullDiskRefusesAndLosesNothing(t *testing.T) {
 	put(t, q, "first")
 	f := &failing{file: q.f, write: syscall.ENOSPC, short: 30}
 	q.f = f
-	if err := q.Put([]byte("second"), noon); !errors.Is(err, ErrFull) || !errors.Is(err, syscall.ENOSPC) {
+	if err := put1(q, "second", noon); !errors.Is(err, ErrFull) || !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("%v", err)
 	}
 	f.write = nil
@@ -257,11 +300,11 @@ func TestAFullDiskRefusesAndLosesNothing(t *testing.T) {
 
 func TestAfterASyncThatFailedNothingIsTaken(t *testing.T) {
 	for what, breakIt := range map[string]func(*Queue, *failing) error{
-		"put":  func(q *Queue, f *failing) error { f.sync = syscall.EIO; return q.Put([]byte("x"), noon) },
+		"put":  func(q *Queue, f *failing) error { f.sync = syscall.EIO; return put1(q, "x", noon) },
 		"done": func(q *Queue, f *failing) error { f.sync = syscall.EIO; return q.Done(1) },
 		"cut": func(q *Queue, f *failing) error {
 			f.write, f.truncate = syscall.ENOSPC, syscall.EIO
-			return q.Put([]byte("x"), noon)
+			return put1(q, "x", noon)
 		},
 	} {
 		path := filepath.Join(t.TempDir(), "q")
@@ -273,7 +316,7 @@ func TestAfterASyncThatFailedNothingIsTaken(t *testing.T) {
 			t.Errorf("%s: no error", what)
 		}
 		f.sync, f.write, f.truncate = nil, nil, nil
-		if err := q.Put([]byte("later"), noon); err == nil {
+		if err := put1(q, "later", noon); err == nil {
 			t.Errorf("%s: it goes on as if nothing had been", what)
 		}
 		q.Close()

@@ -17,6 +17,7 @@ const (
 	headLen = 1 + 4 + 4 + 8 + 8 + 16
 
 	waits byte = 'W'
+	begun byte = 'B' // waits, and its delivery has begun; see Queue.Begin
 	taken byte = 'T'
 )
 
@@ -71,7 +72,7 @@ func readRecord(f io.ReaderAt, off, size int64) (*record, error) {
 	if _, err := f.ReadAt(raw[headLen:], off+headLen); err != nil && n > 0 {
 		return nil, err
 	}
-	if binary.LittleEndian.Uint32(raw[5:]) != checksum(raw) || raw[0] != waits && raw[0] != taken {
+	if binary.LittleEndian.Uint32(raw[5:]) != checksum(raw) || raw[0] != waits && raw[0] != begun && raw[0] != taken {
 		return nil, errTorn
 	}
 	r := &record{

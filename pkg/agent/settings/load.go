@@ -111,6 +111,15 @@ func (f *File) check(doc *config.Document) {
 		common(path, w.Name, w.Listen, w.Connections)
 		w.check(doc, path)
 	}
+	// The session at the gateway has the device's id, and two would end each other.
+	sessions := 0
+	for i := range f.Forward {
+		if w := &f.Forward[i]; w.Protocol == "mqtt" && w.Store.On() {
+			if sessions++; sessions == 2 {
+				doc.Wrong(fmt.Sprintf("forward[%d].store", i), "one entry of mqtt can have a store", "two would have one session at the gateway")
+			}
+		}
+	}
 	for i := range f.Reverse {
 		path := fmt.Sprintf("reverse[%d]", i)
 		r := &f.Reverse[i]
@@ -151,8 +160,8 @@ func (w *Forward) check(doc *config.Document, path string) {
 	if !s.On() {
 		return
 	}
-	if w.Protocol != "mllp" {
-		doc.Wrong(path+".store", fmt.Sprintf("what is %s is not stored", w.Protocol), "mllp is")
+	if w.Protocol != "mllp" && w.Protocol != "mqtt" {
+		doc.Wrong(path+".store", fmt.Sprintf("what is %s is not stored", w.Protocol), "mllp and mqtt are")
 	}
 	if s.Message < 1 || s.Message > maxMessage || s.Message > s.Bytes {
 		doc.Wrong(path+".store.message", fmt.Sprintf("from 1 to %v, and no more than bytes", config.Size(maxMessage)), "")

@@ -36,6 +36,7 @@ func TestWhatIsWrongIsSaidWithItsPlace(t *testing.T) {
 		{"device: 192.168.50.2\n", "device: 192.168.50.0/24\n", `agent.yaml:7:13: forward[1].device: "192.168.50.0/24" is not the address of one device`},
 		{"device: 192.168.50.2\n", "device: 0.0.0.0\n", "forward[1].device"},
 		{"protocol: mllp", "protocol: dicom", "forward[1].store: what is dicom is not stored"},
+		{"protocol: http, gateway: \"gateway.hospital.example:8443\"}", "protocol: mqtt, gateway: \"g:1\", store: {bytes: 1MiB}}\n  - {name: b, listen: \"1.1.1.1:1\", device: 1.1.1.2, protocol: mqtt, gateway: \"g:1\", store: {bytes: 1MiB}}", "forward[1].store: one entry of mqtt can have a store"},
 		{"listen: 192.168.50.1:2575", "listen: 192.168.50.1:8080", "two entries listen on 192.168.50.1:8080"},
 		{"listen: 192.168.50.1:2575", "listen: here:2575", "does not begin with an IP address"},
 		{"listen: 192.168.50.1:2575", "listen: 192.168.50.1:0", "is not a host and a port"},

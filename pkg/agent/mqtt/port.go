@@ -1,0 +1,279 @@
+package mqtt
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/anteroom-iomt/anteroom/pkg/agent/queue"
+	"github.com/anteroom-iomt/anteroom/pkg/agent/relay"
+	"github.com/anteroom-iomt/anteroom/pkg/agent/settings"
+)
+
+const (
+	// connectWithin is how long a device has for its first packet.
+	connectWithin = 20 * time.Second
+	writeTimeout  = 30 * time.Second
+	bufferSize    = 4 << 10
+	// fleeting is how many messages of quality 0 wait for their turn.
+	fleeting = 16
+	// headRoom is what a packet may have beside the message: topic and identifier.
+	headRoom = 64<<10 + 16
+)
+
+// Config is what a [Port] is made from. Every field is required.
+type Config struct {
+	Settings settings.Forward
+	Dir      string // of what is stored
+	Gateway  *relay.Gateway
+	Client   func() string // by what id the gateway knows the agent's session
+	Log      *slog.Logger
+	Clock    func() time.Time
+}
+
+// A Port takes what a device publishes, and publishes it at the gateway.
+type Port struct {
+	*relay.Door
+	cfg    Config
+	queue  *queue.Queue
+	direct chan *message // of quality 0
+	log    *slog.Logger
+	// Deliver's alone: the last message that was sent, and the last that was delivered.
+	tried, given uint64
+
+	mu      sync.Mutex
+	clients map[string]net.Conn
+	counts  queue.Counts
+}
+
+// Open opens the store and listens for the device.
+func Open(cfg Config) (*Port, error) {
+	device, err := netip.ParseAddr(cfg.Settings.Device)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("store: %w", err)
+	}
+	st := cfg.Settings.Store
+	q, err := queue.Open(filepath.Join(cfg.Dir, "queue"), queue.Limits{Bytes: int64(st.Bytes), Age: st.Age.D(), Message: int64(st.Message) + headRoom})
+	if err != nil {
+		return nil, err
+	}
+	log := cfg.Log.With("port", cfg.Settings.Name)
+	if n := q.Cut(); n > 0 {
+		log.Warn("the end of the store was no whole message; it is kept beside it", "bytes", n)
+	}
+	door, err := relay.OpenDoor(cfg.Settings.Name, cfg.Settings.Listen, device, cfg.Settings.Connections, cfg.Log)
+	if err != nil {
+		return nil, errors.Join(err, q.Close())
+	}
+	p := &Port{Door: door, cfg: cfg, queue: q, direct: make(chan *message, fleeting), log: log, clients: map[string]net.Conn{}}
+	if it, err := q.First(); err == nil && it != nil {
+		p.tried = it.Seq // who was here before may have sent it
+	}
+	return p, nil
+}
+
+// Close closes a port that does not run.
+func (p *Port) Close() error {
+	if err := p.Door.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+		return errors.Join(err, p.queue.Close())
+	}
+	return p.queue.Close()
+}
+
+// Stats returns what waits, and what was done.
+func (p *Port) Stats() (queue.Stats, queue.Counts) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.queue.Stats(), p.counts
+}
+
+func (p *Port) count(change func(*queue.Counts)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	change(&p.counts)
+}
+
+// Run takes and delivers until ctx ends.
+func (p *Port) Run(ctx context.Context) {
+	var wg sync.WaitGroup
+	wg.Go(func() { p.deliver(ctx) })
+	p.Serve(ctx, p.serve)
+	wg.Wait()
+}
+
+func (p *Port) most() int { return int(p.cfg.Settings.Store.Message) + headRoom }
+
+func (p *Port) serve(ctx context.Context, conn *net.TCPConn) {
+	r := bufio.NewReaderSize(conn, bufferSize)
+	c, err := p.welcome(conn, r)
+	if err != nil {
+		p.log.Warn("a connection of the device's is refused", "error", err)
+		return
+	}
+	err = p.listen(conn, r, c)
+	p.leave(c.client, conn)
+	if err == nil { // DISCONNECT
+		return
+	}
+	if !errors.Is(err, io.EOF) && ctx.Err() == nil {
+		p.log.Warn("a connection of the device's broke off", "error", err)
+	}
+	// §3.1.2.5: the will is published when the device went without a word; it did
+	// not if it was the agent that ended.
+	if c.will != nil && ctx.Err() == nil {
+		if err := p.take(c.client, c.will, 0, false); err != nil {
+			p.log.Error("the device's will can not be stored", "error", err)
+		}
+	}
+}
+
+// welcome reads CONNECT and answers it.
+func (p *Port) welcome(conn net.Conn, r *bufio.Reader) (c connect, err error) {
+	_ = conn.SetDeadline(time.Now().Add(connectWithin))
+	// Whoever speaks something else is not waited for.
+	if b, err := r.Peek(1); err != nil || b[0] != typeConnect<<4 {
+		return c, errors.Join(err, errPacket)
+	}
+	first, err := readPacket(r, 2*headRoom)
+	if err != nil {
+		return c, err
+	}
+	if c, err = first.connect(); err != nil {
+		return c, err
+	}
+	if c.level != 4 {
+		// §3.1.2.2, and what version 5 has for it (§3.2.2.2 there).
+		answer := []byte{typeConnack << 4, 2, 0, 1}
+		if c.level == 5 {
+			answer = []byte{typeConnack << 4, 3, 0, 0x84, 0}
+		}
+		_, _ = conn.Write(answer)
+		return c, fmt.Errorf("the device speaks another version of MQTT (level %d) than 3.1.1; without a store it is carried as it is", c.level)
+	}
+	p.mu.Lock()
+	was := p.clients[c.client]
+	if c.client != "" {
+		p.clients[c.client] = conn
+	}
+	p.mu.Unlock()
+	if was != nil {
+		_ = was.Close() // §3.1.4: the same client again
+	}
+	// Without a session: there are no subscriptions that one could hold.
+	_, err = conn.Write([]byte{typeConnack << 4, 2, 0, 0})
+	return c, err
+}
+
+func (p *Port) leave(client string, conn net.Conn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.clients[client] == conn {
+		delete(p.clients, client)
+	}
+}
+
+// listen serves a device until it disconnects, which is no error.
+func (p *Port) listen(conn net.Conn, r *bufio.Reader, c connect) error {
+	for {
+		_ = conn.SetReadDeadline(time.Time{})
+		if c.keepAlive > 0 {
+			// §3.1.2.10: one and a half times of it.
+			_ = conn.SetReadDeadline(time.Now().Add(time.Duration(c.keepAlive) * 1500 * time.Millisecond))
+		}
+		in, err := readPacket(r, p.most())
+		if err != nil {
+			return err
+		}
+		if in.kind == typeDisconnect && len(in.body) == 0 {
+			return nil
+		}
+		answer, err := p.answer(c.client, in)
+		if err != nil {
+			return err
+		}
+		_ = conn.SetWriteDeadline(time.Now().Add(writeTimeout))
+		if _, err := conn.Write(answer); err != nil {
+			return err
+		}
+	}
+}
+
+// answer does what a packet asks for, and returns what the device hears.
+func (p *Port) answer(client string, in *packet) ([]byte, error) {
+	switch in.kind {
+	case typePublish:
+		m, id, dup, err := in.publish()
+		if err != nil {
+			return nil, err
+		}
+		if len(m.text) > int(p.cfg.Settings.Store.Message) {
+			return nil, errLong
+		}
+		if err := p.take(client, &m, id, dup); err != nil {
+			p.count(func(c *queue.Counts) { c.Refused++ })
+			// There is no word for no: without an answer the device sends it again.
+			return nil, err
+		}
+		switch m.qos {
+		case 1:
+			return withID(typePuback, 0, id), nil
+		case 2:
+			return withID(typePubrec, 0, id), nil
+		}
+		return nil, nil
+	case typePubrel:
+		id, err := in.identifier()
+		return withID(typePubcomp, 0, id), err
+	case typeSubscribe:
+		id, n, err := in.subscriptions()
+		if err != nil {
+			return nil, err
+		}
+		p.log.Warn("the device subscribes, and is told that it can not: with a store nothing is carried towards it")
+		body := binary.BigEndian.AppendUint16(nil, id)
+		for range n {
+			body = append(body, 0x80)
+		}
+		return encode(typeSuback, 0, body), nil
+	case typeUnsubscribe:
+		id, _, err := in.subscriptions()
+		return withID(typeUnsuback, 0, id), err
+	case typePingreq:
+		return encode(typePingresp, 0, nil), nil
+	}
+	return nil, errPacket
+}
+
+// take stores a message, or hands it on if nobody is promised anything.
+func (p *Port) take(client string, m *message, id uint16, dup bool) error {
+	if m.qos == 0 {
+		select {
+		case p.direct <- m:
+		default:
+			p.count(func(c *queue.Counts) { c.Dropped++ })
+		}
+		return nil
+	}
+	body := m.rest()
+	// What is sent again is the same message with the same identifier. One with
+	// another content is not, whatever it says.
+	digest := queue.DigestOf(append(binary.BigEndian.AppendUint16(appendText(nil, client), id), body...))
+	err := p.queue.Put(body, digest, dup, p.cfg.Clock())
+	if errors.Is(err, queue.ErrSeen) {
+		return nil
+	}
+	return err
+}
