@@ -195,6 +195,15 @@ func (g *Registrar) open(ctx context.Context, q *Request, o *Opening) (id string
 	})
 }
 
+// Ended records, durably, that an account is about to be ended by its owner.
+func (g *Registrar) Ended(ctx context.Context, q *Request) error {
+	rec, ok := g.cfg.Devices.Get(q.ID)
+	if !ok {
+		rec = &device.Record{ID: q.ID}
+	}
+	return g.recordFirst(ctx, g.record(q, eventAccountEnded, rec))
+}
+
 // May reports whether a device may be given a certificate by an account, as far as
 // its record says: what [Registrar.Enrol] will find is found before anybody takes
 // the trouble. The error is a [*Refusal].

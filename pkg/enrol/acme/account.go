@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/anteroom-iomt/anteroom/pkg/config"
 	"github.com/anteroom-iomt/anteroom/pkg/enrol"
 	"github.com/anteroom-iomt/anteroom/pkg/store"
 )
@@ -35,11 +36,15 @@ func (c *call) newAccount() *fault {
 		return ours(err)
 	case a != nil:
 		c.device = a.Device
-		if _, err := c.s.registrar.May(a.Device, a.Opened, a.Again); err != nil {
+		_, err := c.s.registrar.May(a.Device, a.Opened, a.Again)
+		if err == nil {
+			c.showOpened(http.StatusOK, a)
+			return nil
+		}
+		if only || asked["externalAccountBinding"] == nil {
 			return ofUnrecorded(err)
 		}
-		c.showOpened(http.StatusOK, a)
-		return nil
+		// With another token the key may go on: clients keep theirs.
 	case only:
 		f := faulty(accountDoesNotExist, http.StatusBadRequest, enrol.BadProof, "there is no account with this key")
 		f.quiet = true // the client asks because it does not know
@@ -85,6 +90,10 @@ func (c *call) showAccount() *fault {
 			return notWellFormed("an account can be deactivated, and nothing else")
 		}
 		if ok {
+			q := &enrol.Request{Way: enrol.ACME, ID: c.device, Proof: enrol.Account{}, Remote: c.Remote, Listener: config.EnrolmentListener}
+			if err := c.s.registrar.Ended(c.Context(), q); err != nil {
+				return ours(err)
+			}
 			if err := c.s.store.Update(c.Context(), func(w store.Writer) error { return end(w, c.account.ID) }); err != nil {
 				return ours(err)
 			}

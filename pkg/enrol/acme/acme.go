@@ -60,7 +60,7 @@ type server struct {
 func Endpoints(cfg Config) []web.Endpoint {
 	s := &server{
 		registrar: cfg.Registrar, store: cfg.Store, settings: cfg.Settings, clock: cfg.Clock, show: cfg.Show, lookup: cfg.Lookup,
-		nonces: newNonces(cfg.Clock), busy: busy{orders: map[string]bool{}},
+		nonces: newNonces(cfg.Clock), busy: busy{orders: map[string]string{}},
 	}
 	out := []web.Endpoint{
 		{Method: http.MethodGet, Path: DirectoryPath, Serve: s.directory},

@@ -311,11 +311,24 @@ func TestAnAccountEndsWithItsDeviceAndWithTheNextOne(t *testing.T) {
 	if n := len(h.refusals()); n != 4 {
 		t.Errorf("%d records: %v", n, h.refusals())
 	}
+	// A token that brings the device back opens an account for the same key.
+	_, tok, err := h.tokens.Create(t.Context(), "lis-1", "jane", time.Hour, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kid, mac := h.tokens.Binding(tok)
+	back := &client{h: h, key: next.key}
+	if a := back.post(newAccount, back.bound(kid, mac, nil)); a.status != http.StatusCreated || a.head.Get("Location") == next.kid {
+		t.Errorf("a new token with the former key: %d %s", a.status, a.body)
+	}
 	// An account can end itself.
 	own := h.register(&device.Record{ID: "ris-1"})
 	h.holds("another change", own.post(own.kid, map[string]string{"status": "valid"}), http.StatusBadRequest, malformed, "deactivated")
 	if a := own.post(own.kid, map[string]string{"status": "deactivated"}); a.status != http.StatusOK || a.text("status") != "deactivated" {
 		t.Errorf("%d %s", a.status, a.body)
+	}
+	if got := h.events("enrolment.account-ended"); len(got) != 1 || !strings.HasPrefix(got[0], "ris-1: ") {
+		t.Errorf("records: %q", got)
 	}
 	h.holds("after that", own.post(own.kid, nil), http.StatusBadRequest, accountDoesNotExist, "")
 }

@@ -15,6 +15,8 @@ const (
 	// mostAtOnce bounds the challenges that are tried at one time, and so the
 	// connections that all accounts together have the gateway make.
 	mostAtOnce = 8
+	// mostOfOne bounds those of one account, which so can not keep the others out.
+	mostOfOne = 2
 	// tryTime bounds one challenge: the name, the connection and the answer.
 	tryTime = 10 * time.Second
 )
@@ -22,17 +24,23 @@ const (
 // busy says which orders somebody is at, so that no two requests work on one.
 type busy struct {
 	mu     sync.Mutex
-	orders map[string]bool
+	orders map[string]string // the account of an order
 }
 
 // take reports whether an order is the caller's until it leaves it.
-func (b *busy) take(id string) bool {
+func (b *busy) take(o *order) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.orders[id] || len(b.orders) >= mostAtOnce {
+	own := 0
+	for _, account := range b.orders {
+		if account == o.Account {
+			own++
+		}
+	}
+	if b.orders[o.ID] != "" || len(b.orders) >= mostAtOnce || own >= mostOfOne {
 		return false
 	}
-	b.orders[id] = true
+	b.orders[o.ID] = o.Account
 	return true
 }
 
@@ -145,7 +153,7 @@ func (c *call) try(o *order, place []int) (*order, *fault) {
 	if f != nil {
 		return nil, f
 	}
-	if !c.s.busy.take(o.ID) {
+	if !c.s.busy.take(o) {
 		return nil, tooBusy()
 	}
 	defer c.s.busy.leave(o.ID)

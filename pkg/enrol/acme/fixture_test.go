@@ -200,13 +200,16 @@ listeners: [{name: devices, address: "127.0.0.1:1", hosts: [gw.example]}]
 	return h
 }
 
-// refusals returns code, proof and text of the refusals in the log.
-func (h *hall) refusals() (out []string) {
+// refusals returns device and text of the refusals in the log.
+func (h *hall) refusals() []string { return h.events("enrolment.refused") }
+
+// events returns device and text of the records of an event.
+func (h *hall) events(name string) (out []string) {
 	h.t.Helper()
 	if err := h.log.Flush(h.t.Context()); err != nil {
 		h.t.Fatal(err)
 	}
-	for e, err := range audit.Read(h.t.Context(), h.logDir, audit.ReadOptions{Filter: audit.Filter{Event: "enrolment.refused"}}) {
+	for e, err := range audit.Read(h.t.Context(), h.logDir, audit.ReadOptions{Filter: audit.Filter{Event: name}}) {
 		if err != nil {
 			h.t.Fatal(err)
 		}

@@ -34,15 +34,19 @@ func object(data []byte) (map[string]json.RawMessage, error) {
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.UseNumber()
 	if err := once(d, 0, true); err != nil {
-		return nil, err
+		return nil, errObject // what the decoder says would quote the client
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return nil, errors.New("there is something behind it")
+		return nil, errObject
 	}
 	var out map[string]json.RawMessage
-	err := json.Unmarshal(data, &out)
-	return out, err
+	if err := json.Unmarshal(data, &out); err != nil {
+		return nil, errObject
+	}
+	return out, nil
 }
+
+var errObject = fmt.Errorf("it is no JSON object with each name once, at most %d of them and %d deep", mostMembers, maxDepth)
 
 // once walks over a value and finds names that are there twice.
 func once(d *json.Decoder, depth int, wantObject bool) error {
@@ -52,13 +56,13 @@ func once(d *json.Decoder, depth int, wantObject bool) error {
 	}
 	delim, ok := t.(json.Delim)
 	if wantObject && delim != '{' {
-		return errors.New("it is no JSON object")
+		return errObject
 	}
 	if !ok {
 		return nil
 	}
 	if depth == maxDepth {
-		return errors.New("it is too deep")
+		return errObject
 	}
 	seen := map[string]bool{}
 	for d.More() {
@@ -69,7 +73,7 @@ func once(d *json.Decoder, depth int, wantObject bool) error {
 			}
 			name, _ := k.(string)
 			if seen[name] || len(seen) == mostMembers {
-				return errors.New("a name is there twice, or there are too many")
+				return errObject
 			}
 			seen[name] = true
 		}

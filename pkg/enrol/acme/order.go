@@ -290,7 +290,7 @@ func (c *call) finalize() *fault {
 	if f != nil {
 		return f
 	}
-	if !c.s.busy.take(o.ID) {
+	if !c.s.busy.take(o) {
 		return tooBusy()
 	}
 	defer c.s.busy.leave(o.ID)
@@ -319,7 +319,7 @@ func (c *call) finalize() *fault {
 	}
 	proof.Spend = func(w store.Writer, leaf *x509.Certificate) error {
 		o.Leaf = leaf.Raw
-		return o.save(w)
+		return o.change(w)
 	}
 	iss, why := c.Enrol(&enrol.Request{Way: enrol.ACME, ID: c.device, CSR: der, Proof: proof})
 	if why != nil {

@@ -198,10 +198,13 @@ func (o *order) save(w store.Writer) error { return save(w, orderTable, o.key(),
 // change writes down what became of an order. If it ended meanwhile, with its
 // account, nothing is written.
 func (s *server) change(ctx context.Context, o *order) error {
-	return s.store.Update(context.WithoutCancel(ctx), func(w store.Writer) error {
-		if now, err := load[order](w, orderTable, o.key()); err != nil || now == nil {
-			return cmp.Or(err, errors.New("the order has ended"))
-		}
-		return o.save(w)
-	})
+	return s.store.Update(context.WithoutCancel(ctx), o.change)
+}
+
+// change writes an order down that is still there.
+func (o *order) change(w store.Writer) error {
+	if now, err := load[order](w, orderTable, o.key()); err != nil || now == nil {
+		return cmp.Or(err, errors.New("the order has ended"))
+	}
+	return o.save(w)
 }
