@@ -16,6 +16,14 @@ import (
 // firstYear is when this program was written: a clock that says less is wrong.
 const firstYear = 2026
 
+// clockIsWrong says what is wrong with a clock that can only be wrong, or "".
+func clockIsWrong(now time.Time) string {
+	if now.Year() >= firstYear {
+		return ""
+	}
+	return fmt.Sprintf("this machine's clock says %s, and every certificate is not valid yet to it: set the clock", now.UTC().Format(time.RFC3339))
+}
+
 func (c *command) check() func(context.Context) error {
 	offline := c.Bool("offline", false, "do not connect to the gateway")
 	return func(ctx context.Context) error {
@@ -24,8 +32,8 @@ func (c *command) check() func(context.Context) error {
 			return err
 		}
 		fmt.Fprintf(c.out, "%s is good\n", c.config)
-		if time.Now().Year() < firstYear {
-			fmt.Fprintf(c.out, "warning: this machine's clock says %s; certificates are not valid yet to it\n", time.Now().UTC().Format(time.RFC3339))
+		if said := clockIsWrong(time.Now()); said != "" {
+			fmt.Fprintf(c.out, "warning: %s\n", said)
 		}
 		for _, f := range cfg.Forward {
 			if a, err := netip.ParseAddrPort(f.Listen); err == nil && a.Addr().IsUnspecified() {

@@ -49,6 +49,9 @@ func (c *command) enrol() func(context.Context) error {
 		}
 		client := &identity.Client{Settings: cfg.Enrolment, Store: store, Clock: time.Now}
 		id, err := client.Enrol(ctx, token)
+		if said := clockIsWrong(time.Now()); err != nil && said != "" {
+			return fmt.Errorf("%w (%s)", err, said)
+		}
 		if err != nil {
 			return err
 		}

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -24,6 +25,10 @@ type copyFunc func(dst io.Writer, src io.Reader) error
 // mostly why.
 const lastWords = 2 * time.Second
 
+// halfOpen is how long a side may be silent after the other has ended its direction:
+// a device that was switched off ends like one that has no more to say.
+const halfOpen = 5 * time.Minute
+
 // carry carries both directions until both have ended, or one has failed. An end
 // is passed on as an end; a failure closes both, the other side by a reset, so
 // that a message that was cut off is not taken for a whole one.
@@ -31,11 +36,14 @@ func carry(device, far half, up, down copyFunc) error {
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	var failed error
+	var over atomic.Bool // one direction has ended
 	one := func(dst, src half, copy copyFunc, deaf func()) {
 		to := &sink{half: dst}
-		err := copy(to, src)
+		err := copy(to, lively{src, &over})
 		if err == nil {
 			err = dst.CloseWrite()
+			over.Store(true)
+			_ = dst.SetReadDeadline(time.Now().Add(halfOpen))
 		}
 		if err == nil || errors.Is(err, net.ErrClosed) {
 			return
@@ -58,6 +66,20 @@ func carry(device, far half, up, down copyFunc) error {
 	one(device, far, down, nil)
 	wg.Wait()
 	return failed
+}
+
+// lively is a source that may not be silent for long once the other has ended.
+type lively struct {
+	half
+	over *atomic.Bool
+}
+
+func (l lively) Read(p []byte) (int, error) {
+	n, err := l.half.Read(p)
+	if n > 0 && l.over.Load() {
+		_ = l.SetReadDeadline(time.Now().Add(halfOpen))
+	}
+	return n, err
 }
 
 // A sink notes that it was the writing that failed.

@@ -19,6 +19,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -357,3 +358,36 @@ func TestARefusedCertificateIsToldAsAway(t *testing.T) {
 		t.Errorf("noted as %v", err)
 	}
 }
+
+// TestASideThatIsSilentAfterTheOthersEndIsClosed: a device that was switched off
+// leaves nothing behind at the agent.
+func TestASideThatIsSilentAfterTheOthersEndIsClosed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		device, deviceEnd := newPipe()
+		far, farEnd := newPipe()
+		done := make(chan error)
+		go func() { done <- carry(deviceEnd, farEnd, plain, plain) }()
+		start := time.Now()
+		_ = device.Close() // an end to who reads
+		if _, err := far.Read(make([]byte, 8)); err == nil {
+			t.Error("the far side hears something")
+		}
+		if err := <-done; err == nil {
+			t.Error("no error")
+		}
+		if d := time.Since(start); d < halfOpen || d > 2*halfOpen {
+			t.Errorf("closed after %v", d)
+		}
+	})
+}
+
+// pipe is a connection in memory whose end to write can be closed by itself.
+type pipe struct{ net.Conn }
+
+func newPipe() (a, b pipe) {
+	x, y := net.Pipe()
+	return pipe{x}, pipe{y}
+}
+
+// CloseWrite has no form in memory.
+func (p pipe) CloseWrite() error { return nil }
