@@ -64,7 +64,7 @@ Without an ID or a list, show who waits, and who was approved and has not come.`
 	f := c.Flags()
 	f.StringVar(&file, "list", "", "file with IDs, one a line, or CSV with a column id")
 	f.BoolVar(&req.NewBoard, "new-board", false, "forget the factory certificate that the device showed before: its board was replaced")
-	f.BoolVar(&req.Withdraw, "withdraw", false, "take the approval back, if it was not used")
+	f.BoolVar(&req.Withdraw, "withdraw", false, "take the approval back, if it was not used, or refuse a device that waits")
 	return c
 }
 
@@ -134,7 +134,7 @@ func (a *app) approved(rows []admin.Approval) error {
 				}
 				fmt.Fprintln(w, text)
 			case admin.ApprovalWithdrawn:
-				fmt.Fprintf(w, "The approval of %s is withdrawn\n", r.ID)
+				fmt.Fprintf(w, "%s is not approved, and waits when it comes again\n", r.ID)
 			case admin.ApprovalUnchanged:
 				fmt.Fprintf(w, "%s: nothing to change\n", r.ID)
 			default:

@@ -197,7 +197,7 @@ type Enrolment struct {
 // SCEP configures enrolment by RFC 8894.
 type SCEP struct {
 	Enabled       bool     `yaml:"enabled" default:"false" doc:"Answer to SCEP at /scep and /cgi-bin/pkiclient.exe of the enrolment listener. The challenge password is the device's one-time token."`
-	Address       string   `yaml:"address" default:"off" doc:"host:port where SCEP, and nothing else, is answered in plain HTTP too, as most of its clients want it: messages are signed and encrypted themselves. 'off' listens nowhere."`
+	Address       string   `yaml:"address" default:"off" doc:"host:port where SCEP, and nothing else, is answered in plain HTTP too, as most of its clients want it: messages are signed and encrypted themselves. PROXY protocol is not read there. 'off' listens nowhere."`
 	LegacyClasses []string `yaml:"legacy_classes" doc:"Classes of devices whose messages may be protected by SHA-1, DES or triple DES. Others are refused (badAlg)."`
 }
 

@@ -3,7 +3,7 @@
 // issue for a device.
 //
 // A [Request] brings a signing request and a [Proof]: an operator who asks, a
-// one-time token, the certificate the device has. Enrol checks, in this order,
+// one-time token, the certificate the device has, that of its manufacturer. Enrol checks, in this order,
 // the proof, the signing request, the device's record in the registry and its
 // status, that names and key are no other device's, the quota, and what the
 // policy set says in data.anteroom.enrolment. Then it has the CA issue, to the

@@ -207,8 +207,13 @@ func (g *Registrar) listed(who *factoryIdentity) (*device.Record, error) {
 	defer g.search.Unlock()
 	var found *device.Record
 	for _, rec := range g.cfg.Devices.List(device.Filter{Serial: who.serial}) {
-		if rec.Status == device.Retired || !who.is(rec) {
+		switch {
+		case rec.Status == device.Retired || !who.is(rec):
 			continue
+		case found != nil && rec.Status == device.Revoked:
+			continue // another record took its place
+		case found != nil && found.Status == device.Revoked:
+			found = nil
 		}
 		if found != nil {
 			return nil, &Refusal{Code: NoRecord, Public: "the gateway does not know which device this is",

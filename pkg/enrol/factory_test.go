@@ -394,6 +394,13 @@ func TestApprovalIsOfADeviceInGoodStanding(t *testing.T) {
 		_, err := d.with(m, a.makes(t, idevid(id)), csr)
 		refused(t, string(status), err, code)
 	}
+	// A record that took the place of a revoked one is the device's.
+	d.made("pump-9", "Acme", "P1", "pump-2")
+	d.approve("pump-9", false)
+	if iss, err := d.with(m, a.makes(t, idevid("pump-2")), csr); err != nil || iss.Device.ID != "pump-9" {
+		t.Errorf("replaced: %+v %v", iss, err)
+	}
+	csr = request(t, newKey(t, ca.P256), "")
 	d.made("pump-4", "Acme", "P1", "4")
 	d.approve("pump-4", false)
 	for range 2 {

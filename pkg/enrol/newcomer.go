@@ -172,15 +172,15 @@ func (t *Newcomers) Approve(ctx context.Context, id, by string, newBoard bool) (
 	return n, changed, nil
 }
 
-// Withdraw takes an approval back that was not used. That there is none is no
-// error. had says whether there was.
+// Withdraw takes an approval back that was not used, and forgets that the device
+// waits for one. That there is neither is no error. had says whether there was.
 func (t *Newcomers) Withdraw(ctx context.Context, id string) (had bool, err error) {
-	if n, err := t.get(ctx, id); err != nil || n.Approved.IsZero() {
+	if n, err := t.get(ctx, id); err != nil || n.Approved.IsZero() && !n.Waits {
 		return false, err
 	}
 	_, err = t.change(ctx, id, func(n *Newcomer) error {
-		had = !n.Approved.IsZero()
-		n.Approved, n.By = time.Time{}, ""
+		had = !n.Approved.IsZero() || n.Waits
+		n.Approved, n.By, n.Waits = time.Time{}, "", false
 		return nil
 	})
 	if err != nil {

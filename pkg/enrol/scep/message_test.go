@@ -176,11 +176,11 @@ func FuzzMessage(f *testing.F) {
 				t.Errorf("%+v", m)
 			}
 			_ = m.verify()
-			if e, err := readEnvelope(m.content, m.signer); err == nil {
+			if e, err := readEnvelope(m.content, m.signer); err == nil && e.key != nil { // else it takes long for nothing
 				_, _ = e.open(to)
 			}
 		}
-		if e, err := readEnvelope(in, c.cert); err == nil {
+		if e, err := readEnvelope(in, c.cert); err == nil && e.key != nil {
 			_, _ = e.open(to)
 		}
 		_, _, _ = request(in)
