@@ -39,7 +39,13 @@ func TestTheListenersCertificateComesFromAnACMECA(t *testing.T) {
 			if challenge == "http-01" {
 				tlsPort, httpPort, extra = httpPort, strconv.Itoa(web), fmt.Sprintf(`, http_address: "127.0.0.1:%d"`, web)
 			}
-			ca := startPebble(t, httpPort, tlsPort)
+			// One of the two CAs binds accounts to external ones.
+			bound := challenge == "http-01"
+			if bound {
+				h.Write("secrets/acme", pebbleKey+"\n")
+				extra += ", account: {key_id: kid-1, hmac_key: {file: secrets/acme}}"
+			}
+			ca := startPebble(t, httpPort, tlsPort, bound)
 			h.Write("anteroom.yaml", strings.Replace(h.Head(), "hosts: [localhost, 127.0.0.1]}", fmt.Sprintf(
 				"hosts: [localhost], certificate: {source: acme, directory: %q, email: it@hospital.example, ca_file: %q%s}}", ca.directory, ca.file, extra), 1))
 			h.Start()
@@ -93,14 +99,19 @@ type pebble struct {
 	issued    *x509.CertPool // what the certificates it issues are checked against
 }
 
+// pebbleKey is the key of the external account kid-1 of a pebble that binds
+// accounts.
+const pebbleKey = "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W"
+
 // startPebble starts an ACME CA that looks for challenges on the given ports of
 // whatever a name resolves to.
-func startPebble(t *testing.T, httpPort, tlsPort string) *pebble {
+func startPebble(t *testing.T, httpPort, tlsPort string, bound bool) *pebble {
 	t.Helper()
 	dir, pki := t.TempDir(), peers.NewPKI(t)
 	listen, manage := peers.FreePort(t), peers.FreePort(t)
 	conf := fmt.Sprintf(`{"pebble":{"listenAddress":"127.0.0.1:%d","managementListenAddress":"127.0.0.1:%d","certificate":%q,"privateKey":%q,
-		"httpPort":%s,"tlsPort":%s,"ocspResponderURL":"","externalAccountBindingRequired":false}}`, listen, manage, pki.CertFile, pki.KeyFile, httpPort, tlsPort)
+		"httpPort":%s,"tlsPort":%s,"ocspResponderURL":"","externalAccountBindingRequired":%t,"externalAccountMACKeys":{"kid-1":%q}}}`,
+		listen, manage, pki.CertFile, pki.KeyFile, httpPort, tlsPort, bound, pebbleKey)
 	if err := os.WriteFile(filepath.Join(dir, "pebble.json"), []byte(conf), 0o600); err != nil {
 		t.Fatal(err)
 	}
