@@ -173,16 +173,16 @@ func plural(n int, what string) string {
 	return strconv.Itoa(n) + " " + what + "s"
 }
 
-// ExpiryCounts returns how many active devices' last certificates end within each
-// of [ExpiryDays], the nearer ones counted with the farther.
-func (s *Service) ExpiryCounts() map[int]int {
+// ExpiryCounts returns how many active devices' last certificates end within so many
+// days each, the nearer ones counted with the farther.
+func (s *Service) ExpiryCounts(within ...int) map[int]int {
 	now, out := s.cfg.Clock(), map[int]int{}
 	for _, rec := range s.cfg.State.Devices.List(device.Filter{Status: device.Active}) {
 		last := lastCertificate(rec)
 		if last == nil {
 			continue
 		}
-		for _, days := range ExpiryDays() {
+		for _, days := range within {
 			if last.NotAfter.Sub(now) <= time.Duration(days)*aDay {
 				out[days]++
 			}
@@ -200,7 +200,7 @@ func (s *Service) describeExpiry(out *Status) {
 	for _, r := range active[:min(len(active), mostExpiring)] {
 		out.Expiring = append(out.Expiring, DeviceExpiry{r.ID, r.Expires()})
 	}
-	out.ExpiringWithin = s.ExpiryCounts()
+	out.ExpiringWithin = s.ExpiryCounts(ExpiryDays()...)
 	if n := out.ExpiringWithin[0]; n > 0 {
 		out.Warnings = append(out.Warnings, fmt.Sprintf("the certificates of %s have ended: device list --expiring 1h names them", plural(n, "active device")))
 	}

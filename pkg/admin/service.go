@@ -16,6 +16,7 @@ import (
 	"github.com/anteroom-iomt/anteroom/pkg/config"
 	"github.com/anteroom-iomt/anteroom/pkg/device"
 	"github.com/anteroom-iomt/anteroom/pkg/enrol"
+	"github.com/anteroom-iomt/anteroom/pkg/finding"
 	"github.com/anteroom-iomt/anteroom/pkg/policy"
 	"github.com/anteroom-iomt/anteroom/pkg/protocol"
 )
@@ -195,6 +196,13 @@ func (s *Service) withdraw(ctx context.Context, rec *device.Record, reason strin
 	}
 	if _, err := s.cfg.State.Newcomers.Withdraw(ctx, rec.ID); err != nil {
 		return fmt.Errorf("%s is %s, but %w; run the command again", rec.ID, rec.Status, err)
+	}
+	// What was found out is done with. It is over and not accepted: a copy of the next
+	// key is news again.
+	for _, k := range finding.Kinds() {
+		if _, err := s.cfg.State.Findings.End(ctx, rec.ID, k); err != nil {
+			return fmt.Errorf("%s is %s, but %w; run the command again", rec.ID, rec.Status, err)
+		}
 	}
 	for _, c := range rec.Certificates {
 		if err := s.cfg.State.CA.Revoke(ctx, c.Serial, cmp.Or(reason, string(rec.Status))); err != nil && !errors.Is(err, ca.ErrUnknownSerial) {

@@ -204,9 +204,10 @@ func (g *Gateway) gauges() {
 	})
 	g.metrics.Gauges("anteroom_devices_expiring", "Active devices whose last certificate ends within so many days.", "days", func() map[string]float64 {
 		out := map[string]float64{}
-		for _, days := range []int{0, 1, 7, 14, 30, 90} {
-			f := device.Filter{Status: device.Active, ExpiresBefore: g.clock().AddDate(0, 0, days)}
-			out[strconv.Itoa(days)] = float64(len(g.state.Devices.List(f)))
+		within := append(admin.ExpiryDays(), 90)
+		counts := g.service.ExpiryCounts(within...)
+		for _, days := range within {
+			out[strconv.Itoa(days)] = float64(counts[days])
 		}
 		return out
 	})
