@@ -34,10 +34,8 @@ func (c Certificate) stand(_ context.Context, g *Registrar, _ *Request) (*standi
 func (s Signature) stand(ctx context.Context, g *Registrar, q *Request) (*standing, error) {
 	st, err := s.Certificate.stand(ctx, g, q)
 	st.request = func(csr *signingRequest) (err error) {
-		// A signing request of no name could be anybody's, put into a message by
-		// somebody who has seen it.
-		if csr.Subject.CommonName != st.id {
-			return refuse(BadNames, "the signing request is not made out to %s, who signed the message", st.id)
+		if err := csr.madeOutTo(st.id); err != nil {
+			return err
 		}
 		if err := csr.renewedNames(st.id); err != nil {
 			return err

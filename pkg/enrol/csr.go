@@ -109,6 +109,15 @@ func (csr *signingRequest) renewedNames(id string) error {
 	return nil
 }
 
+// madeOutTo is for a signing request in a message that was signed by a device. One of
+// no name could be anybody's, put into a message by somebody who has seen it.
+func (csr *signingRequest) madeOutTo(id string) error {
+	if csr.Subject.CommonName != id {
+		return refuse(BadNames, "the signing request is not made out to %s, who signed the message", id)
+	}
+	return nil
+}
+
 // keyFacts are what policies see of a key.
 func (csr *signingRequest) keyFacts() (kind string, bits int) {
 	switch key := csr.PublicKey.(type) {

@@ -19,7 +19,10 @@ import (
 // What stands in for the end that has passed: it must be the latest certificate
 // the registry has of the device. A copy of an older key, from a backup or a
 // board that was sold, ended for good when the next certificate was issued.
-type expired struct{ Certificate }
+type expired struct {
+	Certificate
+	signed bool // it is a [Signature]
+}
 
 // Name implements [Proof]. It is another than a certificate's that is in force,
 // so that rules which know only of those allow none of these.
@@ -28,13 +31,14 @@ func (expired) Name() string { return "expired-certificate" }
 // proof returns what a request proves by.
 func (g *Registrar) proof(q *Request) Proof {
 	c, ok := q.Proof.(Certificate)
-	if s, signed := q.Proof.(Signature); signed {
+	s, signed := q.Proof.(Signature)
+	if signed {
 		c, ok = s.Certificate, true
 	}
 	if !ok || c.Leaf == nil || g.cfg.Clock().Before(c.Leaf.NotAfter) {
 		return q.Proof
 	}
-	return expired{c}
+	return expired{c, signed}
 }
 
 func (e expired) stand(ctx context.Context, g *Registrar, q *Request) (*standing, error) {
@@ -62,6 +66,11 @@ func (e expired) stand(ctx context.Context, g *Registrar, q *Request) (*standing
 		return latest(rec, fp)
 	}
 	st.request = func(csr *signingRequest) error {
+		if e.signed {
+			if err := csr.madeOutTo(id); err != nil {
+				return err
+			}
+		}
 		if err := csr.renewedNames(id); err != nil {
 			return err
 		}

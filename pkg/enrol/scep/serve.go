@@ -207,8 +207,13 @@ func (s *server) answer(r *web.Request, m *message) *reply {
 		if !ok || m.kind == pkcsReq && !csr.PublicKey.(*rsa.PublicKey).Equal(m.signer.PublicKey) {
 			return s.unsound(r)
 		}
-		q.CSR = plain
-		if q.Proof = s.proof(m); m.kind == pkcsReq && challenge != "" {
+		q.CSR, q.Proof = plain, s.proof(m)
+		switch {
+		case m.kind == renewalReq:
+			// With the device's own certificate only. The request's key can be another
+			// than the signer's there, and so its name has to be the signer's.
+			q.Proof = enrol.Signature{Certificate: enrol.Certificate{Leaf: m.signer}}
+		case challenge != "":
 			q.Proof = enrol.Secret{Text: challenge}
 		}
 	case certPoll:

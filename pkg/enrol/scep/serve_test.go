@@ -303,8 +303,14 @@ func TestADeviceOfAManufacturerPollsUntilItIsApproved(t *testing.T) {
 	}
 	// Somebody else's request is not enrolled in its name.
 	thief := d.client(1)
-	if got := c.send(c.message(pkcsReq, c.seal(thief.csr("", "")))); got.status != failure || got.failInfo != badMessageCheck {
-		t.Errorf("another's request: %+v", got)
+	for _, kind := range []string{pkcsReq, renewalReq} {
+		if got := c.send(c.message(kind, c.seal(thief.csr("", "")))); got.status != failure || got.failInfo != badMessageCheck {
+			t.Errorf("another's request in a message of type %s: %+v", kind, got)
+		}
+	}
+	// And nothing is renewed with it.
+	if got := c.send(c.message(renewalReq, c.seal(c.csr("", "")))); got.status != failure || got.failInfo != badMessageCheck {
+		t.Errorf("renewal with the manufacturer's certificate: %+v", got)
 	}
 }
 
