@@ -32,9 +32,10 @@ fuzz: ## every parser of device bytes, FUZZTIME each
 			echo "$$dir $$target"; $(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) ./$$dir; \
 		done; done
 
-bench: ## what a request costs beside other gateways, and a decision by itself; rewrites the RESULTS.md of both
+bench: ## what a request costs beside other gateways, a decision by itself, and issuing beside step-ca; rewrites their RESULTS.md
 	$(GO) run ./integration/bench
 	$(GO) run ./integration/bench/decision
+	$(GO) run ./integration/bench/issuance
 
 # The profiles of what the gateway does most, merged; go build uses the file by
 # itself. Remake it on a quiet machine when the way of a request has changed.
