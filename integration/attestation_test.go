@@ -92,7 +92,12 @@ deny contains "the key is not in hardware" if input.device.cert.hardware_backed 
 		t.Errorf("a token of another serial number: %v", err)
 	}
 	h.recorded("enrolment.refused", 1)
-	for range 2 { // enrolled, and renewed
+	for i := range 2 { // enrolled, and renewed with another key of the account
+		if i == 1 {
+			if err := c.AccountKeyRollover(t.Context(), ecKey(t)); err != nil {
+				t.Fatal(err)
+			}
+		}
 		d, err := obtain(88123)
 		if err != nil {
 			t.Fatal(err)

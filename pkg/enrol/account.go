@@ -195,13 +195,22 @@ func (g *Registrar) open(ctx context.Context, q *Request, o *Opening) (id string
 	})
 }
 
-// Ended records, durably, that an account is about to be ended by its owner.
-func (g *Registrar) Ended(ctx context.Context, q *Request) error {
+// An AccountEvent is what the owner of an ACME account does to it.
+type AccountEvent string
+
+// The events, as the audit log calls them.
+const (
+	AccountEnded   AccountEvent = "enrolment.account-ended"
+	AccountRekeyed AccountEvent = "enrolment.account-rekeyed" // it has another key
+)
+
+// Changes records, durably, what the owner of an account is about to do to it.
+func (g *Registrar) Changes(ctx context.Context, q *Request, event AccountEvent) error {
 	rec, ok := g.cfg.Devices.Get(q.ID)
 	if !ok {
 		rec = &device.Record{ID: q.ID}
 	}
-	return g.recordFirst(ctx, g.record(q, eventAccountEnded, rec))
+	return g.recordFirst(ctx, g.record(q, string(event), rec))
 }
 
 // May reports whether a device may be given a certificate by an account, as far as

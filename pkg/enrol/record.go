@@ -25,8 +25,6 @@ const (
 	eventRepeated = "enrolment.repeated"
 	// eventAccount: an ACME account is about to be opened for a device.
 	eventAccount = "enrolment.account"
-	// eventAccountEnded: its owner is about to end one.
-	eventAccountEnded = "enrolment.account-ended"
 )
 
 // maxWhy bounds the reason in a record.

@@ -2,10 +2,12 @@ package acme
 
 import (
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/anteroom-iomt/anteroom/pkg/config"
 	"github.com/anteroom-iomt/anteroom/pkg/enrol"
+	"github.com/anteroom-iomt/anteroom/pkg/jws"
 	"github.com/anteroom-iomt/anteroom/pkg/store"
 )
 
@@ -90,8 +92,7 @@ func (c *call) showAccount() *fault {
 			return notWellFormed("an account can be deactivated, and nothing else")
 		}
 		if ok {
-			q := &enrol.Request{Way: enrol.ACME, ID: c.device, Proof: enrol.Account{}, Remote: c.Remote, Listener: config.EnrolmentListener}
-			if err := c.s.registrar.Ended(c.Context(), q); err != nil {
+			if err := c.changes(enrol.AccountEnded); err != nil {
 				return ours(err)
 			}
 			if err := c.s.store.Update(c.Context(), func(w store.Writer) error { return end(w, c.account.ID) }); err != nil {
@@ -100,6 +101,60 @@ func (c *call) showAccount() *fault {
 			c.answer(http.StatusOK, "application/json", shownAccount{"deactivated", c.base() + ordersPath + c.account.ID})
 			return nil
 		}
+	}
+	c.showOpened(http.StatusOK, c.account)
+	return nil
+}
+
+// changes records what becomes of the account.
+func (c *call) changes(event enrol.AccountEvent) error {
+	q := &enrol.Request{Way: enrol.ACME, ID: c.device, Proof: enrol.Account{}, Remote: c.Remote, Listener: config.EnrolmentListener}
+	return c.s.registrar.Changes(c.Context(), q, event)
+}
+
+// changeKey is RFC 8555 §7.3.5: the account signs, and inside of that its new key
+// does.
+func (c *call) changeKey() *fault {
+	inner, err := readSigned(c.payload)
+	if err != nil {
+		return notWellFormed("the inner request: %v", err)
+	}
+	switch {
+	case inner.key == nil || inner.kid != "" || inner.nonce != "":
+		return notWellFormed("the inner request has a jwk, and neither kid nor nonce")
+	case inner.url != c.base()+c.URL.Path:
+		return notAllowed("the inner request is signed for another URL")
+	case !slices.Contains(algorithms, inner.alg):
+		return faulty(badSignatureAlgorithm, http.StatusBadRequest, enrol.BadRequest, "the algorithm is not one of those taken here")
+	}
+	next, err := readJWK(inner.key)
+	if err != nil {
+		return faulty(badPublicKey, http.StatusBadRequest, enrol.BadRequest, "the new key: %v", err)
+	}
+	if err := jws.Verify(next.key, inner.alg, inner.text, inner.sig); err != nil {
+		return notAllowed("the inner signature: %v", err)
+	}
+	asked, err := object(inner.payload)
+	if err != nil {
+		return notWellFormed("the inner payload: %v", err)
+	}
+	named, err := text(asked, "account")
+	if id, ok := cutAccount(named); err != nil || !ok || id != c.account.ID {
+		return notAllowed("the inner request is about another account")
+	}
+	if old, err := readJWK(asked["oldKey"]); err != nil || old.thumbprint() != c.account.Thumb {
+		return notAllowed("the inner request does not name the account's key")
+	}
+	if other, err := c.s.accountByKey(c.Context(), next.thumbprint()); err != nil {
+		return ours(err)
+	} else if other != nil {
+		return faulty(malformed, http.StatusConflict, enrol.BadKey, "the new key is an account's already")
+	}
+	if err := c.changes(enrol.AccountRekeyed); err != nil {
+		return ours(err)
+	}
+	if err := c.s.store.Update(c.Context(), func(w store.Writer) error { return c.account.rekey(w, next) }); err != nil {
+		return ours(err)
 	}
 	c.showOpened(http.StatusOK, c.account)
 	return nil

@@ -23,6 +23,7 @@ const (
 	noncePath     = base + "/new-nonce"
 	newAccount    = base + "/new-account"
 	newOrder      = base + "/new-order"
+	keyChange     = base + "/key-change"
 	accountPath   = base + "/account/"
 	ordersPath    = base + "/orders/"
 	orderPath     = base + "/order/"
@@ -73,6 +74,7 @@ func Endpoints(cfg Config) []web.Endpoint {
 	}{
 		newAccount:    {anyKey, (*call).newAccount},
 		newOrder:      {anAccount, (*call).newOrder},
+		keyChange:     {anAccount, (*call).changeKey},
 		accountPath:   {anAccount, (*call).showAccount},
 		ordersPath:    {anAccount, (*call).listOrders},
 		orderPath:     {anAccount, (*call).showOrder},
@@ -131,7 +133,7 @@ func (c *call) answer(status int, contentType string, v any) {
 func (s *server) directory(w http.ResponseWriter, r *web.Request) {
 	at := "https://" + r.Host
 	write(w, http.StatusOK, "application/json", map[string]any{
-		"newNonce": at + noncePath, "newAccount": at + newAccount, "newOrder": at + newOrder,
+		"newNonce": at + noncePath, "newAccount": at + newAccount, "newOrder": at + newOrder, "keyChange": at + keyChange,
 		"meta": map[string]any{"externalAccountRequired": true},
 	})
 }

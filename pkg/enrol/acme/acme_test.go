@@ -6,8 +6,10 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
+	"encoding/json"
 	"encoding/pem"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -15,6 +17,7 @@ import (
 	"time"
 
 	"github.com/anteroom-iomt/anteroom/pkg/device"
+	"github.com/anteroom-iomt/anteroom/pkg/enrol"
 	"github.com/anteroom-iomt/anteroom/pkg/store"
 )
 
@@ -331,4 +334,58 @@ func TestAnAccountEndsWithItsDeviceAndWithTheNextOne(t *testing.T) {
 		t.Errorf("records: %q", got)
 	}
 	h.holds("after that", own.post(own.kid, nil), http.StatusBadRequest, accountDoesNotExist, "")
+}
+
+// TestAnAccountTakesAnotherKey (RFC 8555 §7.3.5), which both keys sign for.
+func TestAnAccountTakesAnotherKey(t *testing.T) {
+	t.Parallel()
+	h, _, c := neighbours(t)
+	other := h.register(&device.Record{ID: "ris-1"})
+	next := newKey(t)
+	// inner is what the new key signs, with what is wrong with it.
+	inner := func(by *ecdsa.PrivateKey, head, payload map[string]any) json.RawMessage {
+		t.Helper()
+		hd := map[string]any{"alg": "ES256", "url": h.url + keyChange, "jwk": public(t, next)}
+		pl := map[string]any{"account": c.kid, "oldKey": public(t, c.key)}
+		maps.Copy(hd, head)
+		maps.Copy(pl, payload)
+		raw, err := json.Marshal(pl)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return sign(t, by, hd, raw)
+	}
+	for what, x := range map[string]struct {
+		payload any
+		status  int
+		problem string
+	}{
+		"nothing":               {map[string]any{}, http.StatusBadRequest, malformed},
+		"another URL":           {inner(next, map[string]any{"url": h.url + newOrder}, nil), http.StatusForbidden, unauthorized},
+		"a nonce":               {inner(next, map[string]any{"nonce": "AAAA"}, nil), http.StatusBadRequest, malformed},
+		"no algorithm":          {inner(next, map[string]any{"alg": "none"}, nil), http.StatusBadRequest, badSignatureAlgorithm},
+		"another's signature":   {inner(newKey(t), nil, nil), http.StatusForbidden, unauthorized},
+		"another account":       {inner(next, nil, map[string]any{"account": other.kid}), http.StatusForbidden, unauthorized},
+		"another former key":    {inner(next, nil, map[string]any{"oldKey": public(t, other.key)}), http.StatusForbidden, unauthorized},
+		"another account's key": {inner(other.key.(*ecdsa.PrivateKey), map[string]any{"jwk": public(t, other.key)}, nil), http.StatusConflict, malformed},
+	} {
+		before := len(h.refusals())
+		h.holds(what, c.post(keyChange, x.payload), x.status, x.problem, "")
+		if n := len(h.refusals()) - before; n != 1 {
+			t.Errorf("%s: %d records", what, n)
+		}
+	}
+	if a := c.post(keyChange, inner(next, nil, nil)); a.status != http.StatusOK {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	h.holds("the former key", c.post(c.kid, nil), http.StatusForbidden, unauthorized, "does not hold")
+	rekeyed := &client{h: h, key: next, kid: c.kid}
+	rekeyed.order(ident{"type": "dns", "value": lis})
+	if a := (&client{h: h, key: next}).post(newAccount, map[string]any{"onlyReturnExisting": true}); a.head.Get("Location") != c.kid {
+		t.Errorf("the new key finds %q", a.head.Get("Location"))
+	}
+	h.holds("the former key's account", (&client{h: h, key: c.key}).post(newAccount, map[string]any{"onlyReturnExisting": true}), http.StatusBadRequest, accountDoesNotExist, "")
+	if got := h.events(string(enrol.AccountRekeyed)); len(got) != 1 || !strings.HasPrefix(got[0], "lis-1: ") {
+		t.Errorf("records: %q", got)
+	}
 }

@@ -98,6 +98,22 @@ func (a *account) keep(w store.Writer) error {
 	return errors.Join(w.Put(keyTable, a.Thumb, []byte(a.ID)), w.Put(deviceTable, a.Device, []byte(a.ID)))
 }
 
+// rekey gives an account that is still there, and has the key it had, another one.
+func (a *account) rekey(w store.Writer, next *jwk) error {
+	now, err := load[account](w, accountTable, a.ID)
+	if err != nil || now == nil || now.Thumb != a.Thumb {
+		return cmp.Or(err, errors.New("the account has ended, or has another key"))
+	}
+	if _, err := w.Get(keyTable, next.thumbprint()); !errors.Is(err, store.ErrNotFound) {
+		return cmp.Or(err, errors.New("the new key is an account's already"))
+	}
+	if err := w.Delete(keyTable, a.Thumb); err != nil {
+		return err
+	}
+	now.Key, now.Thumb = next.canon, next.thumbprint()
+	return errors.Join(save(w, accountTable, now.ID, now), w.Put(keyTable, now.Thumb, []byte(now.ID)))
+}
+
 // end removes an account and its orders.
 func end(w store.Writer, id string) error {
 	a, err := load[account](w, accountTable, id)
