@@ -29,8 +29,21 @@ const (
 	// collecting often beats being killed. The rest is for what Go does not count.
 	limitShare = 0.9
 
-	// trimEvery is how often the gateway looks whether it has nothing to do.
-	trimEvery = time.Second
+	// growPercent is what is left of it while devices connect. What stays of a
+	// connection is a tenth of what setting it up takes: the longer the rest lies
+	// around, the more memory the two share, which nothing brings together again. At
+	// gcPercent three thousand devices that are then idle took half as much more.
+	growPercent = 50
+	// growing is how many goroutines more there are from one look to the next while
+	// devices connect, as opposed to coming and going, and growTime for how many
+	// looks more it then counts as that.
+	growing  = 16
+	growTime = 8
+
+	// lookEvery is how often the pace is set, and trimEvery after how many looks the
+	// gateway looks whether it has nothing to do: each second.
+	lookEvery = 250 * time.Millisecond
+	trimEvery = 4
 	// quiet is how many bytes may be allocated from one look to the next while
 	// there is nothing to do: what keeps connections open takes none.
 	quiet = 1 << 20
@@ -102,31 +115,54 @@ func cgroupLimit(self, root string) int64 {
 	return least
 }
 
+// A pacer sets the pace of collecting.
+type pacer struct {
+	goroutines uint64
+	grows      int // for how many looks more devices count as connecting
+}
+
+// next returns the pace, given how many goroutines there are and how many bytes
+// are live.
+func (p *pacer) next(goroutines, live uint64) int {
+	percent := pace(live)
+	if p.goroutines > 0 && goroutines >= p.goroutines+growing {
+		p.grows = growTime
+	}
+	p.goroutines = goroutines
+	if p.grows > 0 {
+		p.grows--
+		percent = min(percent, growPercent)
+	}
+	return percent
+}
+
 // mindMemory keeps the process's memory in bounds until ctx ends. It gives memory
 // back to the system when the gateway has nothing to do: after ten thousand
 // devices have connected, the garbage of their handshakes would stay until there
 // were five times as much of it. And if the pace of collecting is its to choose it
-// has it follow the live heap.
+// has it follow the live heap, and whether devices connect.
 func mindMemory(ctx context.Context, paced bool) {
-	percent := gcPercent
-	tick := time.NewTicker(trimEvery)
+	percent, p := gcPercent, pacer{}
+	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	var last, trimmed uint64
-	for {
+	for looks := 1; ; looks++ {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
-		now := counted("/gc/heap/allocs:bytes")
-		if now-last < quiet && now-trimmed > worthwhile {
-			debug.FreeOSMemory()
-			trimmed = now
+		if looks%trimEvery == 0 {
+			now := counted("/gc/heap/allocs:bytes")
+			if now-last < quiet && now-trimmed > worthwhile {
+				debug.FreeOSMemory()
+				trimmed = now
+			}
+			last = now
 		}
-		last = now
-		if p := pace(counted("/gc/heap/live:bytes")); paced && p != percent {
-			debug.SetGCPercent(p)
-			percent = p
+		if next := p.next(counted("/sched/goroutines:goroutines"), counted("/gc/heap/live:bytes")); paced && next != percent {
+			debug.SetGCPercent(next)
+			percent = next
 		}
 	}
 }

@@ -69,3 +69,32 @@ func TestGarbageIsBoundedHoweverManyDevicesThereAre(t *testing.T) {
 		t.Error("counted what is not there")
 	}
 }
+
+// While devices connect there is less garbage, and afterwards as much as ever.
+func TestGarbageWhileDevicesConnect(t *testing.T) {
+	const live = 60 << 20
+	var p pacer
+	n := uint64(1000) // there from the start
+	step := func(more int) int { n += uint64(more); return p.next(n, live) }
+	for range 3 {
+		if got := step(growing - 1); got != gcPercent {
+			t.Fatalf("a few more: %d", got)
+		}
+	}
+	for range 5 {
+		if got := step(growing); got != growPercent {
+			t.Fatalf("while devices connect: %d", got)
+		}
+	}
+	for i := range growTime - 1 {
+		if got := step(0); got != growPercent {
+			t.Fatalf("%d looks later: %d", i+1, got)
+		}
+	}
+	if got := step(0); got != gcPercent {
+		t.Errorf("afterwards: %d", got)
+	}
+	if got := p.next(n+growing, 100<<30); got != leastPercent {
+		t.Errorf("with a very large heap: %d", got)
+	}
+}
