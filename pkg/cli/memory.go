@@ -5,6 +5,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
 	"strconv"
@@ -47,6 +48,9 @@ const (
 	// quiet is how many bytes may be allocated from one look to the next while
 	// there is nothing to do: what keeps connections open takes none.
 	quiet = 1 << 20
+	// halvings is how often a stack is halved before memory is given back: from the
+	// 32 kB that a handshake takes to the 4 kB of a goroutine that waits.
+	halvings = 2
 	// worthwhile is how many bytes must have been allocated since memory was last
 	// given back for it to be done again.
 	worthwhile = 16 << 20
@@ -155,6 +159,10 @@ func mindMemory(ctx context.Context, paced bool) {
 		if looks%trimEvery == 0 {
 			now := counted("/gc/heap/allocs:bytes")
 			if now-last < quiet && now-trimmed > worthwhile {
+				// Each collection halves the stacks that handshakes needed, once.
+				for range halvings {
+					runtime.GC()
+				}
 				debug.FreeOSMemory()
 				trimmed = now
 			}

@@ -35,6 +35,19 @@ func TestAnEnrolledDeviceIsKnownByItsCertificate(t *testing.T) {
 	}
 }
 
+// An adapter finds the connection below TLS, and waits there: a buffer and half a
+// stack less for each device that has nothing to say.
+func TestAnAdapterFindsTheConnectionBelow(t *testing.T) {
+	f := newFixture(t, nil)
+	conn, _, err := f.hello(f.client(f.enrol("monitor-1", time.Hour)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if line, err := say(conn, "below"); err != nil || line != "monitor-1 *wire.Conn" {
+		t.Errorf("got %q, %v", line, err)
+	}
+}
+
 func TestALeafWithoutItsIntermediateIsEnough(t *testing.T) {
 	f := newFixture(t, nil)
 	pair := f.enrol("monitor-1", time.Hour)

@@ -175,9 +175,23 @@ func (e echo) Serve(conn net.Conn, s *protocol.Session) {
 		if err != nil {
 			return
 		}
+		if line == "below\n" {
+			line = below(conn) + "\n"
+		}
 		if _, err := fmt.Fprintf(conn, "%s %s", s.Device().ID, line); err != nil {
 			return
 		}
+	}
+}
+
+// below names the type of what a connection is over.
+func below(conn net.Conn) string {
+	for {
+		t, ok := conn.(interface{ NetConn() net.Conn })
+		if !ok {
+			return fmt.Sprintf("%T", conn)
+		}
+		conn = t.NetConn()
 	}
 }
 

@@ -85,6 +85,10 @@ func (c *turnConn) alert(err error) error {
 	return &net.OpError{Op: "remote error", Err: plainAlert(c.tail[len(alertHead)])}
 }
 
+// NetConn returns the connection below, for whoever waits there once the handshake is
+// done.
+func (c *turnConn) NetConn() net.Conn { return c.Conn }
+
 // Read implements [net.Conn].
 func (c *turnConn) Read(p []byte) (int, error) {
 	n, err := c.read(p)

@@ -86,9 +86,7 @@ const maxLastHead = 4 << 10
 func (g *Gateway) serve1(conn net.Conn, s *protocol.Session) {
 	c := &conn1{g: g, s: s, conn: conn}
 	c.src = source{conn: conn, stall: g.cfg.Listener.Limits.Stall.D()}
-	if t, ok := conn.(interface{ NetConn() net.Conn }); ok {
-		c.socket, _ = t.NetConn().(*wire.Conn)
-	}
+	c.socket = socketOf(conn)
 	// The session's end is the end of what is asked for it.
 	stop := context.AfterFunc(s.Context(), c.stopper.Stop)
 	defer stop()
@@ -99,6 +97,20 @@ func (g *Gateway) serve1(conn net.Conn, s *protocol.Session) {
 		}
 	}
 	c.src.release()
+}
+
+// socketOf returns what a TLS connection is over, or nil if that is something else.
+func socketOf(conn net.Conn) *wire.Conn {
+	for {
+		if w, ok := conn.(*wire.Conn); ok {
+			return w
+		}
+		t, ok := conn.(interface{ NetConn() net.Conn })
+		if !ok {
+			return nil
+		}
+		conn = t.NetConn()
+	}
 }
 
 // equip gets the connection what a request needs.
