@@ -18,7 +18,6 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/smallstep/certificates/db"
 	"go.step.sm/crypto/pemutil"
 )
 
@@ -319,10 +318,6 @@ func (m *material) place(dir, rootKey string) (err error) {
 		return err
 	}
 	return nil
-}
-
-func openDatabase(path string) (db.AuthDB, error) {
-	return db.New(&db.Config{Type: "bbolt", DataSource: path})
 }
 
 func certPEM(certs ...*x509.Certificate) []byte {
