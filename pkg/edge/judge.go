@@ -256,8 +256,8 @@ func recall(set *policy.Set, q *policy.Question) (policy.Decision, bool) {
 // keep keeps an answer for recall.
 func keep(set *policy.Set, q *policy.Question, d *policy.Decision) {
 	like := q.Transaction.Like
-	if like == nil {
-		return
+	if like == nil || q.BreakGlass != nil || d.Fault != "" {
+		return // what lies ahead is another case
 	}
 	a, _ := like.Get().(*alike)
 	if a != nil && a.set == set && a.device == q.Device && a.answer == nil {

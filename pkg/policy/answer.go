@@ -26,7 +26,7 @@ func (s *Set) Keep(q *Question, d *Decision) *Answer {
 // answer depends on is another. The caller vouches that q's Session is the same and
 // that its Transaction has the same facts (see protocol.Transaction.Like).
 func (s *Set) Recall(a *Answer, q *Question) (d Decision, ok bool) {
-	if a.set != s || a.route != q.Route || q.BreakGlass != nil || q.Device == nil || a.device != deviceFactsOf(q) {
+	if a.set != s || a.route != q.Route || q.BreakGlass != nil || q.Device == nil || a.device != deviceFactsOf(q) || !s.stands(&a.decision) {
 		return Decision{}, false
 	}
 	s.cache.tally[0].hits.Add(1)

@@ -48,6 +48,9 @@ func capabilities() *ast.Capabilities {
 		_, gone := removed[b.Name]
 		return gone
 	})
+	// OPA is still trying these out: its planner is wrong about a "not" with a body in
+	// a loop, and what a rule reads in there would have to be found first.
+	c.FutureKeywords = slices.DeleteFunc(c.FutureKeywords, func(k string) bool { return k == "not" || k == "and" || k == "or" })
 	// A schema's $ref must not be fetched either. Nil would mean any host.
 	c.AllowNet = []string{}
 	return c

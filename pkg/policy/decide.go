@@ -58,7 +58,7 @@ func (s *Set) decide(ctx context.Context, q *Question) Decision {
 		return s.answer(ctx, q)
 	}
 	d, ok := s.cache.find(a)
-	if !ok {
+	if !ok || !s.stands(&d) {
 		// A fault may pass, such as a time limit that was met; only an answer is
 		// worth remembering.
 		if d = s.answer(ctx, q); d.Fault == "" {
@@ -74,11 +74,12 @@ func (s *Set) decide(ctx context.Context, q *Question) Decision {
 // answer asks OPA.
 func (s *Set) answer(ctx context.Context, q *Question) (d Decision) {
 	start := s.opt.Clock()
-	a, f := s.evaluate(ctx, q, start)
+	a, unchecked, f := s.evaluate(ctx, q, start)
 	if f != "" {
 		d = fault("%s", f)
 	} else {
 		d = s.settle(&a)
+		d.unchecked = unchecked
 	}
 	d.Elapsed = s.opt.Clock().Sub(start)
 	return d
@@ -89,12 +90,12 @@ func fault(format string, args ...any) Decision {
 }
 
 // evaluate asks OPA and returns what the rules say, or what went wrong.
-func (s *Set) evaluate(ctx context.Context, q *Question, start time.Time) (a answered, f string) {
+func (s *Set) evaluate(ctx context.Context, q *Question, start time.Time) (a answered, unchecked bool, f string) {
 	// A panic here would end the whole gateway. It denies this one transaction
 	// instead. Its value may quote the input and is not kept.
 	defer func() {
 		if recover() != nil {
-			a, f = answered{}, "the evaluation panicked"
+			a, unchecked, f = answered{}, false, "the evaluation panicked"
 		}
 	}()
 	e := evaluation{
@@ -104,11 +105,11 @@ func (s *Set) evaluate(ctx context.Context, q *Question, start time.Time) (a ans
 	a, f, err := e.decision(s.plan)
 	if err != nil {
 		if e.limit.why != "" {
-			return answered{}, e.limit.why
+			return answered{}, false, e.limit.why
 		}
-		return answered{}, explain(err)
+		return answered{}, false, explain(err)
 	}
-	return a, f
+	return a, e.unchecked, f
 }
 
 // An evaluation asks the queries of one decision.
@@ -116,6 +117,7 @@ type evaluation struct {
 	set       *Set
 	ctx       context.Context
 	in        inParts
+	unchecked bool      // the plan alone has answered
 	input     *ast.Term // whole, for OPA's evaluator
 	now       time.Time
 	limit     deadline
@@ -213,6 +215,13 @@ func (d *deadline) Cancelled() bool {
 		return false
 	}
 	return d.check()
+}
+
+// restart gives whoever evaluates next all of the time, unless there is none left.
+func (d *deadline) restart() {
+	if d.why == "" {
+		d.asked, d.start = 0, d.clock()
+	}
 }
 
 func (d *deadline) check() bool {

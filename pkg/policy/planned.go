@@ -71,35 +71,47 @@ func (e *evaluation) planned(p *plan) (a answered, fault string, ok bool) {
 	n := pl.asked.Add(1)
 	a, fault, err := e.run(p)
 	if err != nil {
+		if errors.Is(err, errPlanPanicked) {
+			e.distrust(p, "the plan of the policy set can not be run")
+		}
+		e.limit.restart()
 		return answered{}, "", false
 	}
 	if n <= checkedFirst || n%checkedEvery == 0 {
 		return e.checked(p, a, fault)
 	}
+	e.unchecked = true
 	return a, fault, true
 }
 
 // checked returns an answer of the plan if OPA's evaluator agrees.
 func (e *evaluation) checked(p *plan, a answered, fault string) (answered, string, bool) {
-	e.limit.asked = 0 // each has what it may take
+	e.limit.restart()
 	b, other, err := e.interpreted(p)
 	if err != nil {
 		if e.limit.why == "" {
-			e.disagree(p)
+			e.distrust(p, disagree)
 		}
 		return answered{}, "", false
 	}
 	if fault != other || !reflect.DeepEqual(e.set.settle(&a), e.set.settle(&b)) {
-		e.disagree(p)
+		e.distrust(p, disagree)
 	}
 	return b, other, true
 }
 
-func (e *evaluation) disagree(p *plan) {
+const disagree = "the plan of the policy set gives another decision than OPA's evaluator"
+
+// distrust ends asking the plan. What it decided alone is not remembered any more.
+func (e *evaluation) distrust(p *plan, why string) {
 	if p.planned.wrong.CompareAndSwap(false, true) {
-		e.set.opt.Logger.Error("the plan of the policy set gives another decision than OPA's evaluator; the evaluator decides from now on, and decisions cost more",
-			"revision", e.set.revision)
+		e.set.opt.Logger.Error(why+"; the evaluator decides from now on, and decisions cost more", "revision", e.set.revision)
 	}
+}
+
+// stands reports whether a decision that was made is still to be relied on.
+func (s *Set) stands(d *Decision) bool {
+	return !d.unchecked || s.plan.planned == nil || !s.plan.planned.wrong.Load()
 }
 
 // run has the plan run.
@@ -108,6 +120,12 @@ func (e *evaluation) run(p *plan) (a answered, fault string, err error) {
 	if len(e.set.reach.clock) > 0 {
 		ctx.Time = ast.NumberTerm(json.Number(strconv.FormatInt(e.now.UnixNano(), 10)))
 	}
+	// What is wrong in the machine is for OPA's evaluator to make good.
+	defer func() {
+		if recover() != nil {
+			a, fault, err = answered{}, "", errPlanPanicked
+		}
+	}()
 	r := p.planned.program.Start(ctx, &e.in)
 	defer r.Release()
 	if p.direct == nil {
@@ -132,6 +150,9 @@ func (e *evaluation) run(p *plan) (a answered, fault string, err error) {
 	}
 	return a, "", err
 }
+
+// errPlanPanicked stands for a panic, whose value may quote the input.
+var errPlanPanicked = errors.New("the plan panicked")
 
 // errNotPlanned says that what was planned is not enough to decide.
 var errNotPlanned = errors.New("the decision rule itself has to be asked")

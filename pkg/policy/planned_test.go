@@ -82,3 +82,84 @@ func TestAFaultIsOPAs(t *testing.T) {
 		t.Errorf("got %+v", d)
 	}
 }
+
+// What a plan alone decided is not remembered once it is known to be wrong.
+func TestWhatAWrongPlanDecidedIsForgotten(t *testing.T) {
+	good := load(t, setDir(t, map[string]string{"a.rego": rules(`allow contains "x" if input.device.class == "pump"`)}), Options{})
+	bad := load(t, setDir(t, map[string]string{"a.rego": rules(`allow contains "y" if input.device.class != "pump"`)}), Options{})
+	good.plan.planned.program = bad.plan.planned.program
+	good.plan.planned.asked.Store(checkedFirst)
+	q := ask("ventilator", fhirAsks("create", "Observation"))
+	d := good.Decide(context.Background(), q)
+	if !d.Allow {
+		t.Fatalf("the plan is not wrong: %+v", d)
+	}
+	kept := good.Keep(q, &d)
+	if _, ok := good.Recall(kept, q); !ok {
+		t.Fatal("an answer was not kept")
+	}
+	good.plan.planned.asked.Store(checkedEvery - 1)
+	if d := good.Decide(context.Background(), ask("pump", fhirAsks("create", "Observation"))); !d.Allow || !good.plan.planned.wrong.Load() {
+		t.Fatalf("got %+v", d)
+	}
+	if d, ok := good.Recall(kept, q); ok {
+		t.Errorf("recalled %+v", d)
+	}
+	for range 2 {
+		if d := good.Decide(context.Background(), q); d.Allow {
+			t.Errorf("got %+v", d)
+		}
+	}
+}
+
+// A plan that panics is OPA's evaluator's to make good.
+func TestAPlanThatPanicsIsNotAskedAgain(t *testing.T) {
+	s := load(t, setDir(t, map[string]string{"a.rego": rules(`allow contains "x" if input.device.class == "pump"`)}), Options{CacheEntries: -1})
+	s.plan.planned.program = nil
+	for range 2 {
+		if d := s.Decide(context.Background(), ask("pump", fhirAsks("create", "Observation"))); !d.Allow || d.Fault != "" {
+			t.Errorf("got %+v", d)
+		}
+	}
+	if n := s.plan.planned.asked.Load(); n != 1 {
+		t.Errorf("the plan was asked %d times", n)
+	}
+}
+
+// One request never changes what the rules say to the next.
+func TestConstantsStayWhatTheyAre(t *testing.T) {
+	s := load(t, setDir(t, map[string]string{"a.rego": rules(`may.pump := {"create"} if input.device.class == "pump"
+
+may[c] contains input.request.action if {
+	some c in ["pump"]
+	input.device.owner == "admin"
+}
+
+allow contains "x" if input.request.action in may[input.device.class]`)}), Options{CacheEntries: -1})
+	asks := func(owner, action string) Decision {
+		q := ask("pump", fhirAsks(action, "Observation"))
+		q.Device.Owner = owner
+		return s.Decide(context.Background(), q)
+	}
+	for range checkedFirst {
+		if d := asks("ward", "create"); !d.Allow {
+			t.Fatalf("got %+v", d)
+		}
+	}
+	asks("admin", "delete")
+	if d := asks("ward", "delete"); d.Allow {
+		t.Errorf("got %+v", d)
+	}
+}
+
+// What OPA is still trying out is refused, with where it stands: what a rule reads
+// in there is not found.
+func TestExperimentalKeywordsAreRefused(t *testing.T) {
+	for _, k := range []string{"not", "and", "or"} {
+		body := "package anteroom.authz\n\nimport future.keywords." + k + "\n\nallow contains \"x\" if input.device.class == \"pump\"\n"
+		_, err := Load(t.Context(), setDir(t, map[string]string{"a.rego": body}), Options{})
+		if err == nil || !strings.Contains(err.Error(), "a.rego:3") {
+			t.Errorf("%s: %v", k, err)
+		}
+	}
+}

@@ -48,6 +48,9 @@ type Decision struct {
 	Fault string
 	// Elapsed is the time it took to evaluate; 0 if it was remembered.
 	Elapsed time.Duration
+
+	// unchecked says that only the plan of the rules was asked (see planned).
+	unchecked bool
 }
 
 // Limits of a policy set, and of one answer. Configuration can change the

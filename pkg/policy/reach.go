@@ -187,6 +187,14 @@ func (a *analysis) expr(e *ast.Expr) {
 		for _, x := range t.Symbols {
 			a.use(x)
 		}
+	default:
+		// Whatever it is, it may read anything, the clock included.
+		a.out.input.add(nil)
+		p := Problem{Message: fmt.Sprintf("rule %s: what an expression depends on is not known", a.current.Head.Ref())}
+		if e.Location != nil {
+			p.File, p.Line, p.Column = e.Location.File, e.Location.Row, e.Location.Col
+		}
+		a.out.clock = append(a.out.clock, p)
 	}
 }
 

@@ -161,6 +161,7 @@ func TestAShadowKeepsToItsShare(t *testing.T) {
 	p := newPair(t, triedRules, ShadowOptions{})
 	slow := *p.tried
 	slow.cache = nil
+	slow.plan = &plan{whole: slow.decision, documents: newDocumentsPool()} // with nothing to compare
 	synctest.Test(t, func(t *testing.T) {
 		const work = 10 * time.Millisecond
 		slow.opt.Clock = func() time.Time { time.Sleep(work / 2); return time.Now() } // asked twice a decision

@@ -56,7 +56,8 @@ type maker struct {
 	// same ones in each.
 	writes map[ir.Local]int
 	reads  map[ir.Local]int
-	adds   map[ir.Local]int // statements that add to the collection in it
+	adds   map[ir.Local]int  // statements that add to the collection in it
+	found  map[ir.Local]bool // it gets something that was there before
 	// handed are the locals that some block reads before it writes them.
 	handed map[ir.Local]bool
 }
@@ -137,6 +138,13 @@ func (b *builder) fill(f *function, params []ir.Local, blocks []*ir.Block) error
 	out := make([]block, 0, len(blocks))
 	for _, bl := range blocks {
 		m.count(bl)
+		// What is looked up belongs to whoever made it, and perhaps to all runs: it
+		// must not be added to.
+		for l := range m.adds {
+			if m.found[l] {
+				return unsupported("adding to a collection that is looked up")
+			}
+		}
 		made, err := m.block(top, bl)
 		if err != nil {
 			return err
@@ -150,6 +158,7 @@ func (b *builder) fill(f *function, params []ir.Local, blocks []*ir.Block) error
 // count counts what one of the function's own blocks does with each local.
 func (m *maker) count(b *ir.Block) {
 	m.writes, m.reads, m.adds = map[ir.Local]int{}, map[ir.Local]int{}, map[ir.Local]int{}
+	m.found = map[ir.Local]bool{}
 	m.countIn(b)
 }
 
@@ -164,6 +173,9 @@ func (m *maker) countIn(b *ir.Block) {
 		}
 		if l, ok := addsTo(s); ok {
 			m.adds[l]++
+		}
+		if l, ok := finds(s); ok {
+			m.found[l] = true
 		}
 		switch s := s.(type) {
 		case *ir.BlockStmt:
@@ -226,6 +238,21 @@ func addsTo(s ir.Stmt) (l ir.Local, ok bool) {
 		return s.Object, true
 	case *ir.ObjectInsertOnceStmt:
 		return s.Object, true
+	}
+	return 0, false
+}
+
+// finds returns the local that a statement puts something into that it did not make.
+func finds(s ir.Stmt) (l ir.Local, ok bool) {
+	switch s := s.(type) {
+	case *ir.DotStmt:
+		return s.Target, true
+	case *ir.CallStmt:
+		return s.Result, true
+	case *ir.AssignVarStmt:
+		return s.Target, true
+	case *ir.AssignVarOnceStmt:
+		return s.Target, true
 	}
 	return 0, false
 }

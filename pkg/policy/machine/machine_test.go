@@ -120,6 +120,8 @@ var rules = map[string]string{
 	"some key in":                            `out contains [k, v] if some k, v in input.o`,
 	"in":                                     `out := [input.s in data.words, "a" in input.l, "v" in input.o]`,
 	"every":                                  `out if every v in input.l { v != "c" }`,
+	"a variable bound later":                 "out := [x, y] if [x, y] = [y, 1]",
+	"a member bound later":                   `out := x if {"a": x, "b": y} = {"a": y, "b": input.x}`,
 	"every over keys":                        `out if every k, v in input.o { k != v }`,
 	"every of nothing":                       `out if every v in input.missing { v }`,
 	"a default":                              "default out := \"none\"\n\nout := input.s if input.x == 1",
@@ -188,7 +190,10 @@ func TestPlansGiveWhatOPAGives(t *testing.T) {
 					continue
 				}
 				if err != nil {
-					t.Errorf("%s: %v, want %v", text, err, want)
+					// OPA is asked then.
+					if !strings.HasSuffix(name, "bound later") {
+						t.Errorf("%s: %v, want %v", text, err, want)
+					}
 					continue
 				}
 				if (got == nil) != (want == nil) || got != nil && got.Compare(want) != 0 {
@@ -227,8 +232,10 @@ func TestRunsOfOneProgramAtATime(t *testing.T) {
 
 func TestWhatIsNotSupportedIsRefused(t *testing.T) {
 	for name, body := range map[string]string{
-		"with": "out := v if v := r with input.x as 1\n\nr := input.x",
-		"walk": "out contains p if walk(input, [p, _])",
+		"a set that is added to after it was made elsewhere": "out := p\n\np.a := {\"x\"} if input.t\n\np[k] contains input.s if some k in input.l",
+		"the same of a rule's value":                         "out := [p, q]\n\nq contains input.x\n\np.a := q if input.t\n\np[k] contains input.s if some k in input.l",
+		"with":                                               "out := v if v := r with input.x as 1\n\nr := input.x",
+		"walk":                                               "out contains p if walk(input, [p, _])",
 	} {
 		if _, err := newRig(t, body); !errors.Is(err, ErrUnsupported) {
 			t.Errorf("%s: %v", name, err)

@@ -161,7 +161,11 @@ func (m *maker) step(sc *scope, s ir.Stmt) (step, error) {
 		}
 		at := m.slot(s.Target)
 		return func(r *Run, l []*ast.Term) signal {
-			l[at] = v.get(r, l)
+			t := v.get(r, l)
+			if t == nil {
+				return r.unset()
+			}
+			l[at] = t
 			return onward
 		}, nil
 	case *ir.AssignVarOnceStmt:
@@ -272,7 +276,7 @@ func (m *maker) scan(sc *scope, s *ir.ScanStmt) (step, error) {
 	return func(r *Run, l []*ast.Term) signal {
 		t := src.get(r, l)
 		if t == nil {
-			return onward
+			return r.unset()
 		}
 		switch c := t.Value.(type) {
 		case *ast.Array:
@@ -362,7 +366,11 @@ func (m *maker) dot(sc *scope, s *ir.DotStmt) (step, error) {
 		}, nil
 	}
 	return func(r *Run, l []*ast.Term) signal {
-		t := get(src.get(r, l), key.get(r, l))
+		from, k := src.get(r, l), key.get(r, l)
+		if from == nil || k == nil {
+			return r.unset()
+		}
+		t := get(from, k)
 		l[at] = t
 		return holds(t != nil)
 	}, nil
@@ -394,13 +402,18 @@ func (m *maker) length(sc *scope, s *ir.LenStmt) (step, error) {
 	}, nil
 }
 
-// same reports whether two terms are equal. Two that are not defined are.
+// unset fails a run whose plan looks at a local before anything is in it. Plans do
+// so where one side of a unification gives the other its variables: what OPA's
+// evaluator makes of that is what counts.
+func (r *Run) unset() signal {
+	r.err = unsupported("a local that is not set yet")
+	return failed
+}
+
+// same reports whether two terms are equal.
 func same(a, b *ast.Term) bool {
 	if a == b {
 		return true
-	}
-	if a == nil || b == nil {
-		return false
 	}
 	if x, ok := a.Value.(ast.String); ok {
 		y, ok := b.Value.(ast.String)
@@ -419,7 +432,11 @@ func (m *maker) equal(sc *scope, a, b ir.Operand, want bool) (step, error) {
 		return nil, err
 	}
 	return func(r *Run, l []*ast.Term) signal {
-		return holds(same(x.get(r, l), y.get(r, l)) == want)
+		a, b := x.get(r, l), y.get(r, l)
+		if a == nil || b == nil {
+			return r.unset()
+		}
+		return holds(same(a, b) == want)
 	}, nil
 }
 
@@ -431,6 +448,9 @@ func (m *maker) assignOnce(sc *scope, s *ir.AssignVarOnceStmt) (step, error) {
 	at := m.slot(s.Target)
 	return func(r *Run, l []*ast.Term) signal {
 		t := v.get(r, l)
+		if t == nil {
+			return r.unset()
+		}
 		if l[at] != nil && !same(l[at], t) {
 			r.err = errConflict
 			return failed
