@@ -84,7 +84,12 @@ func (f facts) member(i int, q *Question, w *paths) {
 			f.request(q.Transaction, w)
 		}
 	case memberRoute:
-		if q.Route != nil && (f.input == nil || !f.input.routeAgain(q.Route, w)) {
+		switch {
+		case q.Route == nil:
+		case f.input != nil && f.input.routeAgain(q.Route, w):
+		case f.key != nil && f.key.devices != nil:
+			f.key.route(f, q.Route, w)
+		default:
 			f.route(q.Route, w)
 		}
 	case memberTime:

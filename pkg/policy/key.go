@@ -16,6 +16,9 @@ import (
 type keyWriter struct {
 	b       []byte
 	devices *deviceKeys // nil if none are kept
+	// last is the route that was written last, and lastRoute how.
+	last      *protocol.Route
+	lastRoute []byte
 }
 
 // Types of what follows a member's name, or stands in a list.

@@ -104,3 +104,15 @@ func (k *keyWriter) device(f facts, d *deviceFacts, want *paths) {
 	}
 	slot.seen.Store(d.record)
 }
+
+// route writes what is known of a route, which is mostly the one of the question
+// before.
+func (k *keyWriter) route(f facts, r *protocol.Route, want *paths) {
+	if k.last == r {
+		k.b = append(k.b, k.lastRoute...)
+		return
+	}
+	from := len(k.b)
+	f.route(r, want)
+	k.last, k.lastRoute = r, append(k.lastRoute[:0], k.b[from:]...)
+}

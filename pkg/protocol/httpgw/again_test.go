@@ -24,11 +24,10 @@ func TestTheSameAgainIsUnderstoodTheSame(t *testing.T) {
 		strings.Replace(get("/api/a"), "\r\n\r\n", "\r\nUser-Agent: "+strings.Repeat("x", maxLastHead)+"\r\n\r\n", 1),
 	}
 	type seen struct {
-		status   string
-		body     string
-		judged   judged
-		refused  refusal
-		received string
+		status  string
+		body    string
+		judged  judged
+		refused refusal
 	}
 	backend := &corpus.Backend{}
 	r := newRig(t, serveBackend(t, backend))
