@@ -14,6 +14,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -408,6 +409,45 @@ func TestTheGatewaysCertificateChangesUnderOpenConnections(t *testing.T) {
 	rig.Eventually(t, "the new certificate", func() bool { return post(client(second), h.URL("/fhir/Observation")) == http.StatusCreated })
 	if status := post(old, h.URL("/fhir/Observation")); status != http.StatusCreated {
 		t.Errorf("the connection from before was answered %d", status)
+	}
+}
+
+// TestABackendsTrustIsReadAgain: a reload takes up what a file of the same name says
+// now, and refuses one that it can not read.
+func TestABackendsTrustIsReadAgain(t *testing.T) {
+	h := rig.New(t)
+	right, wrong := simple(t), peers.NewPKI(t)
+	ca := regexp.MustCompile(`ca_file: "([^"]+)"`).FindStringSubmatch(right)[1]
+	put := func(from string) {
+		t.Helper()
+		b, err := os.ReadFile(from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.Write("ehr-ca.crt", string(b))
+	}
+	put(ca)
+	h.Configure(strings.Replace(right, ca, h.Path("ehr-ca.crt"), 1))
+	h.Start()
+	d := h.Enroll("monitor-1", "patient-monitor")
+	url := h.URL("/fhir/Observation")
+	if status := post(h.Client(d), url); status != http.StatusCreated {
+		t.Fatalf("answered %d", status)
+	}
+	put(wrong.CAFile)
+	h.Must("reload")
+	if status := post(h.Client(d), url); status == http.StatusCreated {
+		t.Error("a backend is trusted by a CA that the file does not hold any more")
+	}
+	put(ca)
+	h.Must("reload")
+	rig.Eventually(t, "the backend is trusted again", func() bool { return post(h.Client(d), url) == http.StatusCreated })
+	h.Write("ehr-ca.crt", "nothing")
+	if _, errs, code := h.Run("reload"); code == 0 || !strings.Contains(errs, "ca_file") {
+		t.Errorf("a file without a certificate: %d, %s", code, errs)
+	}
+	if status := post(h.Client(d), url); status != http.StatusCreated {
+		t.Errorf("after the refused reload: %d", status)
 	}
 }
 

@@ -2,8 +2,10 @@ package gateway
 
 import (
 	"cmp"
+	"crypto/sha256"
 	"crypto/x509"
 	"fmt"
+	"os"
 	"reflect"
 	"slices"
 
@@ -18,20 +20,42 @@ type backends map[string]*backend
 // reload knows whether it can stay.
 type backend struct {
 	*upstream.Backend
-	cfg config.Backend
+	cfg   config.Backend
+	trust [sha256.Size]byte // of what its certificate is checked against
+}
+
+// trustOf is another where a backend's certificate would be checked against others
+// than before, though the configuration says the same.
+func trustOf(cfg *config.Backend, ours []*x509.Certificate) (sum [sha256.Size]byte) {
+	h := sha256.New()
+	if cfg.CAFile != "" {
+		b, err := os.ReadFile(cfg.CAFile)
+		if err != nil {
+			return sum // making it anew says what is wrong
+		}
+		h.Write(b)
+	} else {
+		for _, c := range ours {
+			h.Write(c.Raw)
+		}
+	}
+	h.Sum(sum[:0])
+	return sum
 }
 
 // newBackends makes the backends of a configuration and takes those of old that
 // are configured alike over as they are, with their connections and health.
 // fresh are the ones that were made.
 func (g *Gateway) newBackends(cfgs []config.Backend, old backends) (all backends, fresh []*backend, err error) {
+	ours := g.state.CA.Roots()
 	roots := x509.NewCertPool()
-	for _, c := range g.state.CA.Roots() {
+	for _, c := range ours {
 		roots.AddCert(c)
 	}
 	all = backends{}
 	for _, cfg := range cfgs {
-		if b := old[cfg.Name]; b != nil && reflect.DeepEqual(b.cfg, cfg) {
+		trust := trustOf(&cfg, ours)
+		if b := old[cfg.Name]; b != nil && reflect.DeepEqual(b.cfg, cfg) && b.trust == trust && trust != [sha256.Size]byte{} {
 			all[cfg.Name] = b
 			continue
 		}
@@ -43,7 +67,7 @@ func (g *Gateway) newBackends(cfgs []config.Backend, old backends) (all backends
 			closeAll(fresh)
 			return nil, nil, fmt.Errorf("backend %s: %w", cfg.Name, err)
 		}
-		b := &backend{up, cfg}
+		b := &backend{up, cfg, trust}
 		all[cfg.Name] = b
 		fresh = append(fresh, b)
 	}
