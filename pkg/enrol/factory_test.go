@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -33,7 +34,7 @@ type factory struct {
 	key  crypto.Signer
 }
 
-var serials int64
+var serials atomic.Int64
 
 // makes has a factory, or nobody, sign a certificate.
 func (by *factory) makes(t *testing.T, in *x509.Certificate, keys ...crypto.Signer) *factory {
@@ -44,8 +45,7 @@ func (by *factory) makes(t *testing.T, in *x509.Certificate, keys ...crypto.Sign
 	} else {
 		out.key = newKey(t, ca.P256)
 	}
-	serials++
-	in.SerialNumber = big.NewInt(serials)
+	in.SerialNumber = big.NewInt(serials.Add(1))
 	if in.NotBefore.IsZero() {
 		in.NotBefore = time.Now().Add(-time.Hour)
 	}
