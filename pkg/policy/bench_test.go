@@ -80,6 +80,24 @@ func BenchmarkDecideAgain(b *testing.B) {
 	b.Run("parallel", func(b *testing.B) { beside(b, s, questions()["create"]) })
 }
 
+// BenchmarkKey is what finding out costs whether a question was asked before, without
+// the looking.
+func BenchmarkKey(b *testing.B) {
+	s := load(b, shipped, Options{})
+	for name, q := range questions() {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				a, ok := s.cache.ask(s, q)
+				if !ok {
+					b.Fatal("the key is too large")
+				}
+				s.cache.release(a)
+			}
+		})
+	}
+}
+
 // BenchmarkEditToLive is how long an author waits for a saved rule to decide:
 // until the save has settled, and the set is read, compiled and put in force.
 func BenchmarkEditToLive(b *testing.B) {
