@@ -2,16 +2,8 @@ package mllp
 
 import (
 	"bufio"
-	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/tls"
-	"crypto/x509"
-	"errors"
 	"fmt"
 	"log/slog"
-	"math/big"
 	"net"
 	"os"
 	"path/filepath"
@@ -24,103 +16,39 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/anteroom-iomt/anteroom/pkg/agent/queue"
-	"github.com/anteroom-iomt/anteroom/pkg/agent/relay"
 	"github.com/anteroom-iomt/anteroom/pkg/agent/settings"
+	"github.com/anteroom-iomt/anteroom/pkg/agent/store/storetest"
 	"github.com/anteroom-iomt/anteroom/pkg/config"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const patience = 30 * time.Second
+const patience = storetest.Patience
 
 // engine is an interface engine behind the gateway: it takes messages and answers
 // as the test says. Nothing is answered by "", and by "cut" the connection ends.
 type engine struct {
+	*storetest.Gateway
 	t      *testing.T
-	addr   string
-	conf   *tls.Config
 	answer func(n int, m *message) []string // codes, one answer for each
 
-	mu   sync.Mutex
-	ln   net.Listener
-	cert tls.Certificate
-	got  []string // control ids, in order
-	wg   sync.WaitGroup
-	open map[net.Conn]bool
+	mu  sync.Mutex
+	got []string // control ids, in order
 }
 
 func newEngine(t *testing.T) *engine {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), DNSNames: []string{"gateway"}}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	leaf, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pool := x509.NewCertPool()
-	pool.AddCert(leaf)
-	e := &engine{t: t, conf: &tls.Config{RootCAs: pool, ServerName: "gateway", MinVersion: tls.VersionTLS12}, open: map[net.Conn]bool{}}
-	e.answer = func(_ int, m *message) []string {
+	e := &engine{t: t, answer: func(_ int, m *message) []string {
 		if m.enhanced() {
 			return []string{"CA"}
 		}
 		return []string{"AA"}
-	}
-	e.cert = tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
-	e.start()
-	t.Cleanup(e.stop)
+	}}
+	e.Gateway = storetest.NewGateway(t, e.serve)
 	return e
 }
 
-func (e *engine) start() {
-	e.t.Helper()
-	addr := e.addr
-	if addr == "" {
-		addr = "127.0.0.1:0"
-	}
-	ln, err := tls.Listen("tcp", addr, &tls.Config{Certificates: []tls.Certificate{e.cert}, MinVersion: tls.VersionTLS12})
-	if err != nil {
-		e.t.Fatal(err)
-	}
-	e.ln, e.addr = ln, ln.Addr().String()
-	e.wg.Go(func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			e.mu.Lock()
-			e.open[c] = true
-			e.mu.Unlock()
-			e.wg.Go(func() { e.serve(c) })
-		}
-	})
-}
-
-func (e *engine) stop() {
-	e.ln.Close()
-	e.mu.Lock()
-	for c := range e.open {
-		c.Close()
-	}
-	e.mu.Unlock()
-	e.wg.Wait()
-}
-
 func (e *engine) serve(c net.Conn) {
-	defer func() {
-		c.Close()
-		e.mu.Lock()
-		delete(e.open, c)
-		e.mu.Unlock()
-	}()
 	r := bufio.NewReader(c)
 	for {
 		body, err := readFrame(r, 1<<20)
@@ -176,31 +104,15 @@ type running struct {
 
 func (e *engine) agent(dir string, change func(*settings.Forward)) *running {
 	e.t.Helper()
-	cfg := settings.Forward{
-		Name: "hl7", Listen: "127.0.0.1:0", Device: "127.0.0.1", Protocol: "mllp", Gateway: e.addr, Connections: 4, Connect: config.Duration(patience),
-		Store: settings.Store{Bytes: 1 << 20, Age: config.Duration(time.Hour), Original: "wait", Wait: config.Duration(patience), Message: 64 << 10, Tries: 2},
-	}
+	cfg := e.Settings("mllp")
 	if change != nil {
 		change(&cfg)
 	}
-	g := relay.NewGateway(e.addr, func() (*tls.Config, error) { return e.conf, nil }, slog.New(slog.DiscardHandler))
-	p, err := Open(Config{Settings: cfg, Dir: dir, Gateway: g, Log: slog.New(slog.DiscardHandler), Clock: time.Now})
+	p, err := Open(Config{Settings: cfg, Dir: dir, Gateway: e.Relay(), Log: slog.New(slog.DiscardHandler), Clock: time.Now})
 	if err != nil {
 		e.t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() { p.Run(ctx); close(done) }()
-	r := &running{Port: p}
-	r.end = sync.OnceFunc(func() {
-		cancel()
-		<-done
-		if err := p.Close(); err != nil {
-			e.t.Error(err)
-		}
-	})
-	e.t.Cleanup(r.end)
-	return r
+	return &running{p, storetest.Run(e.t, p)}
 }
 
 // sender is a device's connection.
@@ -278,7 +190,7 @@ func TestWhatIsStoredIsDeliveredInOrder(t *testing.T) {
 	s.expect("CA", "1")
 	e.wait(1)
 	a.settled(t, 1)
-	e.stop()
+	e.Stop()
 	var want []string
 	for i := range 5 {
 		id := fmt.Sprint("away-", i)
@@ -295,7 +207,7 @@ func TestWhatIsStoredIsDeliveredInOrder(t *testing.T) {
 	s.expect("CA", "away-4")
 	s.send(text("restarted", "AL", ""))
 	s.expect("CA", "restarted")
-	e.start()
+	e.Start()
 	got := e.wait(7)
 	if want := append(append([]string{"1"}, want...), "restarted"); !slices.Equal(got, want) {
 		t.Errorf("%v arrived, want %v", got, want)
@@ -339,13 +251,13 @@ func TestInOriginalModeADeviceHearsTheReceiver(t *testing.T) {
 		s.send(text(c.id, "", ""))
 		s.expect(c.code, c.id)
 	}
-	e.stop()
+	e.Stop()
 	s.send(text("6", "", ""))
 	s.expect("AE", "6")
 	if st, n := a.Stats(); st.Messages != 0 || n.Delivered != 4 || n.Refused != 2 {
 		t.Errorf("%+v %+v", st, n)
 	}
-	e.start()
+	e.Start()
 	// The agent does not try at each moment; a device that hears an error sends again.
 	for got := (answer{"AE", "7"}); got != (answer{"AA", "7"}); got = s.hear() {
 		if got != (answer{"AE", "7"}) {
@@ -360,12 +272,12 @@ func TestInOriginalModeADeviceHearsTheReceiver(t *testing.T) {
 
 func TestInOriginalModeASiteMayAnswerForDelivery(t *testing.T) {
 	e := newEngine(t)
-	e.stop()
+	e.Stop()
 	a := e.agent(t.TempDir(), func(f *settings.Forward) { f.Store.Original = "accept" })
 	s := a.connect(t)
 	s.send(text("1", "", ""))
 	s.expect("AA", "1")
-	e.start()
+	e.Start()
 	e.wait(1)
 	a.settled(t, 1)
 }
@@ -373,13 +285,13 @@ func TestInOriginalModeASiteMayAnswerForDelivery(t *testing.T) {
 // TestADirectMessageIsBehindWhatIsStored: two modes of one device keep its order.
 func TestADirectMessageIsBehindWhatIsStored(t *testing.T) {
 	e := newEngine(t)
-	e.stop()
+	e.Stop()
 	a := e.agent(t.TempDir(), nil)
 	s := a.connect(t)
 	s.send(text("1", "AL", ""))
 	s.expect("CA", "1")
 	s.send(text("2", "", ""))
-	e.start()
+	e.Start()
 	s.expect("AA", "2")
 	if got := e.received(); !slices.Equal(got, []string{"1", "2"}) {
 		t.Errorf("%v arrived", got)
@@ -439,7 +351,7 @@ func TestALaterAnswerReachesTheDevice(t *testing.T) {
 
 func TestAFullStoreSaysSoAndKeepsWhatItHas(t *testing.T) {
 	e := newEngine(t)
-	e.stop()
+	e.Stop()
 	a := e.agent(t.TempDir(), func(f *settings.Forward) { f.Store.Bytes, f.Store.Message = 300, 200 })
 	s := a.connect(t)
 	for _, id := range []string{"1", "2"} {
@@ -451,7 +363,7 @@ func TestAFullStoreSaysSoAndKeepsWhatItHas(t *testing.T) {
 	s.send(text("4", "SU", "")) // it wants to hear of success only
 	s.send(text("5", "ER", ""))
 	s.expect("CE", "5")
-	e.start()
+	e.Start()
 	e.wait(2)
 	n := a.settled(t, 2)
 	s.send(text("3", "AL", ""))
@@ -497,24 +409,4 @@ func TestAMessageThatWasCutOffIsNotTaken(t *testing.T) {
 		t.Errorf("%v arrived", got)
 	}
 	a.settled(t, 1)
-}
-
-// TestADeliveredMessageThatStaysOnTheStoreIsNotSentAgain: the disk fails after the
-// receiver has it.
-func TestADeliveredMessageThatStaysOnTheStoreIsNotSentAgain(t *testing.T) {
-	p := &Port{given: 7, log: slog.New(slog.DiscardHandler)}
-	var err error
-	if p.queue, err = openQueue(t); err != nil {
-		t.Fatal(err)
-	}
-	if what, _ := p.stored(t.Context(), nil, 7, []byte(text("1", "AL", "")), 0); what != paused {
-		t.Errorf("outcome %v", what)
-	}
-	if err := p.queue.Close(); errors.Is(err, os.ErrClosed) {
-		t.Error(err)
-	}
-}
-
-func openQueue(t *testing.T) (*queue.Queue, error) {
-	return queue.Open(filepath.Join(t.TempDir(), "q"), queue.Limits{Bytes: 1 << 10, Age: time.Hour, Message: 1 << 10})
 }

@@ -12,10 +12,10 @@ import (
 // An upstream is a connection to the gateway. One goroutine reads it for as long as
 // it lives, so that an end is seen when it comes and not with the next message.
 type upstream struct {
-	conn  *tls.Conn
-	later func(*message)
-	gone  chan struct{} // closed when it has ended
-	wg    sync.WaitGroup
+	port *Port
+	conn *tls.Conn
+	gone chan struct{} // closed when it has ended
+	wg   sync.WaitGroup
 
 	mu   sync.Mutex
 	id   string // of the message whose answer is waited for
@@ -23,24 +23,17 @@ type upstream struct {
 	last error
 }
 
-func newUpstream(conn *tls.Conn, most int, later func(*message)) *upstream {
-	u := &upstream{conn: conn, later: later, gone: make(chan struct{})}
-	u.wg.Go(func() { u.read(most) })
+func newUpstream(p *Port, conn *tls.Conn) *upstream {
+	u := &upstream{port: p, conn: conn, gone: make(chan struct{})}
+	u.wg.Go(func() { u.read(int(p.cfg.Settings.Store.Message)) })
 	return u
 }
 
-// ended is closed when the connection has ended. It is nil for none.
-func (u *upstream) ended() <-chan struct{} {
-	if u == nil {
-		return nil
-	}
-	return u.gone
-}
+// Ended implements [store.Session].
+func (u *upstream) Ended() <-chan struct{} { return u.gone }
 
-func (u *upstream) close() {
-	if u == nil {
-		return
-	}
+// Close implements [store.Session].
+func (u *upstream) Close() {
 	_ = u.conn.Close()
 	u.wg.Wait()
 }
@@ -62,7 +55,7 @@ func (u *upstream) read(most int) {
 			return
 		}
 		if !u.awaited(m) {
-			u.later(m)
+			u.port.later(m)
 		}
 	}
 }

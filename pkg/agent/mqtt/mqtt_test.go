@@ -3,16 +3,9 @@ package mqtt
 import (
 	"bufio"
 	"bytes"
-	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/binary"
 	"io"
 	"log/slog"
-	"math/big"
 	"net"
 	"slices"
 	"strings"
@@ -23,29 +16,23 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/anteroom-iomt/anteroom/pkg/agent/queue"
-	"github.com/anteroom-iomt/anteroom/pkg/agent/relay"
 	"github.com/anteroom-iomt/anteroom/pkg/agent/settings"
-	"github.com/anteroom-iomt/anteroom/pkg/config"
+	"github.com/anteroom-iomt/anteroom/pkg/agent/store/storetest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const patience = 30 * time.Second
+const patience = storetest.Patience
 
 // broker is what MQTT 3.1.1 says a server with sessions is, as far as one client
 // that publishes needs it. The test says where its connections die.
 type broker struct {
-	t    *testing.T
-	addr string
-	conf *tls.Config
-	cert tls.Certificate
+	*storetest.Gateway
+	t *testing.T
 	// cut says whether the connection ends instead of an acknowledgement.
 	cut func(kind byte, n int) bool
 
 	mu       sync.Mutex
-	ln       net.Listener
-	open     map[net.Conn]bool
-	wg       sync.WaitGroup
 	got      []string // what was published, once for each time that counts
 	unfree   map[uint16]bool
 	clients  []string
@@ -54,60 +41,9 @@ type broker struct {
 
 func newBroker(t *testing.T) *broker {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), DNSNames: []string{"gateway"}}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	leaf, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pool := x509.NewCertPool()
-	pool.AddCert(leaf)
-	b := &broker{t: t, conf: &tls.Config{RootCAs: pool, ServerName: "gateway", MinVersion: tls.VersionTLS12}, addr: "127.0.0.1:0",
-		cert: tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, open: map[net.Conn]bool{}, unfree: map[uint16]bool{}, cut: func(byte, int) bool { return false }}
-	b.start()
-	t.Cleanup(b.stop)
+	b := &broker{t: t, unfree: map[uint16]bool{}, cut: func(byte, int) bool { return false }}
+	b.Gateway = storetest.NewGateway(t, b.serve)
 	return b
-}
-
-func (b *broker) start() {
-	b.t.Helper()
-	ln, err := tls.Listen("tcp", b.addr, &tls.Config{Certificates: []tls.Certificate{b.cert}, MinVersion: tls.VersionTLS12})
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	b.ln, b.addr = ln, ln.Addr().String()
-	b.wg.Go(func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			b.mu.Lock()
-			b.open[c] = true
-			b.mu.Unlock()
-			b.wg.Go(func() {
-				b.serve(c)
-				c.Close()
-			})
-		}
-	})
-}
-
-func (b *broker) stop() {
-	b.ln.Close()
-	b.mu.Lock()
-	for c := range b.open {
-		c.Close()
-	}
-	b.mu.Unlock()
-	b.wg.Wait()
 }
 
 func (b *broker) serve(c net.Conn) {
@@ -186,32 +122,15 @@ type running struct {
 
 func (b *broker) agent(dir string, change func(*settings.Forward)) *running {
 	b.t.Helper()
-	cfg := settings.Forward{
-		Name: "mqtt", Listen: "127.0.0.1:0", Device: "127.0.0.1", Protocol: "mqtt", Gateway: b.addr, Connections: 4, Connect: config.Duration(patience),
-		Store: settings.Store{Bytes: 1 << 20, Age: config.Duration(time.Hour), Wait: config.Duration(patience), Message: 64 << 10},
-	}
+	cfg := b.Settings("mqtt")
 	if change != nil {
 		change(&cfg)
 	}
-	log := slog.New(slog.DiscardHandler)
-	g := relay.NewGateway(b.addr, func() (*tls.Config, error) { return b.conf, nil }, log)
-	p, err := Open(Config{Settings: cfg, Dir: dir, Gateway: g, Client: func() string { return "pump-1" }, Log: log, Clock: time.Now})
+	p, err := Open(Config{Settings: cfg, Dir: dir, Gateway: b.Relay(), Client: func() string { return "pump-1" }, Log: slog.New(slog.DiscardHandler), Clock: time.Now})
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() { p.Run(ctx); close(done) }()
-	r := &running{Port: p}
-	r.end = sync.OnceFunc(func() {
-		cancel()
-		<-done
-		if err := p.Close(); err != nil {
-			b.t.Error(err)
-		}
-	})
-	b.t.Cleanup(r.end)
-	return r
+	return &running{p, storetest.Run(b.t, p)}
 }
 
 // settled waits until nothing waits and so many messages were delivered.
@@ -301,7 +220,7 @@ func TestWhatIsPublishedIsDeliveredInOrderAndOnce(t *testing.T) {
 				}
 				return false
 			}
-			b.stop()
+			b.Stop()
 			dir := t.TempDir()
 			a := b.agent(dir, nil)
 			c := a.device(t)
@@ -314,7 +233,7 @@ func TestWhatIsPublishedIsDeliveredInOrderAndOnce(t *testing.T) {
 			c = a.device(t)
 			c.publish(2, 2, true, "b")
 			c.publish(2, 2, true, "c") // not what it was: not the same
-			b.start()
+			b.Start()
 			a.settled(t, 4)
 			if got := b.received(); !slices.Equal(got, []string{"a", "a", "b", "c"}) {
 				t.Errorf("%q arrived", got)
@@ -348,7 +267,7 @@ func TestQualityZeroIsPassedOnOrDropped(t *testing.T) {
 	c := a.device(t)
 	c.publish(0, 0, false, "a")
 	a.settled(t, 1)
-	b.stop()
+	b.Stop()
 	c.publish(1, 1, false, "b") // so that the agent sees that the gateway is away
 	for a.cfg.Gateway.Failed() == nil {
 		time.Sleep(5 * time.Millisecond)
@@ -357,7 +276,7 @@ func TestQualityZeroIsPassedOnOrDropped(t *testing.T) {
 		c.publish(0, 0, false, "x")
 	}
 	c.publish(1, 2, false, "c")
-	b.start()
+	b.Start()
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline) && !slices.Contains(b.received(), "c"); time.Sleep(5 * time.Millisecond) {
 	}
 	if _, n := a.Stats(); n.Dropped != 5 {
@@ -369,7 +288,7 @@ func TestQualityZeroIsPassedOnOrDropped(t *testing.T) {
 // acknowledgement of what is not stored.
 func TestTheDeviceIsToldWhatTheAgentIsNot(t *testing.T) {
 	b := newBroker(t)
-	b.stop()
+	b.Stop()
 	a := b.agent(t.TempDir(), func(f *settings.Forward) { f.Store.Bytes, f.Store.Message = 300, 200 })
 	c := a.device(t)
 	c.send(encode(typeSubscribe, 2, append(appendText([]byte{0, 9}, "a/#"), 1, 0, 1, 'b', 0)))

@@ -9,15 +9,13 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"net/netip"
-	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
 	"github.com/anteroom-iomt/anteroom/pkg/agent/queue"
 	"github.com/anteroom-iomt/anteroom/pkg/agent/relay"
 	"github.com/anteroom-iomt/anteroom/pkg/agent/settings"
+	"github.com/anteroom-iomt/anteroom/pkg/agent/store"
 )
 
 const (
@@ -43,84 +41,31 @@ type Config struct {
 
 // A Port takes what a device publishes, and publishes it at the gateway.
 type Port struct {
-	*relay.Door
-	cfg    Config
-	queue  *queue.Queue
-	direct chan *message // of quality 0
-	log    *slog.Logger
-	// Deliver's alone: the last message that was sent, and the last that was delivered.
-	tried, given uint64
+	*store.Port[*message]
+	cfg Config
 
 	mu      sync.Mutex
 	clients map[string]net.Conn
-	counts  queue.Counts
 }
 
 // Open opens the store and listens for the device.
 func Open(cfg Config) (*Port, error) {
-	device, err := netip.ParseAddr(cfg.Settings.Device)
-	if err != nil {
-		return nil, err
-	}
-	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
-		return nil, fmt.Errorf("store: %w", err)
-	}
-	st := cfg.Settings.Store
-	q, err := queue.Open(filepath.Join(cfg.Dir, "queue"), queue.Limits{Bytes: int64(st.Bytes), Age: st.Age.D(), Message: int64(st.Message) + headRoom})
-	if err != nil {
-		return nil, err
-	}
-	log := cfg.Log.With("port", cfg.Settings.Name)
-	if n := q.Cut(); n > 0 {
-		log.Warn("the end of the store was no whole message; it is kept beside it", "bytes", n)
-	}
-	door, err := relay.OpenDoor(cfg.Settings.Name, cfg.Settings.Listen, device, cfg.Settings.Connections, cfg.Log)
-	if err != nil {
-		return nil, errors.Join(err, q.Close())
-	}
-	p := &Port{Door: door, cfg: cfg, queue: q, direct: make(chan *message, fleeting), log: log, clients: map[string]net.Conn{}}
-	if it, err := q.First(); err == nil && it != nil {
-		p.tried = it.Seq // who was here before may have sent it
-	}
-	return p, nil
-}
-
-// Close closes a port that does not run.
-func (p *Port) Close() error {
-	if err := p.Door.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
-		return errors.Join(err, p.queue.Close())
-	}
-	return p.queue.Close()
-}
-
-// Stats returns what waits, and what was done.
-func (p *Port) Stats() (queue.Stats, queue.Counts) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.queue.Stats(), p.counts
-}
-
-func (p *Port) count(change func(*queue.Counts)) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	change(&p.counts)
-}
-
-// Run takes and delivers until ctx ends.
-func (p *Port) Run(ctx context.Context) {
-	var wg sync.WaitGroup
-	wg.Go(func() { p.deliver(ctx) })
-	p.Serve(ctx, p.serve)
-	wg.Wait()
+	p := &Port{cfg: cfg, clients: map[string]net.Conn{}}
+	var err error
+	p.Port, err = store.Open(store.Config{
+		Settings: cfg.Settings, Dir: cfg.Dir, Most: int64(p.most()), Errands: fleeting, Gateway: cfg.Gateway, Log: cfg.Log, Clock: cfg.Clock,
+	}, p)
+	return p, err
 }
 
 func (p *Port) most() int { return int(p.cfg.Settings.Store.Message) + headRoom }
 
-func (p *Port) serve(ctx context.Context, conn *net.TCPConn) {
+// Serve implements [store.Protocol].
+func (p *Port) Serve(ctx context.Context, conn *net.TCPConn) {
 	r := bufio.NewReaderSize(conn, bufferSize)
 	c, err := p.welcome(conn, r)
 	if err != nil {
-		p.log.Warn("a connection of the device's is refused", "error", err)
+		p.Log.Warn("a connection of the device's is refused", "error", err)
 		return
 	}
 	err = p.listen(conn, r, c)
@@ -129,13 +74,13 @@ func (p *Port) serve(ctx context.Context, conn *net.TCPConn) {
 		return
 	}
 	if !errors.Is(err, io.EOF) && ctx.Err() == nil {
-		p.log.Warn("a connection of the device's broke off", "error", err)
+		p.Log.Warn("a connection of the device's broke off", "error", err)
 	}
 	// §3.1.2.5: the will is published when the device went without a word; it did
 	// not if it was the agent that ended.
 	if c.will != nil && ctx.Err() == nil {
 		if err := p.take(c.client, c.will, 0, false); err != nil {
-			p.log.Error("the device's will can not be stored", "error", err)
+			p.Log.Error("the device's will can not be stored", "error", err)
 		}
 	}
 }
@@ -223,7 +168,7 @@ func (p *Port) answer(client string, in *packet) ([]byte, error) {
 			return nil, errLong
 		}
 		if err := p.take(client, &m, id, dup); err != nil {
-			p.count(func(c *queue.Counts) { c.Refused++ })
+			p.Refused(err)
 			// There is no word for no: without an answer the device sends it again.
 			return nil, err
 		}
@@ -242,7 +187,7 @@ func (p *Port) answer(client string, in *packet) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		p.log.Warn("the device subscribes, and is told that it can not: with a store nothing is carried towards it")
+		p.Log.Warn("the device subscribes, and is told that it can not: with a store nothing is carried towards it")
 		body := binary.BigEndian.AppendUint16(nil, id)
 		for range n {
 			body = append(body, 0x80)
@@ -260,20 +205,13 @@ func (p *Port) answer(client string, in *packet) ([]byte, error) {
 // take stores a message, or hands it on if nobody is promised anything.
 func (p *Port) take(client string, m *message, id uint16, dup bool) error {
 	if m.qos == 0 {
-		select {
-		case p.direct <- m:
-		default:
-			p.count(func(c *queue.Counts) { c.Dropped++ })
+		if !p.Offer(p.errand(m)) {
+			p.Count(func(c *queue.Counts) { c.Dropped++ })
 		}
 		return nil
 	}
 	body := m.rest()
 	// What is sent again is the same message with the same identifier. One with
 	// another content is not, whatever it says.
-	digest := queue.DigestOf(append(binary.BigEndian.AppendUint16(appendText(nil, client), id), body...))
-	err := p.queue.Put(body, digest, dup, p.cfg.Clock())
-	if errors.Is(err, queue.ErrSeen) {
-		return nil
-	}
-	return err
+	return p.Keep(body, queue.DigestOf(append(binary.BigEndian.AppendUint16(appendText(nil, client), id), body...)), dup)
 }

@@ -22,6 +22,7 @@ const (
 
 // An upstream is a session at the gateway.
 type upstream struct {
+	port *Port
 	conn *tls.Conn
 	gone chan struct{} // closed when it has ended
 	stop context.CancelFunc
@@ -69,18 +70,11 @@ func openUpstream(ctx context.Context, conn *tls.Conn, client string, within tim
 	return u, nil
 }
 
-// ended is closed when the session's connection has ended. It is nil for none.
-func (u *upstream) ended() <-chan struct{} {
-	if u == nil {
-		return nil
-	}
-	return u.gone
-}
+// Ended implements [store.Session].
+func (u *upstream) Ended() <-chan struct{} { return u.gone }
 
-func (u *upstream) close() {
-	if u == nil {
-		return
-	}
+// Close implements [store.Session].
+func (u *upstream) Close() {
 	u.stop()
 	_ = u.conn.SetWriteDeadline(time.Now().Add(time.Second))
 	_, _ = u.conn.Write(encode(typeDisconnect, 0, nil))

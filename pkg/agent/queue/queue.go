@@ -62,6 +62,7 @@ type Counts struct {
 	SetAside  uint64 `json:"set_aside"`         // rejected by the receiver, and kept
 	Refused   uint64 `json:"refused"`           // not taken from the device, which knows
 	Dropped   uint64 `json:"dropped,omitempty"` // of those that nobody is promised (MQTT's QoS 0)
+	Expired   uint64 `json:"expired,omitempty"` // of those that said how long they are wanted (MQTT 5)
 }
 
 // entry is a message that waits.
