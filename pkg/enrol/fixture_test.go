@@ -7,74 +7,27 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"errors"
-	"fmt"
 	"io/fs"
 	"log/slog"
 	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
-	"sync"
 	"testing"
 	"time"
-
-	"go.uber.org/goleak"
 
 	"github.com/anteroom-iomt/anteroom/pkg/audit"
 	"github.com/anteroom-iomt/anteroom/pkg/ca"
 	"github.com/anteroom-iomt/anteroom/pkg/config"
 	"github.com/anteroom-iomt/anteroom/pkg/device"
+	"github.com/anteroom-iomt/anteroom/pkg/enrol/town"
 	"github.com/anteroom-iomt/anteroom/pkg/policy"
 	"github.com/anteroom-iomt/anteroom/pkg/store/bolt"
-	"github.com/anteroom-iomt/anteroom/policies"
 )
 
-const domain = "hospital.example"
+const domain = town.Domain
 
-var pass = []byte("a passphrase for tests")
-
-// A town is what all tests share: decrypting a CA's key is slow on purpose, and
-// the shipped policies take a while to compile.
-type town struct {
-	dir string
-	ca  *ca.Authority
-	set *policy.Set
-}
-
-var share = sync.OnceValues(func() (*town, error) {
-	dir, err := os.MkdirTemp("", "anteroom-enrol-")
-	if err != nil {
-		return nil, err
-	}
-	ctx := context.Background()
-	if err := policies.Write(filepath.Join(dir, "policies")); err != nil {
-		return nil, err
-	}
-	set, err := policy.Load(ctx, filepath.Join(dir, "policies"), policy.Options{})
-	if err != nil {
-		return nil, err
-	}
-	if _, err := ca.Init(ctx, ca.InitConfig{Dir: filepath.Join(dir, "ca"), TrustDomain: domain, Organisation: "Test", Passphrase: pass}); err != nil {
-		return nil, err
-	}
-	authority, err := ca.Open(ctx, ca.Config{Dir: filepath.Join(dir, "ca"), TrustDomain: domain, Passphrase: pass, Backdate: time.Hour})
-	return &town{dir, authority, set}, err
-})
-
-func TestMain(m *testing.M) {
-	code := m.Run()
-	if shared, err := share(); err == nil {
-		shared.ca.Close()
-		os.RemoveAll(shared.dir)
-	}
-	if code == 0 {
-		if err := goleak.Find(goleak.IgnoreTopFunction("github.com/golang/glog.(*fileSink).flushDaemon")); err != nil {
-			fmt.Fprintln(os.Stderr, "goroutines leaked:", err)
-			code = 1
-		}
-	}
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { os.Exit(town.Main(m)) }
 
 // A desk is a registrar with everything it needs, on a disk of its own.
 type desk struct {
@@ -95,11 +48,8 @@ func newDesk(t *testing.T) *desk {
 
 func openDesk(t *testing.T, dir string) *desk {
 	t.Helper()
-	shared, err := share()
-	if err != nil {
-		t.Fatal(err)
-	}
-	d := &desk{t: t, dir: dir, set: shared.set}
+	shared := town.Share(t)
+	d := &desk{t: t, dir: dir, set: shared.Policy}
 	clock := func() time.Time { return time.Now().Add(d.ahead) }
 	must := func(err error) {
 		t.Helper()
@@ -107,6 +57,7 @@ func openDesk(t *testing.T, dir string) *desk {
 			t.Fatal(err)
 		}
 	}
+	var err error
 	d.cfg, err = config.Parse(filepath.Join(dir, "anteroom.yaml"), []byte(`trust_domain: `+domain+`
 organisation: Test
 ca: {passphrase: {env: X}}
@@ -122,7 +73,7 @@ listeners: [{name: devices, address: "127.0.0.1:0", hosts: [gw.example]}]
 	must(err)
 	tokens, err := OpenTokens(d.store, filepath.Join(dir, "enrolment.key"), clock)
 	must(err)
-	d.Registrar = New(Config{Devices: devices, CA: shared.ca, Audit: d.log, Tokens: tokens, Newcomers: NewNewcomers(d.store, clock), Clock: clock, Logger: slog.New(slog.DiscardHandler),
+	d.Registrar = New(Config{Devices: devices, CA: shared.CA, Audit: d.log, Tokens: tokens, Newcomers: NewNewcomers(d.store, clock), Clock: clock, Logger: slog.New(slog.DiscardHandler),
 		Policy:   func(context.Context) (*policy.Set, error) { return d.set, nil },
 		Settings: func() *config.File { return d.cfg }})
 	t.Cleanup(func() {

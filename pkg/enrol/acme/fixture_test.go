@@ -25,73 +25,29 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"go.uber.org/goleak"
 
 	"github.com/anteroom-iomt/anteroom/pkg/audit"
 	"github.com/anteroom-iomt/anteroom/pkg/ca"
 	"github.com/anteroom-iomt/anteroom/pkg/config"
 	"github.com/anteroom-iomt/anteroom/pkg/device"
 	"github.com/anteroom-iomt/anteroom/pkg/enrol"
+	"github.com/anteroom-iomt/anteroom/pkg/enrol/town"
 	"github.com/anteroom-iomt/anteroom/pkg/enrol/web"
 	"github.com/anteroom-iomt/anteroom/pkg/policy"
 	"github.com/anteroom-iomt/anteroom/pkg/store"
 	"github.com/anteroom-iomt/anteroom/pkg/store/bolt"
-	"github.com/anteroom-iomt/anteroom/policies"
 )
 
 const (
-	domain = "hospital.example"
+	domain = town.Domain
 	lis    = "lis.hospital.example"
 	lis2   = "lis2.hospital.example"
 )
 
-// A town is what all tests share: decrypting a CA's key is slow on purpose, and
-// the shipped policies take a while to compile.
-type town struct {
-	dir string
-	ca  *ca.Authority
-	set *policy.Set
-}
-
-var share = sync.OnceValues(func() (*town, error) {
-	dir, err := os.MkdirTemp("", "anteroom-acme-")
-	if err != nil {
-		return nil, err
-	}
-	ctx, pass := context.Background(), []byte("a passphrase for tests")
-	if err := policies.Write(filepath.Join(dir, "policies")); err != nil {
-		return nil, err
-	}
-	set, err := policy.Load(ctx, filepath.Join(dir, "policies"), policy.Options{})
-	if err != nil {
-		return nil, err
-	}
-	if _, err := ca.Init(ctx, ca.InitConfig{Dir: filepath.Join(dir, "ca"), TrustDomain: domain, Organisation: "Test", Passphrase: pass}); err != nil {
-		return nil, err
-	}
-	authority, err := ca.Open(ctx, ca.Config{Dir: filepath.Join(dir, "ca"), TrustDomain: domain, Passphrase: pass, Backdate: time.Hour})
-	return &town{dir, authority, set}, err
-})
-
-func TestMain(m *testing.M) {
-	code := m.Run()
-	if shared, err := share(); err == nil {
-		shared.ca.Close()
-		os.RemoveAll(shared.dir)
-	}
-	if code == 0 {
-		if err := goleak.Find(goleak.IgnoreTopFunction("github.com/golang/glog.(*fileSink).flushDaemon")); err != nil {
-			fmt.Fprintln(os.Stderr, "goroutines leaked:", err)
-			code = 1
-		}
-	}
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { os.Exit(town.Main(m)) }
 
 // A hall is an enrolment listener with ACME, and everything behind it.
 type hall struct {
@@ -113,10 +69,7 @@ type hall struct {
 // newHall opens a listener. acme is the configuration's enrolment.acme.
 func newHall(t *testing.T, acme string) *hall {
 	t.Helper()
-	shared, err := share()
-	if err != nil {
-		t.Fatal(err)
-	}
+	shared := town.Share(t)
 	h := &hall{t: t, names: map[string][]netip.Addr{}}
 	must := func(err error) {
 		t.Helper()
@@ -155,8 +108,8 @@ listeners: [{name: devices, address: "127.0.0.1:1", hosts: [gw.example]}]
 	must(err)
 	h.tokens, err = enrol.OpenTokens(st, filepath.Join(dir, "enrolment.key"), clock)
 	must(err)
-	registrar := enrol.New(enrol.Config{Devices: h.devices, CA: shared.ca, Audit: h.log, Tokens: h.tokens, Clock: clock, Logger: slog.New(slog.DiscardHandler),
-		Policy:   func(context.Context) (*policy.Set, error) { return shared.set, nil },
+	registrar := enrol.New(enrol.Config{Devices: h.devices, CA: shared.CA, Audit: h.log, Tokens: h.tokens, Clock: clock, Logger: slog.New(slog.DiscardHandler),
+		Policy:   func(context.Context) (*policy.Set, error) { return shared.Policy, nil },
 		Settings: func() *config.File { return h.cfg }})
 	srv, err := web.New(web.Config{
 		Registrar: registrar, Audit: h.log, Settings: func() config.Enrolment { return h.cfg.Enrolment }, Clock: clock, Logger: slog.New(slog.DiscardHandler),
@@ -180,14 +133,14 @@ listeners: [{name: devices, address: "127.0.0.1:1", hosts: [gw.example]}]
 	must(err)
 	key, csr, err := ca.NewKeyAndCSR(ca.P256, "")
 	must(err)
-	own, err := shared.ca.Issue(t.Context(), ca.Request{Profile: ca.Server, CSR: csr, Names: []string{"127.0.0.1"}, TTL: time.Hour})
+	own, err := shared.CA.Issue(t.Context(), ca.Request{Profile: ca.Server, CSR: csr, Names: []string{"127.0.0.1"}, TTL: time.Hour})
 	must(err)
 	ln, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{own.Chain[0].Raw, own.Chain[1].Raw}, PrivateKey: key}}})
 	must(err)
 	srv.Serve(ln)
 	h.url = "https://" + ln.Addr().String()
 	pool := x509.NewCertPool()
-	pool.AddCert(shared.ca.Roots()[0])
+	pool.AddCert(shared.CA.Roots()[0])
 	tr := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}
 	h.http = &http.Client{Transport: tr, Timeout: time.Minute}
 	t.Cleanup(func() {

@@ -26,53 +26,18 @@ import (
 	"golang.org/x/crypto/cryptobyte/asn1"
 
 	"github.com/anteroom-iomt/anteroom/pkg/audit"
-	"github.com/anteroom-iomt/anteroom/pkg/ca"
 	"github.com/anteroom-iomt/anteroom/pkg/config"
 	"github.com/anteroom-iomt/anteroom/pkg/device"
 	"github.com/anteroom-iomt/anteroom/pkg/enrol"
+	"github.com/anteroom-iomt/anteroom/pkg/enrol/town"
 	"github.com/anteroom-iomt/anteroom/pkg/enrol/web"
 	"github.com/anteroom-iomt/anteroom/pkg/policy"
 	"github.com/anteroom-iomt/anteroom/pkg/store/bolt"
-	"github.com/anteroom-iomt/anteroom/policies"
 )
 
-const domain = "hospital.example"
+const domain = town.Domain
 
-// A town is what all tests share: a CA's key is slow to decrypt on purpose.
-type town struct {
-	dir string
-	ca  *ca.Authority
-	set *policy.Set
-}
-
-var share = sync.OnceValues(func() (*town, error) {
-	dir, err := os.MkdirTemp("", "anteroom-scep-")
-	if err != nil {
-		return nil, err
-	}
-	ctx, pass := context.Background(), []byte("a passphrase for tests")
-	if err := policies.Write(filepath.Join(dir, "policies")); err != nil {
-		return nil, err
-	}
-	set, err := policy.Load(ctx, filepath.Join(dir, "policies"), policy.Options{})
-	if err != nil {
-		return nil, err
-	}
-	if _, err := ca.Init(ctx, ca.InitConfig{Dir: filepath.Join(dir, "ca"), TrustDomain: domain, Organisation: "Test", Passphrase: pass}); err != nil {
-		return nil, err
-	}
-	authority, err := ca.Open(ctx, ca.Config{Dir: filepath.Join(dir, "ca"), TrustDomain: domain, Passphrase: pass, Backdate: time.Hour})
-	return &town{dir, authority, set}, err
-})
-
-func TestMain(m *testing.M) {
-	code := m.Run()
-	if shared, err := share(); err == nil {
-		shared.ca.Close()
-		os.RemoveAll(shared.dir)
-	}
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { os.Exit(town.Main(m)) }
 
 // A desk answers SCEP in plain HTTP on a port of its own.
 type desk struct {
@@ -89,9 +54,9 @@ type desk struct {
 
 func newDesk(t testing.TB, extra string, makers ...config.Manufacturer) *desk {
 	t.Helper()
-	shared, err := share()
-	must(t, err)
+	shared := town.Share(t)
 	d := &desk{t: t, dir: t.TempDir()}
+	var err error
 	d.cfg, err = config.Parse(filepath.Join(d.dir, "anteroom.yaml"), []byte(`trust_domain: `+domain+`
 organisation: Test
 ca: {passphrase: {env: X}}
@@ -110,12 +75,12 @@ enrolment: {address: "127.0.0.1:0", hosts: ["127.0.0.1"], limits: {requests: 100
 	must(t, err)
 	d.new = enrol.NewNewcomers(st, time.Now)
 	logger := slog.New(slog.DiscardHandler)
-	g := enrol.New(enrol.Config{Devices: d.devices, CA: shared.ca, Audit: d.log, Tokens: d.tokens, Newcomers: d.new, Clock: time.Now, Logger: logger,
-		Policy:   func(context.Context) (*policy.Set, error) { return shared.set, nil },
+	g := enrol.New(enrol.Config{Devices: d.devices, CA: shared.CA, Audit: d.log, Tokens: d.tokens, Newcomers: d.new, Clock: time.Now, Logger: logger,
+		Policy:   func(context.Context) (*policy.Set, error) { return shared.Policy, nil },
 		Settings: func() *config.File { return d.cfg }})
 	mk, err := enrol.LoadMakers(makers, g.Authorities())
 	must(t, err)
-	d.to, err = OpenRecipient(t.Context(), shared.ca, filepath.Join(d.dir, "scep.pem"), time.Now)
+	d.to, err = OpenRecipient(t.Context(), shared.CA, filepath.Join(d.dir, "scep.pem"), time.Now)
 	must(t, err)
 	srv, err := web.New(web.Config{Registrar: g, Audit: d.log, Settings: func() config.Enrolment { return d.cfg.Enrolment }, Clock: time.Now, Logger: logger,
 		Neighbourhood: func(a netip.Addr) netip.Addr { return a },

@@ -26,6 +26,7 @@ import (
 
 	"github.com/anteroom-iomt/anteroom/pkg/config"
 	"github.com/anteroom-iomt/anteroom/pkg/device"
+	"github.com/anteroom-iomt/anteroom/pkg/enrol/town"
 )
 
 func TestADeviceEnrolsAndRenewsBySCEP(t *testing.T) {
@@ -345,17 +346,15 @@ func TestWhatSCEPDistributes(t *testing.T) {
 
 func TestTheRecipientOutlivesTheGateway(t *testing.T) {
 	t.Parallel()
-	shared, err := share()
-	must(t, err)
-	path := filepath.Join(t.TempDir(), "scep.pem")
+	authority, path := town.Share(t).CA, filepath.Join(t.TempDir(), "scep.pem")
 	now := time.Now()
 	clock := func() time.Time { return now }
-	first, err := OpenRecipient(t.Context(), shared.ca, path, clock)
+	first, err := OpenRecipient(t.Context(), authority, path, clock)
 	must(t, err)
 	if st, err := os.Stat(path); err != nil || st.Mode().Perm() != 0o600 {
 		t.Errorf("%v %v", st.Mode(), err)
 	}
-	second, err := OpenRecipient(t.Context(), shared.ca, path, clock)
+	second, err := OpenRecipient(t.Context(), authority, path, clock)
 	must(t, err)
 	if !second.Certificate().Equal(first.Certificate()) || !second.key.Equal(first.key) {
 		t.Error("it is another after a restart")
@@ -367,7 +366,7 @@ func TestTheRecipientOutlivesTheGateway(t *testing.T) {
 	}
 	for name, text := range map[string]string{"nothing": "", "a certificate alone": string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: first.Certificate().Raw}))} {
 		must(t, os.WriteFile(path, []byte(text), 0o600))
-		if _, err := OpenRecipient(t.Context(), shared.ca, path, clock); err == nil {
+		if _, err := OpenRecipient(t.Context(), authority, path, clock); err == nil {
 			t.Errorf("%s is opened", name)
 		}
 	}
