@@ -10,6 +10,9 @@ import (
 	"testing"
 )
 
+// strongSwanPlugins is how the files of strongSwan's plugins begin on Debian.
+const strongSwanPlugins = "/usr/lib/ipsec/plugins/libstrongswan-"
+
 // Required reports whether a missing peer fails a test rather than skip it.
 func Required() bool { return os.Getenv("ANTEROOM_REQUIRE_PEERS") == "1" }
 
@@ -20,6 +23,7 @@ func Required() bool { return os.Getenv("ANTEROOM_REQUIRE_PEERS") == "1" }
 //	fhir-examples  the official examples of FHIR R4
 //	orthanc        Orthanc and its DICOMweb plugin
 //	ct             a CT image (python3-pydicom's)
+//	strongswan     strongSwan's pki, with its plugins for HTTP and elliptic curves
 func Need(t testing.TB, names ...string) {
 	t.Helper()
 	for _, name := range names {
@@ -49,6 +53,12 @@ func find(name string) error {
 		return file(dicomWebPlugin, "Debian: orthanc-dicomweb")
 	case "ct":
 		return file(ctFile, "Debian: python3-pydicom")
+	case "strongswan":
+		if _, err := exec.LookPath("pki"); err != nil {
+			return errors.New("pki is not installed (Debian: strongswan-pki)")
+		}
+		return errors.Join(file(strongSwanPlugins+"curl.so", "Debian: libstrongswan-extra-plugins"),
+			file(strongSwanPlugins+"openssl.so", "Debian: libstrongswan-standard-plugins"))
 	}
 	if _, err := exec.LookPath(name); err != nil {
 		return fmt.Errorf("%s is not installed", name)

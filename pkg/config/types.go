@@ -187,11 +187,17 @@ type Enrolment struct {
 	Limits        EnrolmentLimits   `yaml:"limits" doc:"What one address may take."`
 	Quota         EnrolmentQuota    `yaml:"quota" doc:"How many certificates one device may be given, whichever way it asks."`
 	Manufacturers []Manufacturer    `yaml:"manufacturers" doc:"Manufacturers whose factory certificates (IEEE 802.1AR IDevID) enrol devices that are in the registry. They open nothing else."`
+	EST           EST               `yaml:"est" doc:"EST (RFC 7030), which is always there."`
 	SCEP          SCEP              `yaml:"scep" doc:"SCEP (RFC 8894), for devices and device management that know nothing newer."`
 	// Grace is how long after its end a certificate still renews itself.
 	Grace      Duration            `yaml:"grace" default:"0s" doc:"How long after its end a certificate still renews itself, at this listener and for nothing else: for devices that lay on a shelf. It must be the device's latest, of an active device, and the device shows that it has the key. 0s: an operator renews."`
 	ClassGrace map[string]Duration `yaml:"class_grace" doc:"The same by class; it takes the place of grace."`
 	ACME       ACME                `yaml:"acme" doc:"What ACME (RFC 8555) at this listener may lead to. Every account is opened with a one-time token; without an entry here it brings nothing."`
+}
+
+// EST configures enrolment by RFC 7030.
+type EST struct {
+	OneLine bool `yaml:"one_line" default:"false" doc:"Answer in base64 without line breaks, for clients that stop at one, such as strongSwan's pki 5.9.8. Without it there are line breaks, as RFC 7030 has them, which clients made with OpenSSL's defaults need."`
 }
 
 // SCEP configures enrolment by RFC 8894.

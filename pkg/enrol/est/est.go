@@ -21,11 +21,19 @@ const base = "/.well-known/est"
 // realm is what a device that has to authenticate is told (RFC 9110 §11.5).
 const realm = `Basic realm="anteroom enrolment", charset="UTF-8"`
 
-// Endpoints returns what EST answers to. Certificates of the makers enrol.
-func Endpoints(g *enrol.Registrar, makers *enrol.Makers) []web.Endpoint {
-	s := &server{g, makers}
+// Config is what the endpoints are made from.
+type Config struct {
+	Registrar *enrol.Registrar
+	Makers    *enrol.Makers // whose certificates enrol
+	// OneLine reports whether answers have no line breaks.
+	OneLine func() bool
+}
+
+// Endpoints returns what EST answers to.
+func Endpoints(cfg Config) []web.Endpoint {
+	s := &server{cfg}
 	var out []web.Endpoint
-	for _, prefix := range []string{base, base + "/" + g.TrustDomain()} {
+	for _, prefix := range []string{base, base + "/" + cfg.Registrar.TrustDomain()} {
 		out = append(out,
 			web.Endpoint{Method: http.MethodGet, Path: prefix + "/cacerts", Serve: s.cacerts},
 			web.Endpoint{Method: http.MethodGet, Path: prefix + "/csrattrs", Serve: s.csrattrs},
@@ -36,19 +44,16 @@ func Endpoints(g *enrol.Registrar, makers *enrol.Makers) []web.Endpoint {
 	return out
 }
 
-type server struct {
-	registrar *enrol.Registrar
-	makers    *enrol.Makers
-}
+type server struct{ Config }
 
 // cacerts distributes the CA's certificates (§4.1): the root a device is to trust,
 // and what lies between it and the device's own.
 func (s *server) cacerts(w http.ResponseWriter, _ *web.Request) {
 	var der []byte
-	for _, c := range s.registrar.Authorities() {
+	for _, c := range s.Registrar.Authorities() {
 		der = append(der, c.Raw...)
 	}
-	certsOnly(w, der, "application/pkcs7-mime")
+	s.certsOnly(w, der, "application/pkcs7-mime")
 }
 
 // csrattrs says what a signing request should hold (§4.5): that a signature by
@@ -63,7 +68,7 @@ func (s *server) csrattrs(w http.ResponseWriter, _ *web.Request) {
 		http.Error(w, "the answer can not be written", http.StatusInternalServerError)
 		return
 	}
-	send(w, http.StatusOK, "application/csrattrs", der)
+	s.send(w, http.StatusOK, "application/csrattrs", der)
 }
 
 // attribute is the Attribute of RFC 8951 §4 with values of one kind.
@@ -86,7 +91,7 @@ func (s *server) enroll(w http.ResponseWriter, r *web.Request) {
 	id, token, ok := r.BasicAuth()
 	if !ok {
 		if r.Leaf != nil && r.Header.Get("Authorization") == "" {
-			s.issue(w, r, &enrol.Request{Way: enrol.EST, Proof: s.registrar.ProofOf(s.makers, r.Leaf, r.Chain)})
+			s.issue(w, r, &enrol.Request{Way: enrol.EST, Proof: s.Registrar.ProofOf(s.Makers, r.Leaf, r.Chain)})
 			return
 		}
 		unauthorized(w, "a device enrols with its id and a one-time token")
@@ -126,7 +131,7 @@ func (s *server) issue(w http.ResponseWriter, r *web.Request, q *enrol.Request) 
 	}
 	iss, why := r.Enrol(q)
 	if why == nil {
-		certsOnly(w, iss.Chain[0].Raw, "application/pkcs7-mime; smime-type=certs-only")
+		s.certsOnly(w, iss.Chain[0].Raw, "application/pkcs7-mime; smime-type=certs-only")
 		return
 	}
 	status := web.Status(why)
@@ -163,28 +168,32 @@ func decode(body []byte) ([]byte, error) {
 
 // certsOnly answers with certificates and no signature (§4.1.3): a degenerate CMS
 // SignedData (RFC 5652 §5.2).
-func certsOnly(w http.ResponseWriter, der []byte, contentType string) {
+func (s *server) certsOnly(w http.ResponseWriter, der []byte, contentType string) {
 	p7, err := pkcs7.DegenerateCertificate(der)
 	if err != nil {
 		http.Error(w, "the answer can not be written", http.StatusInternalServerError)
 		return
 	}
-	send(w, http.StatusOK, contentType, p7)
+	s.send(w, http.StatusOK, contentType, p7)
 }
 
 // lineLen is how long a line of base64 is (RFC 2045 §6.8).
 const lineLen = 76
 
 // send answers in base64 with line breaks, which RFC 8951 §3.1 has clients
-// take, and those of RFC 7030 want.
-func send(w http.ResponseWriter, status int, contentType string, der []byte) {
+// take, and those of RFC 7030 want: OpenSSL's reader finds nothing in a long line. Some
+// stop at the first break, and nothing in a request tells the two apart.
+func (s *server) send(w http.ResponseWriter, status int, contentType string, der []byte) {
 	text := base64.StdEncoding.EncodeToString(der)
 	var b bytes.Buffer
-	for len(text) > lineLen {
-		b.WriteString(text[:lineLen] + "\r\n")
-		text = text[lineLen:]
+	if !s.OneLine() {
+		for len(text) > lineLen {
+			b.WriteString(text[:lineLen] + "\r\n")
+			text = text[lineLen:]
+		}
+		text += "\r\n"
 	}
-	b.WriteString(text + "\r\n")
+	b.WriteString(text)
 	w.Header().Set("Content-Type", contentType)
 	w.Header().Set("Content-Transfer-Encoding", "base64")
 	w.WriteHeader(status)

@@ -3,6 +3,9 @@ package est
 import (
 	"bytes"
 	"encoding/base64"
+	"net/http"
+	"net/http/httptest"
+	"strings"
 	"testing"
 )
 
@@ -19,6 +22,32 @@ func TestBodiesAreReadAsClientsWriteThem(t *testing.T) {
 	for what, body := range map[string]string{"spaces": text[:4] + " " + text[4:], "another alphabet": "MIIB-_", "padding in between": "MI==MI=="} {
 		if got, err := decode([]byte(body)); err == nil {
 			t.Errorf("%s is read as %x", what, got)
+		}
+	}
+}
+
+// TestAnswersAreInLinesOrInOne: what RFC 2045 §6.8 wants, or the bare text of RFC
+// 4648 §4 with not even a break behind it.
+func TestAnswersAreInLinesOrInOne(t *testing.T) {
+	for _, n := range []int{1, 57, 58, 1000} {
+		der := bytes.Repeat([]byte{0xa5}, n)
+		for _, one := range []bool{false, true} {
+			s := &server{Config{OneLine: func() bool { return one }}}
+			w := httptest.NewRecorder()
+			s.send(w, http.StatusOK, "application/pkcs7-mime", der)
+			text := w.Body.String()
+			if got := strings.Contains(text, "\r\n"); got == one {
+				t.Errorf("%d octets, one line %v: %q", n, one, text)
+			}
+			for line := range strings.Lines(text) {
+				if len(strings.TrimRight(line, "\r\n")) > lineLen && !one {
+					t.Errorf("%d octets: a line of %d characters", n, len(line))
+				}
+			}
+			got, err := base64.StdEncoding.DecodeString(strings.ReplaceAll(text, "\r\n", ""))
+			if err != nil || !bytes.Equal(got, der) {
+				t.Errorf("%d octets, one line %v: %v", n, one, err)
+			}
 		}
 	}
 }

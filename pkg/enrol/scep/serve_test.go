@@ -319,7 +319,7 @@ func TestWhatSCEPDistributes(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t, "")
 	status, caps, head := d.get("operation=GetCACaps")
-	if status != http.StatusOK || head.Get("Content-Type") != "text/plain" || !strings.Contains(caps, "SHA-256\n") || strings.Contains(caps, "DES3") || strings.Contains(caps, "SHA-1") {
+	if status != http.StatusOK || head.Get("Content-Type") != "text/plain" || !strings.Contains(caps, "\nSHA-256\nSHA-384\nSHA-512\n") || strings.Contains(caps, "DES3") || strings.Contains(caps, "SHA-1") {
 		t.Errorf("%d %q", status, caps)
 	}
 	status, body, head := d.get("operation=GetCACert&message=anything")
