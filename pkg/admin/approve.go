@@ -80,10 +80,16 @@ func (s *Service) approve(ctx context.Context, a Actor, id string, req *ApproveR
 		changed, err = s.cfg.State.Newcomers.Withdraw(ctx, id)
 	} else {
 		row.Outcome = Approved
-		n, changed, err = s.cfg.State.Newcomers.Approve(ctx, id, a.Name, req.NewBoard)
+		n, changed, err = s.cfg.State.Newcomers.Approve(ctx, rec, a.Name, req.NewBoard)
 	}
 	if err != nil {
 		return row, err
+	}
+	if err := s.revokedSince(rec); err != nil && !req.Withdraw {
+		if _, err := s.cfg.State.Newcomers.Withdraw(ctx, id); err != nil {
+			return row, err
+		}
+		return Approval{ID: id, Outcome: ApprovalRefused, Error: err.Error()}, nil
 	}
 	row.Serial, row.FactoryKey = n.Serial, n.FactoryKey
 	if !changed {
@@ -114,6 +120,16 @@ func (s *Service) approvable(id string, withdraw bool) (*device.Record, error) {
 		return nil, errors.New(id + ": the registry does not have its manufacturer and serial number, by which its certificate is known")
 	}
 	return rec, nil
+}
+
+// revokedSince reports that a device was revoked after its record was looked at.
+// Who revokes it takes back what there is then; what was made at the same moment,
+// its maker does.
+func (s *Service) revokedSince(rec *device.Record) error {
+	if now, ok := s.cfg.State.Devices.Get(rec.ID); ok && !now.RevokedAt.Equal(rec.RevokedAt) {
+		return fmt.Errorf("%s: %w: it was revoked in the meantime", rec.ID, device.ErrTransition)
+	}
+	return nil
 }
 
 // Waiting lists the devices that wait for approval, and those that were approved

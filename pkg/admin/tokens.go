@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net"
 	"time"
@@ -46,6 +47,9 @@ func (s *Service) Token(ctx context.Context, a Actor, req *TokenRequest) (*Token
 	text, tok, err := s.cfg.State.Tokens.Create(ctx, rec.ID, a.Name, req.TTL, req.Again)
 	if err != nil {
 		return nil, err
+	}
+	if err := s.revokedSince(rec); err != nil {
+		return nil, errors.Join(err, s.cfg.State.Tokens.Withdraw(ctx, rec.ID))
 	}
 	out.Token, out.Name, out.Device, out.Class, out.Expires = text, tok.Handle, rec.ID, rec.Class, tok.Expires
 	out.Warnings = s.unknownClass(rec.Class)

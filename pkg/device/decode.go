@@ -108,6 +108,9 @@ func (d *decoder) written(id string, value []byte) (*Record, bool) {
 	}
 	d.need("status_at")
 	r.StatusAt = d.time()
+	if d.field("revoked_at") {
+		r.RevokedAt = d.time()
+	}
 	d.need("posture")
 	d.posture(&r.Posture)
 	if d.field("loan") {

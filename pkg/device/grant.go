@@ -63,7 +63,7 @@ func (g *Registry) Grant(ctx context.Context, gr Grant) (*Record, error) {
 				return nil, err
 			}
 			r.ID, r.Status, r.StatusReason = old.ID, old.Status, old.StatusReason
-			r.StatusAt, r.CreatedAt, r.Certificates = old.StatusAt, old.CreatedAt, slices.Clone(old.Certificates)
+			r.StatusAt, r.RevokedAt, r.CreatedAt, r.Certificates = old.StatusAt, old.RevokedAt, old.CreatedAt, slices.Clone(old.Certificates)
 		}
 		switch r.Status {
 		case Pending:

@@ -32,6 +32,13 @@ func TestAGrantIsTheOnlyWayBack(t *testing.T) {
 	if r.Certificates[0].RevokedAt.IsZero() || !r.Certificates[1].RevokedAt.IsZero() {
 		t.Error("the old certificate came back, or the new one is withdrawn")
 	}
+	// When it was revoked is not forgotten with its next life, nor for Check to change.
+	was := r.RevokedAt
+	forget := func(r *Record) error { r.RevokedAt = time.Time{}; return nil }
+	r, err = g.Grant(ctx, Grant{ID: "pump-1", Certificate: granted(3), Check: forget})
+	if err != nil || was.IsZero() || !r.RevokedAt.Equal(was) {
+		t.Errorf("revoked at %v, then %v, %v", was, r, err)
+	}
 }
 
 func TestWhoMayBeGrantedACertificate(t *testing.T) {

@@ -33,7 +33,11 @@ type Record struct {
 	Status       Status            `json:"status"`
 	StatusReason string            `json:"status_reason,omitempty"`
 	StatusAt     time.Time         `json:"status_at"`
-	Posture      Posture           `json:"posture"`
+	// RevokedAt is when the device was revoked last, whether it had a certificate or
+	// not. It stays when the device is enrolled anew: what was made for it before
+	// then, such as a token, is not good for its next life.
+	RevokedAt time.Time `json:"revoked_at,omitzero"`
+	Posture   Posture   `json:"posture"`
 	// Loan is where the device is for a time; nil when it is at home.
 	Loan         *Loan         `json:"loan,omitempty"`
 	Certificates []Certificate `json:"certificates,omitempty"`

@@ -164,11 +164,11 @@ func (g *Registry) Create(ctx context.Context, rec *Record) (*Record, error) {
 // make one.
 func (g *Registry) Update(ctx context.Context, id string, f func(*Record) error) (*Record, error) {
 	return g.change(ctx, id, func(r *Record) error {
-		was, created := r.Status, r.CreatedAt
+		was, created, revoked := r.Status, r.CreatedAt, r.RevokedAt
 		if err := f(r); err != nil {
 			return err
 		}
-		if r.ID != id || r.Status != was || !r.CreatedAt.Equal(created) {
+		if r.ID != id || r.Status != was || !r.CreatedAt.Equal(created) || !r.RevokedAt.Equal(revoked) {
 			return fmt.Errorf("%w change of %s: id, status and times are the registry's", ErrInvalid, id)
 		}
 		return nil

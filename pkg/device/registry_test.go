@@ -161,9 +161,10 @@ func TestUpdateCannotChangeWhatIsTheRegistrys(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, f := range map[string]func(*Record) error{
-		"id":     func(r *Record) error { r.ID = "pump-2"; return nil },
-		"status": func(r *Record) error { r.Status = Revoked; return nil },
-		"error":  func(r *Record) error { r.Location = "icu"; return errors.New("no") },
+		"id":      func(r *Record) error { r.ID = "pump-2"; return nil },
+		"status":  func(r *Record) error { r.Status = Revoked; return nil },
+		"revoked": func(r *Record) error { r.RevokedAt = time.Now(); return nil },
+		"error":   func(r *Record) error { r.Location = "icu"; return errors.New("no") },
 	} {
 		if _, err := g.Update(ctx, "pump-1", f); err == nil {
 			t.Errorf("%s: allowed", name)

@@ -44,7 +44,7 @@ func (r *Record) move(to Status, reason string, reg *Registry) error {
 	now := reg.now().UTC()
 	r.Status, r.StatusReason, r.StatusAt = to, reason, now
 	if to == Revoked || to == Retired {
-		r.Patients = nil
+		r.RevokedAt, r.Patients = now, nil
 		r.comeHome()
 		for i := range r.Certificates {
 			if r.Certificates[i].RevokedAt.IsZero() {

@@ -157,7 +157,7 @@ func (f Factory) stand(ctx context.Context, g *Registrar, _ *Request) (*standing
 	if err != nil {
 		return nil, err
 	}
-	st := &standing{id: rec.ID, maker: who.maker.cfg.Name, unapproved: n.Approved.IsZero(),
+	st := &standing{id: rec.ID, maker: who.maker.cfg.Name, unapproved: !n.approved(rec),
 		detail: []protocol.Field{field("manufacturer", who.maker.cfg.Name), field("factory_key", who.key)}}
 	if err := n.same(who); err != nil {
 		return st, err
@@ -178,6 +178,9 @@ func (f Factory) stand(ctx context.Context, g *Registrar, _ *Request) (*standing
 		if rec.Status != device.Pending && rec.Status != device.Active {
 			return refusedStatus(rec, "and is not enrolled with its manufacturer's certificate")
 		}
+		if !st.unapproved && !n.approved(rec) {
+			return withdrawnApproval(rec)
+		}
 		return nil
 	}
 	st.wait = func(ctx context.Context, q *Request, rec *device.Record) error { return g.wait(ctx, q, rec, who) }
@@ -190,7 +193,7 @@ func (f Factory) stand(ctx context.Context, g *Registrar, _ *Request) (*standing
 			return err
 		}
 		if !st.unapproved && !now.Approved.Equal(n.Approved) {
-			return refuse(BadProof, "the approval of %s was withdrawn or used in the meantime", rec.ID)
+			return withdrawnApproval(rec)
 		}
 		now.meet(who, g.cfg.Clock())
 		now.Approved, now.Waits = time.Time{}, false
@@ -198,6 +201,10 @@ func (f Factory) stand(ctx context.Context, g *Registrar, _ *Request) (*standing
 		return now.put(w)
 	}
 	return st, nil
+}
+
+func withdrawnApproval(rec *device.Record) error {
+	return refuse(BadProof, "the approval of %s was withdrawn or used in the meantime", rec.ID)
 }
 
 // listed returns the record of the device that a manufacturer's certificate is of.

@@ -137,7 +137,7 @@ func (d *desk) makers(list ...config.Manufacturer) *Makers {
 
 func (d *desk) approve(id string, newBoard bool) {
 	d.t.Helper()
-	if _, _, err := d.Registrar.cfg.Newcomers.Approve(d.t.Context(), id, "jane", newBoard); err != nil {
+	if _, _, err := d.Registrar.cfg.Newcomers.Approve(d.t.Context(), d.record(id), "jane", newBoard); err != nil {
 		d.t.Fatal(err)
 	}
 }

@@ -153,21 +153,28 @@ func (g *Registrar) wait(ctx context.Context, q *Request, rec *device.Record, wh
 	return &Refusal{Code: Waiting, Why: rec.ID + " waits for an operator's approval", Reference: n.Reference}
 }
 
-// Approve lets a device have one certificate on its manufacturer's certificate.
-// newBoard forgets the factory key that it showed before, because it is to show
-// another. changed is false if it was approved already.
-func (t *Newcomers) Approve(ctx context.Context, id, by string, newBoard bool) (n *Newcomer, changed bool, err error) {
-	n, err = t.change(ctx, id, func(n *Newcomer) error {
+// approved reports whether an operator approved the device as its record has it:
+// an approval from before it was revoked is none.
+func (n *Newcomer) approved(rec *device.Record) bool {
+	return !n.Approved.IsZero() && !rec.RevokedAt.After(n.Approved)
+}
+
+// Approve lets the device of a record have one certificate on its manufacturer's
+// certificate. newBoard forgets the factory key that it showed before, because it is
+// to show another. changed is false if it was approved already.
+func (t *Newcomers) Approve(ctx context.Context, rec *device.Record, by string, newBoard bool) (n *Newcomer, changed bool, err error) {
+	now := t.clock().UTC()
+	n, err = t.change(ctx, rec.ID, func(n *Newcomer) error {
 		if newBoard && n.FactoryKey != "" {
-			*n, changed = Newcomer{Device: id, Approved: n.Approved}, true
+			*n = Newcomer{Device: rec.ID}
 		}
-		if n.Approved.IsZero() {
-			n.Approved, n.By, changed = t.clock().UTC(), by, true
+		if !n.approved(rec) {
+			n.Approved, n.By, changed = now, by, true
 		}
 		return nil
 	})
 	if err != nil {
-		return nil, false, fmt.Errorf("approve %s: %w", id, err)
+		return nil, false, fmt.Errorf("approve %s: %w", rec.ID, err)
 	}
 	return n, changed, nil
 }

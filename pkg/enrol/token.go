@@ -316,20 +316,13 @@ func (tok *Token) serves(rec *device.Record) error { return serves(rec, tok.Crea
 // serves reports whether what was made for a device at a time is still good for
 // it; again says that it was made to bring a revoked device back.
 func serves(rec *device.Record, made time.Time, again bool) error {
-	for _, c := range rec.Certificates {
-		if c.RevokedAt.After(made) {
-			return refuse(BadProof, "the token for %s is from before its certificate was revoked: ask for another", rec.ID)
-		}
+	if in := rec.Status == device.Pending || rec.Status == device.Active; !in && (rec.Status != device.Revoked || !again) {
+		return refusedStatus(rec, "and is not enrolled with this token")
 	}
-	switch rec.Status {
-	case device.Pending, device.Active:
-		return nil
-	case device.Revoked:
-		if again && !rec.StatusAt.After(made) {
-			return nil
-		}
+	if rec.RevokedAt.After(made) {
+		return refuse(BadProof, "the token for %s is from before it was revoked: ask for another", rec.ID)
 	}
-	return refusedStatus(rec, "and is not enrolled with this token")
+	return nil
 }
 
 // WithdrawAll removes every token that was not used, and takes every approval back.
