@@ -16,7 +16,14 @@ const (
 	Server   = "server.tpl"
 )
 
-// FS holds the templates.
+// EngineRequest names the signing request in [FS] that smallstep's engine is shown
+// for every certificate. It takes no key without one, and verifies its signature
+// twice, when package ca has already seen that whoever asks has the key. This one is
+// of a key that nobody kept, and of the kind whose signatures cost least to verify;
+// the certificate's key takes its place before anything is signed.
+const EngineRequest = "engine.csr"
+
+// FS holds the templates and the request.
 //
-//go:embed device.tpl operator.tpl server.tpl
+//go:embed device.tpl operator.tpl server.tpl engine.csr
 var FS embed.FS

@@ -67,34 +67,13 @@ func ParseCSR(data []byte) (*x509.CertificateRequest, error) {
 	return csr, nil
 }
 
-// bareCSR returns what of a signing request may reach the CA's engine: its
-// key and the proof of possession. Names, attributes and extensions stay
-// behind, so that no template can be made to use them.
-func bareCSR(csr *x509.CertificateRequest) (*x509.CertificateRequest, error) {
+// ownCSR reads a signing request again from its signed bytes, and checks it: the
+// fields of a struct can say something else.
+func ownCSR(csr *x509.CertificateRequest) (*x509.CertificateRequest, error) {
 	if csr == nil || len(csr.Raw) == 0 {
 		return nil, refuseCSR("it was not parsed from DER")
 	}
-	if len(csr.Raw) > MaxCSR {
-		return nil, refuseCSR("larger than %d bytes", MaxCSR)
-	}
-	// The fields of a struct can say something else than its signed bytes.
-	csr, err := x509.ParseCertificateRequest(csr.Raw)
-	if err != nil {
-		return nil, refuseCSR("malformed: %v", err)
-	}
-	if err := checkCSR(csr); err != nil {
-		return nil, err
-	}
-	return &x509.CertificateRequest{
-		Version:                  csr.Version,
-		Raw:                      csr.Raw,
-		RawTBSCertificateRequest: csr.RawTBSCertificateRequest,
-		RawSubjectPublicKeyInfo:  csr.RawSubjectPublicKeyInfo,
-		Signature:                csr.Signature,
-		SignatureAlgorithm:       csr.SignatureAlgorithm,
-		PublicKeyAlgorithm:       csr.PublicKeyAlgorithm,
-		PublicKey:                csr.PublicKey,
-	}, nil
+	return ParseCSR(csr.Raw)
 }
 
 // checkCSR checks key and signature. Cheap checks come first: verifying with

@@ -1,6 +1,7 @@
 package ca
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/x509"
@@ -24,9 +25,9 @@ type Request struct {
 	Profile Profile
 	ID      string                   // device id or operator name; empty for Server
 	CSR     *x509.CertificateRequest // parsed; only its key counts
-	// Key is in place of CSR the key of a certificate whose holder has just proved
-	// to have it, in a TLS handshake: for protocols that renew without a signing
-	// request. Exactly one of the two is given.
+	// Key is in place of CSR a key whose holder has just proved to have it: by a
+	// signing request that [ParseCSR] has verified, or in a TLS handshake, for
+	// protocols that renew without a signing request. Exactly one of the two is given.
 	Key crypto.PublicKey
 	// TTL is how long the certificate is valid from now. Policy on how long
 	// that may be is the caller's; the end of the intermediate is this
@@ -66,7 +67,7 @@ func (a *Authority) Issue(ctx context.Context, r Request) (*Issued, error) {
 }
 
 func (a *Authority) issue(ctx context.Context, r *Request) (*Issued, error) {
-	csr, key, spki, err := r.subject()
+	key, spki, err := r.subject()
 	if err != nil {
 		return nil, err
 	}
@@ -100,10 +101,13 @@ func (a *Authority) issue(ctx context.Context, r *Request) (*Issued, error) {
 		cert.SerialNumber = serial
 		return err
 	})
-	chain, err := t.engine.SignWithContext(ctx, csr, provisioner.SignOptions{},
+	chain, err := t.engine.SignWithContext(ctx, a.request, provisioner.SignOptions{},
 		want.option(a.templates[r.Profile]), enforce)
 	if err != nil {
 		return nil, err
+	}
+	if !bytes.Equal(chain[0].RawSubjectPublicKeyInfo, spki) {
+		return nil, errors.New("the engine made a certificate for another key")
 	}
 	if v.cutShort {
 		a.log.Warn("certificate cut short: it would have outlived the intermediate CA certificate",
@@ -120,32 +124,26 @@ func urls(u string) []string {
 	return []string{u}
 }
 
-// subject returns the key that the certificate is for, and a signing request that
-// the engine takes. It knows keys from signing requests only; where there is
-// none, it is given one of a key that nobody keeps, and the enforcer puts the
-// right key in its place.
-func (r *Request) subject() (csr *x509.CertificateRequest, key crypto.PublicKey, spki []byte, err error) {
-	if r.Key == nil {
-		if csr, err = bareCSR(r.CSR); err != nil {
-			return nil, nil, nil, err
+// subject returns the key that the certificate is for, once whoever asks is known to
+// have it. The engine is shown another signing request, [certs.EngineRequest].
+func (r *Request) subject() (key crypto.PublicKey, spki []byte, err error) {
+	if key = r.Key; key == nil {
+		csr, err := ownCSR(r.CSR)
+		if err != nil {
+			return nil, nil, err
 		}
-		return csr, csr.PublicKey, csr.RawSubjectPublicKeyInfo, nil
+		key = csr.PublicKey
+	} else if r.CSR != nil {
+		return nil, nil, errors.New("both a signing request and a key are given")
 	}
-	if r.CSR != nil {
-		return nil, nil, nil, errors.New("both a signing request and a key are given")
+	if err := checkKey(key); err != nil {
+		return nil, nil, err
 	}
-	if err := checkKey(r.Key); err != nil {
-		return nil, nil, nil, err
+	// As the certificate will have it, however it was written in the request.
+	if spki, err = x509.MarshalPKIXPublicKey(key); err != nil {
+		return nil, nil, refuseCSR("the key can not be written: %v", err)
 	}
-	if spki, err = x509.MarshalPKIXPublicKey(r.Key); err != nil {
-		return nil, nil, nil, refuseCSR("the key can not be written: %v", err)
-	}
-	_, made, err := NewKeyAndCSR(P256, "")
-	if err != nil {
-		return nil, nil, nil, err
-	}
-	csr, err = bareCSR(made)
-	return csr, r.Key, spki, err
+	return key, spki, nil
 }
 
 type validity struct {

@@ -5,12 +5,12 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"text/template"
 	"time"
 
 	"github.com/smallstep/certificates/authority"
@@ -18,8 +18,6 @@ import (
 	"github.com/smallstep/certificates/db"
 	"go.step.sm/crypto/kms/apiv1"
 	"go.step.sm/crypto/pemutil"
-
-	"github.com/anteroom-iomt/anteroom/certs"
 )
 
 // ErrClosed is returned by calls on an Authority that was closed.
@@ -61,7 +59,8 @@ type Authority struct {
 	clock        func() time.Time
 
 	trust     atomic.Pointer[trust] // swapped whole while mu is held
-	templates map[Profile]string
+	templates map[Profile]*template.Template
+	request   *x509.CertificateRequest // what the engine is shown; see [certs.EngineRequest]
 
 	db     db.AuthDB
 	module apiv1.KeyManager // nil if there is none
@@ -99,6 +98,9 @@ func open(ctx context.Context, cfg Config) (_ *Authority, err error) {
 		a.clock = time.Now
 	}
 	if a.templates, err = loadTemplates(); err != nil {
+		return nil, err
+	}
+	if a.request, err = loadRequest(); err != nil {
 		return nil, err
 	}
 	t, err := readTrust(cfg.Dir)
@@ -202,19 +204,6 @@ func (a *Authority) use(t *trust) (err error) {
 	}
 	a.trust.Store(t)
 	return nil
-}
-
-// loadTemplates reads the profiles' templates.
-func loadTemplates() (map[Profile]string, error) {
-	out := make(map[Profile]string, 3)
-	for p, name := range map[Profile]string{Device: certs.Device, Operator: certs.Operator, Server: certs.Server} {
-		b, err := fs.ReadFile(certs.FS, name)
-		if err != nil {
-			return nil, err
-		}
-		out[p] = string(b)
-	}
-	return out, nil
 }
 
 // maxFile bounds the PEM files that are read: a hundred certificates and more.

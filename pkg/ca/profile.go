@@ -13,9 +13,6 @@ import (
 	"net/url"
 	"slices"
 
-	"github.com/smallstep/certificates/authority/provisioner"
-	"go.step.sm/crypto/x509util"
-
 	"github.com/anteroom-iomt/anteroom/pkg/device"
 )
 
@@ -121,33 +118,6 @@ func (c *content) setNames(names []string) error {
 		}
 	}
 	return nil
-}
-
-// templateOption fills the profile's template. smallstep's own adapter of this
-// shape is not exported.
-type templateOption struct {
-	text string
-	data x509util.TemplateData
-}
-
-func (t templateOption) Options(provisioner.SignOptions) []x509util.Option {
-	return []x509util.Option{x509util.WithTemplate(t.text, t.data)}
-}
-
-func (c *content) option(text string) templateOption {
-	ips := make([]string, len(c.ips))
-	for i, ip := range c.ips {
-		ips[i] = ip.String()
-	}
-	data := x509util.TemplateData{
-		"Name": c.name, "Organisation": c.organisation,
-		"DNSNames": append([]string{}, c.dns...), "IPAddresses": ips,
-		"KeyEncipherment": c.keyEncipherment,
-	}
-	if c.uri != nil {
-		data["URI"] = c.uri.String()
-	}
-	return templateOption{text: text, data: data}
 }
 
 // check refuses an unsigned certificate that is not what the profile promises,

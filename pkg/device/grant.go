@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/anteroom-iomt/anteroom/pkg/store"
 )
@@ -29,10 +30,11 @@ type Grant struct {
 	Again bool
 	// Check is given a copy of the record to look at and to change, but for id,
 	// status, certificates and times; its error grants nothing. It is not called
-	// for a new device. It runs while other changes wait, and must not use the
-	// registry to make one.
+	// for a new device. It runs while other changes wait, on whichever goroutine
+	// makes them, and must not use the registry to make one.
 	Check func(*Record) error
-	// Also is written with the change or not at all; its error grants nothing.
+	// Also is written with the change or not at all; its error grants nothing. It may
+	// be called again when what it wrote was undone for another change's sake.
 	Also func(store.Writer) error
 }
 
@@ -41,15 +43,20 @@ type Grant struct {
 // revoked with Again; in quarantine a device gets none. When Grant returns,
 // certificate, status and what Also wrote are durable, or none of them is.
 func (g *Registry) Grant(ctx context.Context, gr Grant) (*Record, error) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	now := g.now().UTC()
-	old, exists := g.Get(gr.ID)
+	return g.one(ctx, gr.ID, gr.Also, func() (old, new *Record, err error) {
+		old, _ = g.Get(gr.ID)
+		new, err = gr.on(old, g.now().UTC())
+		return old, new, err
+	})
+}
+
+// on returns what becomes of a record; old is nil if there is none.
+func (gr *Grant) on(old *Record, now time.Time) (*Record, error) {
 	var r *Record
 	switch {
-	case !exists && gr.New == nil:
+	case old == nil && gr.New == nil:
 		return nil, fmt.Errorf("%s: %w", gr.ID, ErrNotFound)
-	case !exists:
+	case old == nil:
 		r = gr.New.clone()
 		r.ID, r.Certificates = gr.ID, nil
 		r.Status, r.StatusReason, r.CreatedAt, r.StatusAt = Active, "", now, now
@@ -76,10 +83,7 @@ func (g *Registry) Grant(ctx context.Context, gr Grant) (*Record, error) {
 		r.Certificates = slices.DeleteFunc(r.Certificates, func(c Certificate) bool { return !c.NotAfter.After(now) })
 	}
 	r.Certificates = append(r.Certificates, gr.Certificate)
-	if gr.Also == nil {
-		return g.commit(ctx, old, r)
-	}
-	return g.commit(ctx, old, r, gr.Also)
+	return r, nil
 }
 
 // mayHave reports whether a device may be given a certificate.

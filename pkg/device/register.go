@@ -8,27 +8,33 @@ import (
 // Register adds pending devices in one durable step: all of them, or none and the
 // error says why. They have no certificates.
 func (g *Registry) Register(ctx context.Context, recs []*Record) ([]*Record, error) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	now := g.now().UTC()
-	seen := map[string]bool{}
-	var changes []change
+	if len(recs) == 0 {
+		return nil, nil
+	}
 	var out []*Record
+	var ids []string
+	seen := map[string]bool{}
 	for _, rec := range recs {
 		r := rec.clone()
-		if _, ok := g.Get(r.ID); ok || seen[r.ID] {
+		if seen[r.ID] {
 			return nil, fmt.Errorf("%s: %w", r.ID, ErrExists)
 		}
 		seen[r.ID] = true
 		r.Status, r.StatusReason, r.Certificates = Pending, "", nil
-		r.CreatedAt, r.StatusAt = now, now
-		changes = append(changes, change{nil, r})
-		out = append(out, r)
+		out, ids = append(out, r), append(ids, r.ID)
 	}
-	if len(changes) == 0 {
-		return nil, nil
-	}
-	if err := g.commitAll(ctx, changes); err != nil {
+	err := g.do(ctx, &edit{ids: ids, make: func() (changes []change, err error) {
+		now := g.now().UTC()
+		for _, r := range out {
+			if _, ok := g.Get(r.ID); ok {
+				return nil, fmt.Errorf("%s: %w", r.ID, ErrExists)
+			}
+			r.CreatedAt, r.StatusAt = now, now
+			changes = append(changes, change{nil, r})
+		}
+		return changes, nil
+	}})
+	if err != nil {
 		return nil, err
 	}
 	return out, nil

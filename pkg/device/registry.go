@@ -2,7 +2,6 @@ package device
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -46,9 +45,12 @@ type Registry struct {
 
 	fingerprints, keys *owners // of certificates and of their keys
 
-	mu       sync.Mutex // held over a change, so that changes have an order
+	mu       sync.Mutex // held over changes, so that they have an order
 	revision uint64
 	subs     []*subscriber
+
+	queueing sync.Mutex
+	queue    []*edit // asked for while others are being made
 }
 
 type subscriber struct{ f func(old, new *Record) }
@@ -140,8 +142,6 @@ func (g *Registry) Counts() map[Status]int {
 // Create adds a device. The record's times and revision are set here; an empty
 // status means pending. The registry keeps a copy.
 func (g *Registry) Create(ctx context.Context, rec *Record) (*Record, error) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
 	r := rec.clone()
 	if r.Status == "" {
 		r.Status = Pending
@@ -149,12 +149,14 @@ func (g *Registry) Create(ctx context.Context, rec *Record) (*Record, error) {
 	if !r.Status.Known() {
 		return nil, fmt.Errorf("%w status %q", ErrInvalid, r.Status)
 	}
-	if _, ok := g.Get(r.ID); ok {
-		return nil, fmt.Errorf("%s: %w", r.ID, ErrExists)
-	}
-	now := g.now().UTC()
-	r.CreatedAt, r.StatusAt = now, now
-	return g.commit(ctx, nil, r)
+	return g.one(ctx, r.ID, nil, func() (old, new *Record, err error) {
+		if _, ok := g.Get(r.ID); ok {
+			return nil, nil, fmt.Errorf("%s: %w", r.ID, ErrExists)
+		}
+		now := g.now().UTC()
+		r.CreatedAt, r.StatusAt = now, now
+		return nil, r, nil
+	})
 }
 
 // Update changes a device: f is given a copy to change, and an error of f
@@ -177,103 +179,20 @@ func (g *Registry) Update(ctx context.Context, id string, f func(*Record) error)
 
 // change is every change of an existing record.
 func (g *Registry) change(ctx context.Context, id string, f func(*Record) error) (*Record, error) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	old, ok := g.Get(id)
-	if !ok {
-		return nil, fmt.Errorf("%s: %w", id, ErrNotFound)
-	}
-	if old.Status == Retired {
-		return nil, fmt.Errorf("%s: %w: it is retired", id, ErrTransition)
-	}
-	r := old.clone()
-	if err := f(r); err != nil {
-		return nil, err
-	}
-	if err := r.keepsWithdrawn(old, g.now()); err != nil {
-		return nil, err
-	}
-	return g.commit(ctx, old, r)
-}
-
-// commit makes a change durable, then visible, then known. The caller holds mu.
-// What also writes is written exactly if the change is.
-func (g *Registry) commit(ctx context.Context, old, r *Record, also ...func(store.Writer) error) (*Record, error) {
-	if err := g.commitAll(ctx, []change{{old, r}}, also...); err != nil {
-		return nil, err
-	}
-	return r, nil
-}
-
-// A change is a record that takes another's place; old is nil for a new device.
-type change struct{ old, new *Record }
-
-// commitAll is commit for several changes, all or none of which happen. No two are
-// of one device.
-func (g *Registry) commitAll(ctx context.Context, changes []change, also ...func(store.Writer) error) error {
-	values := make([][]byte, len(changes))
-	revision, now := g.revision, g.now().UTC()
-	for i, c := range changes {
-		r := c.new
-		if err := r.validate(); err != nil {
-			return err
+	return g.one(ctx, id, nil, func() (old, new *Record, err error) {
+		old, ok := g.Get(id)
+		if !ok {
+			return nil, nil, fmt.Errorf("%s: %w", id, ErrNotFound)
 		}
-		if err := g.free(r); err != nil {
-			return err
+		if old.Status == Retired {
+			return nil, nil, fmt.Errorf("%s: %w: it is retired", id, ErrTransition)
 		}
-		revision++
-		r.Revision, r.UpdatedAt = revision, now
-		var err error
-		if values[i], err = json.Marshal(r); err != nil {
-			return fmt.Errorf("record of %s: %w", r.ID, err)
+		r := old.clone()
+		if err := f(r); err != nil {
+			return nil, nil, err
 		}
-	}
-	rev, err := json.Marshal(revision)
-	if err != nil {
-		return err
-	}
-	var refused error
-	err = g.st.Update(ctx, func(w store.Writer) error {
-		for _, f := range also {
-			if refused = f(w); refused != nil {
-				return refused
-			}
-		}
-		for i, c := range changes {
-			if err := w.Put(table, c.new.ID, values[i]); err != nil {
-				return err
-			}
-			if err := putPatients(w, c.old, c.new); err != nil {
-				return err
-			}
-		}
-		return w.Put(metaTable, revisionKey, rev)
+		return old, r, r.keepsWithdrawn(old, g.now())
 	})
-	if refused != nil {
-		return refused
-	}
-	if err != nil {
-		return fmt.Errorf("write the record of %s: %w", changes[0].new.ID, err)
-	}
-	txn := g.db.Txn(true)
-	for _, c := range changes {
-		g.own(c.new)
-		if err := txn.Insert(table, c.new); err != nil {
-			txn.Abort()
-			return fmt.Errorf("record of %s: %w", c.new.ID, err)
-		}
-	}
-	txn.Commit()
-	g.revision = revision
-	for _, c := range changes {
-		if c.old != nil {
-			g.disown(c.old, c.new)
-		}
-		for _, s := range g.subs {
-			s.f(c.old, c.new)
-		}
-	}
-	return nil
 }
 
 // free reports whether a record's certificates and keys are no other device's.

@@ -12,16 +12,28 @@ import (
 // own: serial number, health, certificates. The new one is not in the registry, or
 // is pending and has no certificate; what is known of it stays.
 func (g *Registry) Replace(ctx context.Context, oldID string, with *Record, reason string) (old, new *Record, err error) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+	err = g.do(ctx, &edit{ids: []string{oldID, with.ID}, make: func() ([]change, error) {
+		changes, err := g.replacement(oldID, with, reason)
+		if err == nil {
+			old, new = changes[0].new, changes[1].new
+		}
+		return changes, err
+	}})
+	if err != nil {
+		return nil, nil, err
+	}
+	return old, new, nil
+}
+
+func (g *Registry) replacement(oldID string, with *Record, reason string) ([]change, error) {
 	was, ok := g.Get(oldID)
 	switch {
 	case !ok:
-		return nil, nil, fmt.Errorf("%s: %w", oldID, ErrNotFound)
+		return nil, fmt.Errorf("%s: %w", oldID, ErrNotFound)
 	case oldID == with.ID:
-		return nil, nil, fmt.Errorf("%w replacement of %s: by itself", ErrInvalid, oldID)
+		return nil, fmt.Errorf("%w replacement of %s: by itself", ErrInvalid, oldID)
 	case was.Status == Retired:
-		return nil, nil, fmt.Errorf("%s: %w: it is retired", oldID, ErrTransition)
+		return nil, fmt.Errorf("%s: %w: it is retired", oldID, ErrTransition)
 	}
 	now := g.now().UTC()
 	r := with.clone()
@@ -30,10 +42,10 @@ func (g *Registry) Replace(ctx context.Context, oldID string, with *Record, reas
 	there, exists := g.Get(with.ID)
 	if exists {
 		if there.Status != Pending || len(there.Certificates) > 0 {
-			return nil, nil, fmt.Errorf("%s: %w and is %s: what takes another's place is new, or pending", with.ID, ErrExists, there.Status)
+			return nil, fmt.Errorf("%s: %w and is %s: what takes another's place is new, or pending", with.ID, ErrExists, there.Status)
 		}
 		if there.Class != was.Class {
-			return nil, nil, fmt.Errorf("%w replacement: %s is of class %s, and %s of class %s", ErrInvalid, with.ID, there.Class, oldID, was.Class)
+			return nil, fmt.Errorf("%w replacement: %s is of class %s, and %s of class %s", ErrInvalid, with.ID, there.Class, oldID, was.Class)
 		}
 		own := there.clone()
 		if with.Serial != "" {
@@ -44,15 +56,12 @@ func (g *Registry) Replace(ctx context.Context, oldID string, with *Record, reas
 	next := was.clone()
 	if next.Status != Revoked {
 		if err := next.move(Revoked, "replaced by "+r.ID+because(reason), g); err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 	}
 	r.inherit(next)
 	r.StatusReason = "replaces " + oldID
-	if err := g.commitAll(ctx, []change{{was, next}, {there, r}}); err != nil {
-		return nil, nil, err
-	}
-	return next, r, nil
+	return []change{{was, next}, {there, r}}, nil
 }
 
 func because(reason string) string {

@@ -51,13 +51,10 @@ func (q *Request) signingRequest() (*signingRequest, error) {
 	return &signingRequest{&x509.CertificateRequest{PublicKey: leaf.PublicKey}, keyOf(leaf.RawSubjectPublicKeyInfo)}, nil
 }
 
-// subject says to the CA whose key it is.
+// subject says to the CA whose key it is. It was proved when the request was read, or
+// in the handshake, and is not proved again.
 func (csr *signingRequest) subject(r ca.Request) ca.Request {
-	if csr.Raw == nil {
-		r.Key = csr.PublicKey
-	} else {
-		r.CSR = csr.CertificateRequest
-	}
+	r.Key = csr.PublicKey
 	return r
 }
 
