@@ -91,7 +91,7 @@ var owners = map[string][]string{
 	"github.com/transparency-dev/merkle":  {"pkg/audit"},
 	"golang.org/x/mod/sumdb/note":         {"pkg/audit"},
 	"github.com/fxamacker/cbor/v2":        {"pkg/enrol"},
-	"github.com/google/go-tpm":            {"pkg/enrol"},
+	"github.com/google/go-tpm":            {"pkg/enrol", "pkg/agent"},
 	"golang.org/x/net/http2/hpack":        {adapters + "httpgw"},
 }
 

@@ -40,7 +40,7 @@ func (c *command) check() func(context.Context) error {
 				fmt.Fprintf(c.out, "warning: %s listens on every address in plain text; name the one of the device's link\n", f.Name)
 			}
 		}
-		store, err := identity.OpenStore(cfg.StateDir)
+		store, err := identity.OpenStore(cfg.StateDir, cfg.TPM())
 		if err != nil {
 			return err
 		}
@@ -49,7 +49,10 @@ func (c *command) check() func(context.Context) error {
 			return err
 		}
 		id := holder.Current()
-		fmt.Fprintf(c.out, "%s has a certificate until %s\n", id.Device, id.Leaf().NotAfter.UTC().Format(time.RFC3339))
+		fmt.Fprintf(c.out, "%s has a certificate until %s, its key is in %s\n", id.Device, id.Leaf().NotAfter.UTC().Format(time.RFC3339), place(id, cfg))
+		if id.InTPM() != (cfg.TPM() != "") {
+			fmt.Fprintf(c.out, "warning: the configuration has keys in %s; the next certificate's will be, and anteroom-agent enrol --force gets one now\n", cfg.Key)
+		}
 		if !time.Now().Before(id.Leaf().NotAfter) {
 			return errors.New("the certificate has expired: enrol with a new token")
 		}
@@ -70,6 +73,14 @@ func (c *command) check() func(context.Context) error {
 		}
 		return nil
 	}
+}
+
+// place says where a device's key is.
+func place(id *identity.Identity, cfg *settings.File) string {
+	if id.InTPM() {
+		return "the TPM " + cfg.TPM()
+	}
+	return "a file"
 }
 
 // refuseTime is how long a listener has to say that it does not take a

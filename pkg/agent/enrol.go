@@ -33,7 +33,7 @@ func (c *command) enrol() func(context.Context) error {
 			}
 			cfg.Enrolment.Root, cfg.Enrolment.CAFile = *root, ""
 		}
-		store, err := identity.OpenStore(cfg.StateDir)
+		store, err := identity.OpenStore(cfg.StateDir, cfg.TPM())
 		if err != nil {
 			return err
 		}
@@ -57,6 +57,9 @@ func (c *command) enrol() func(context.Context) error {
 		}
 		fmt.Fprintf(c.out, "Enrolled %s, until %s; it renews by itself while anteroom-agent run is running\n",
 			id.Device, id.Leaf().NotAfter.Local().Format("2006-01-02 15:04 MST"))
+		if id.InTPM() {
+			fmt.Fprintf(c.out, "The key was made in the TPM %s and can not leave it\n", cfg.TPM())
+		}
 		if len(cfg.Reverse) == 0 {
 			return nil
 		}

@@ -73,7 +73,7 @@ func (c *command) run() func(context.Context) error {
 // Open opens every port that the configuration names. Nothing is carried before
 // [Agent.Run].
 func Open(cfg *settings.File, log *slog.Logger) (a *Agent, err error) {
-	store, err := identity.OpenStore(cfg.StateDir)
+	store, err := identity.OpenStore(cfg.StateDir, cfg.TPM())
 	if err != nil {
 		return nil, err
 	}
@@ -159,7 +159,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		return err
 	}
 	id := a.holder.Current()
-	a.log.Info("the agent runs", "device", id.Device, "not_after", id.Leaf().NotAfter.UTC().Format(time.RFC3339), "ports", len(a.ports))
+	a.log.Info("the agent runs", "device", id.Device, "not_after", id.Leaf().NotAfter.UTC().Format(time.RFC3339), "key", place(id, a.cfg), "ports", len(a.ports))
 	var wg sync.WaitGroup
 	for _, p := range a.ports {
 		wg.Go(func() { p.Run(ctx) })

@@ -1,8 +1,8 @@
 // Package identity is who the agent is to the gateway: the device's key and
 // certificate, how it comes to them, and how it comes to the next.
 //
-// A [Store] keeps them in a folder: identity.pem, the key with its certificate in
-// one file, so that no crash leaves one without the other; roots.pem, what the
+// A [Store] keeps them in a folder: identity.pem, the key (or what a TPM has it back
+// from) with its certificate in one file, so that no crash leaves one without the other; roots.pem, what the
 // gateway's certificates are checked against; and, while a certificate is asked
 // for, the key it is asked for, so that an answer that was lost is asked for again
 // with the same key and is the same. Every file is 0600, written whole and synced

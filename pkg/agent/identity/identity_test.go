@@ -26,6 +26,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/anteroom-iomt/anteroom/integration/peers"
 	"github.com/anteroom-iomt/anteroom/pkg/agent/settings"
 )
 
@@ -136,7 +137,7 @@ func (h *hospital) answer(w http.ResponseWriter, r *http.Request) {
 // client returns a client that knows the hospital by its root's fingerprint.
 func (h *hospital) client() (*Client, *Store) {
 	h.t.Helper()
-	store, err := OpenStore(filepath.Join(h.t.TempDir(), "state"))
+	store, err := OpenStore(filepath.Join(h.t.TempDir(), "state"), "")
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -204,6 +205,45 @@ func TestEnrolAndRenew(t *testing.T) {
 }
 
 // TestTheTokenGoesToNobodyElse: who has another root does not get to see the token.
+// TestKeysMoveIntoATPMWithTheNextCertificate, and out of it by enrolling anew only.
+func TestKeysMoveIntoATPMWithTheNextCertificate(t *testing.T) {
+	peers.Need(t, "swtpm")
+	chip := peers.StartTPM(t)
+	h := newHospital(t)
+	c, store := h.client()
+	id, err := c.Enrol(t.Context(), "TOKEN")
+	if err != nil || id.InTPM() {
+		t.Fatal(err, id)
+	}
+	// What was asked for with a key in a file is not asked for again with that.
+	if _, err := store.newKey(renewKey); err != nil {
+		t.Fatal(err)
+	}
+	inside, err := OpenStore(store.dir, chip.Socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if id, err = inside.Load(); err != nil || id.InTPM() {
+		t.Fatalf("the key there is does not go on: %v", err)
+	}
+	moved := &Client{Settings: c.Settings, Store: inside, Clock: time.Now}
+	for range 2 {
+		if id, err = moved.Renew(t.Context(), id); err != nil || !id.InTPM() {
+			t.Fatalf("the next key is not in the TPM: %v", err)
+		}
+	}
+	data, err := os.ReadFile(store.path(identityFile))
+	if err != nil || strings.Contains(string(data), "BEGIN "+plainKey) {
+		t.Errorf("the key is in the file: %v", err)
+	}
+	if _, err := store.Load(); err == nil || !strings.Contains(err.Error(), "write key: tpm:") {
+		t.Errorf("without a TPM: %v", err)
+	}
+	if id, err = c.Enrol(t.Context(), "TOKEN"); err != nil || id.InTPM() {
+		t.Errorf("enrolled anew: %v", err)
+	}
+}
+
 func TestTheTokenGoesToNobodyElse(t *testing.T) {
 	h, other := newHospital(t), newHospital(t)
 	c, _ := h.client()
@@ -250,7 +290,7 @@ func TestALostAnswerIsAskedForWithTheSameKey(t *testing.T) {
 		}
 		was(w, path, body, leaf)
 	}
-	again := &Client{Settings: c.Settings, Store: &Store{store.dir}, Clock: time.Now} // after a crash
+	again := &Client{Settings: c.Settings, Store: &Store{dir: store.dir}, Clock: time.Now} // after a crash
 	if _, err := again.Enrol(t.Context(), "TOKEN"); err != nil {
 		t.Fatal(err)
 	}

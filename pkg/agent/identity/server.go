@@ -34,7 +34,7 @@ func (s *Store) ServerCertificate() (*tls.Certificate, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the agent's own certificate: %w", err)
 	}
-	pair, err := tls.X509KeyPair(data, data)
+	pair, err := s.openPair(data)
 	if err != nil {
 		return nil, fmt.Errorf("the agent's own certificate: %w", err)
 	}
@@ -68,11 +68,7 @@ func (s *Store) newServerCertificate() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	raw, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return nil, err
-	}
-	data := append(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: raw}), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
+	data := key.with(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
 	if err := writeFile(s.path(serverFile), data); err != nil {
 		return nil, err
 	}

@@ -1,10 +1,6 @@
 package identity
 
 import (
-	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
@@ -15,6 +11,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/anteroom-iomt/anteroom/pkg/agent/tpm"
 )
 
 const (
@@ -68,14 +66,22 @@ func (i *Identity) Due() time.Time {
 }
 
 // A Store is the folder an identity rests in.
-type Store struct{ dir string }
+type Store struct {
+	dir string
+	tpm *tpm.TPM // that keys are made in, or nil: in files
+}
 
-// OpenStore returns the store in a folder, which is made if it is not there.
-func OpenStore(dir string) (*Store, error) {
+// OpenStore returns the store in a folder, which is made if it is not there. Keys
+// are made in the TPM that is named, or in files if none is.
+func OpenStore(dir, device string) (*Store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("state: %w", err)
 	}
-	return &Store{dir}, nil
+	s := &Store{dir: dir}
+	if device != "" {
+		s.tpm = tpm.New(device)
+	}
+	return s, nil
 }
 
 func (s *Store) path(name string) string { return filepath.Join(s.dir, name) }
@@ -97,7 +103,7 @@ func (s *Store) Load() (*Identity, error) {
 	if err != nil {
 		return nil, fmt.Errorf("identity: %w", err)
 	}
-	id, err := parse(data, roots)
+	id, err := s.parse(data, roots)
 	if err != nil {
 		return nil, err
 	}
@@ -106,10 +112,10 @@ func (s *Store) Load() (*Identity, error) {
 }
 
 // parse reads an identity from its two files.
-func parse(data, roots []byte) (*Identity, error) {
+func (s *Store) parse(data, roots []byte) (*Identity, error) {
 	id := &Identity{}
 	var err error
-	if id.Pair, err = tls.X509KeyPair(data, data); err != nil {
+	if id.Pair, err = s.openPair(data); err != nil {
 		return nil, fmt.Errorf("identity: %w", err)
 	}
 	if id.Device, err = deviceID(id.Pair.Leaf); err != nil {
@@ -165,13 +171,9 @@ func certificates(data []byte) (out []*x509.Certificate, err error) {
 
 // save puts a new identity in force, if it is one: the certificate is for the key,
 // a device's, and signed below the roots.
-func (s *Store) save(key crypto.Signer, chain, roots []byte, now time.Time) (*Identity, error) {
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return nil, err
-	}
-	data := append(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), chain...)
-	id, err := parse(data, roots)
+func (s *Store) save(key *pair, chain, roots []byte, now time.Time) (*Identity, error) {
+	data := key.with(chain)
+	id, err := s.parse(data, roots)
 	if err != nil {
 		return nil, err
 	}
@@ -202,42 +204,6 @@ func (s *Store) save(key crypto.Signer, chain, roots []byte, now time.Time) (*Id
 		return nil, err
 	}
 	return s.Load()
-}
-
-// key returns the key that a certificate is asked for, made and on disk before
-// anybody is told its public half.
-func (s *Store) key(name string) (crypto.Signer, error) {
-	data, err := readFile(s.path(name), true)
-	if errors.Is(err, fs.ErrNotExist) {
-		return s.newKey(name)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("key: %w", err)
-	}
-	block, _ := pem.Decode(data)
-	if block == nil {
-		return s.newKey(name)
-	}
-	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-	if key, ok := parsed.(crypto.Signer); ok && err == nil {
-		return key, nil
-	}
-	return s.newKey(name)
-}
-
-func (s *Store) newKey(name string) (crypto.Signer, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, err
-	}
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return nil, err
-	}
-	if err := writeFile(s.path(name), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})); err != nil {
-		return nil, err
-	}
-	return key, nil
 }
 
 // drop removes a key that is not asked for any more.

@@ -79,6 +79,9 @@ func (f *File) check(doc *config.Document) {
 	if err := checkURL(f.Enrolment.URL); err != nil {
 		doc.Wrong("enrolment.url", err.Error(), "write https://gateway.hospital.example:8444")
 	}
+	if device := f.TPM(); f.Key != "file" && (device == "" || !filepath.IsAbs(device)) {
+		doc.Wrong("key", fmt.Sprintf("%q is no place for a key", f.Key), "write file, or tpm:/dev/tpmrm0")
+	}
 	if f.Enrolment.Root != "" {
 		if _, err := Fingerprint(f.Enrolment.Root); err != nil {
 			doc.Wrong("enrolment.root", err.Error(), "anteroom device token shows it")
@@ -175,6 +178,15 @@ func (w *Forward) check(doc *config.Document, path string) {
 	if s.Tries < 1 {
 		doc.Wrong(path+".store.tries", "at least 1", "")
 	}
+}
+
+// TPM returns the device of the TPM that keys are made in, or "".
+func (f *File) TPM() string {
+	device, ok := strings.CutPrefix(f.Key, "tpm:")
+	if !ok {
+		return ""
+	}
+	return device
 }
 
 func checkURL(s string) error {

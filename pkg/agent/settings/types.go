@@ -8,6 +8,7 @@ import (
 type File struct {
 	Version   int       `yaml:"version" default:"1" doc:"Format of this file. Always 1."`
 	StateDir  string    `yaml:"state_dir" default:"/var/lib/anteroom-agent" doc:"Where the device's key and certificate rest, and what is stored for the gateway. Relative paths are relative to this file. One agent owns it at a time."`
+	Key       string    `yaml:"key" default:"file" doc:"Where keys are made: file, in state_dir, or in a TPM 2.0 that they never leave, such as tpm:/dev/tpmrm0. What is there already goes on until the next certificate."`
 	Enrolment Enrolment `yaml:"enrolment" doc:"Where the device gets its certificate, and the next one."`
 	Forward   []Forward `yaml:"forward" doc:"Ports the device connects to, each carried to a listener of the gateway."`
 	Reverse   []Reverse `yaml:"reverse" doc:"Ports the gateway connects to, each carried to a server port of the device."`
