@@ -11,11 +11,13 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/anteroom-iomt/anteroom/integration/peers"
 	"github.com/anteroom-iomt/anteroom/integration/rig"
 )
 
@@ -139,4 +141,78 @@ func answered(t *testing.T, c *http.Client, req *http.Request) (int, string) {
 		t.Fatal(err)
 	}
 	return resp.StatusCode, b.String()
+}
+
+// TestSmallstepsStepRenewsWhatHasEnded: step shows a certificate that has ended in a
+// token that its key signed, and does so before its end if it is told to.
+func TestSmallstepsStepRenewsWhatHasEnded(t *testing.T) {
+	peers.Need(t, "step")
+	t.Parallel()
+	h := newEnrolling(t, ", class_grace: {infusion-pump: 24h, patient-monitor: 1s}")
+	dir := t.TempDir()
+	renew := func(id string, flags ...string) (string, error) {
+		t.Helper()
+		return run(t, dir, "step", append(append([]string{"ca", "renew", "--force", "--ca-url", h.url(""), "--root", h.RootFile()}, flags...), id+".crt", id+".key")...)
+	}
+	leaf := func(id string) *x509.Certificate {
+		t.Helper()
+		pair, err := tls.LoadX509KeyPair(filepath.Join(dir, id+".crt"), filepath.Join(dir, id+".key"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return pair.Leaf
+	}
+	ended := func(id, class string, ago time.Duration, flags ...string) *x509.Certificate {
+		t.Helper()
+		h.Must(append([]string{"device", "enroll", id, "--class", class, "--ttl", "1s", "--out", dir}, flags...)...)
+		old := leaf(id)
+		rig.Eventually(t, "the certificate of "+id+" to end", func() bool { return time.Now().After(old.NotAfter.Add(ago)) })
+		return old
+	}
+	for id, kind := range map[string]string{"pump-1": "p256", "pump-2": "rsa2048"} {
+		old := ended(id, "infusion-pump", 0, "--key", kind)
+		copied, err := os.ReadFile(filepath.Join(dir, id+".crt"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if out, err := renew(id); err != nil {
+			t.Fatalf("%s: %v %s", kind, err, out)
+		}
+		if next := leaf(id); !next.NotAfter.After(time.Now()) || next.SerialNumber.Cmp(old.SerialNumber) == 0 {
+			t.Errorf("%s: renewed until %v", kind, next.NotAfter)
+		}
+		if out, err := renew(id, "--mtls=false"); err != nil {
+			t.Errorf("%s, in force, with a token: %v %s", kind, err, out)
+		}
+		// What has ended was the latest no more.
+		if err := os.WriteFile(filepath.Join(dir, id+".crt"), copied, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := renew(id); err == nil || !strings.Contains(out, "another certificate after it") {
+			t.Errorf("%s, a copy: %v %s", kind, err, out)
+		}
+	}
+	ended("monitor-1", "patient-monitor", 2*time.Second)
+	if out, err := renew("monitor-1"); err == nil || !strings.Contains(out, "an operator renews it") {
+		t.Errorf("after the grace: %v %s", err, out)
+	}
+	ended("pump-3", "infusion-pump", 0)
+	h.Must("device", "quarantine", "pump-3")
+	if out, err := renew("pump-3"); err == nil || !strings.Contains(out, "quarantined") {
+		t.Errorf("in quarantine: %v %s", err, out)
+	}
+	// What is no token is recorded too.
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, h.url("/renew"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer a.b.c")
+	if status, text := answered(t, h.client(), req); status != http.StatusUnauthorized || !strings.Contains(text, "reference") {
+		t.Errorf("no token: %d %s", status, text)
+	}
+	h.recorded("enrolment.refused", 5)
+	found := h.Must("audit", "search", "--event", "device.renewed")
+	if strings.Count(found, "proof=expired-certificate") != 2 || strings.Count(found, "way=step") != 4 {
+		t.Errorf("recorded: %s", found)
+	}
 }

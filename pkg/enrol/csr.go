@@ -42,6 +42,8 @@ func (q *Request) signingRequest() (*signingRequest, error) {
 		leaf = c.Leaf
 	case expired:
 		leaf = c.Leaf
+	case Signature:
+		leaf = c.Leaf
 	case Factory:
 		leaf = c.Leaf
 	}
@@ -107,9 +109,10 @@ func (csr *signingRequest) renewedNames(id string) error {
 }
 
 // madeOutTo is for a signing request in a message that was signed by a device. One of
-// no name could be anybody's, put into a message by somebody who has seen it.
+// no name could be anybody's, put into a message by somebody who has seen it. Where
+// there is none, the key is the one that signed.
 func (csr *signingRequest) madeOutTo(id string) error {
-	if csr.Subject.CommonName != id {
+	if csr.Raw != nil && csr.Subject.CommonName != id {
 		return refuse(BadNames, "the signing request is not made out to %s, who signed the message", id)
 	}
 	return nil

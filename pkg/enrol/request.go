@@ -35,7 +35,8 @@ type Request struct {
 	CSR []byte
 	// SameKey asks in place of CSR for the key of the certificate that is the
 	// proof, for protocols that renew without a signing request: the handshake
-	// that showed the certificate proved that the device has the key.
+	// that showed the certificate, or the signature of the message, proved that the
+	// device has the key.
 	SameKey bool
 	Proof   Proof
 	// Weak says that the request came protected by algorithms that are not secure any

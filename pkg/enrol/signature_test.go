@@ -1,6 +1,7 @@
 package enrol
 
 import (
+	"crypto"
 	"testing"
 	"time"
 
@@ -66,5 +67,43 @@ func TestASignedRequestIsTheSigners(t *testing.T) {
 	}
 	if _, err := d.Enrol(t.Context(), &Request{Way: SCEP, CSR: request(t, newKey(t, ca.P256), "pump-1"), Proof: Signature{Certificate{iss.Chain[0]}}, Listener: config.EnrolmentListener}); err != nil {
 		t.Errorf("its own, after the end: %v", err)
+	}
+}
+
+// TestASignedMessageRenewsItsOwnKey needs no signing request: the key that signed is
+// the one that is asked for. In force or ended, it brings one certificate however
+// often it is sent.
+func TestASignedMessageRenewsItsOwnKey(t *testing.T) {
+	t.Parallel()
+	for what, ahead := range map[string]time.Duration{"in force": 0, "ended": 2 * time.Hour} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			d := newDesk(t)
+			d.cfg.Enrolment.Grace = config.Duration(24 * time.Hour)
+			key := newKey(t, ca.P256)
+			old, err := d.Enrol(t.Context(), &Request{Way: CLI, ID: "pump-1", CSR: request(t, key, ""), Proof: Operator{"jane"}, New: &device.Record{Class: "infusion-pump"}, TTL: time.Hour})
+			if err != nil {
+				t.Fatal(err)
+			}
+			d.ahead = ahead
+			send := func() (*Issued, error) {
+				return d.Enrol(t.Context(), &Request{Way: Smallstep, SameKey: true, Proof: Signature{Certificate{old.Chain[0]}}, Listener: config.EnrolmentListener})
+			}
+			first, err := send()
+			if err != nil || first.Repeated || !key.Public().(interface{ Equal(crypto.PublicKey) bool }).Equal(first.Chain[0].PublicKey) {
+				t.Fatalf("%+v %v", first, err)
+			}
+			if again, err := send(); err != nil || !again.Repeated || !again.Chain[0].Equal(first.Chain[0]) {
+				t.Errorf("sent again: %+v %v", again, err)
+			}
+			if rec, _ := d.Registrar.cfg.Devices.Get("pump-1"); len(rec.Certificates) != 2 {
+				t.Errorf("%d certificates", len(rec.Certificates))
+			}
+			if _, err := d.Registrar.cfg.Devices.SetStatus(t.Context(), "pump-1", device.Revoked, ""); err != nil {
+				t.Fatal(err)
+			}
+			_, err = send()
+			refused(t, "revoked", err, BadProof)
+		})
 	}
 }

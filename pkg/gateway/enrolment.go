@@ -58,7 +58,7 @@ func (g *Gateway) openEnrolment(ctx context.Context, cfg config.Enrolment) error
 	})
 	clock := signedtime.Endpoints(signedtime.Config{CA: g.state.CA, Clock: g.clock, Logger: g.log})
 	overEST := est.Endpoints(est.Config{Registrar: registrar, Makers: makers, OneLine: func() bool { return g.state.Config().Enrolment.EST.OneLine }})
-	endpoints := slices.Concat(overEST, step.Endpoints(registrar), overACME, clock)
+	endpoints := slices.Concat(overEST, step.Endpoints(registrar, g.clock), overACME, clock)
 	if cfg.SCEP.Enabled {
 		to, err := scep.OpenRecipient(ctx, g.state.CA, filepath.Join(g.state.Config().StateDir, admin.SCEPFile), g.clock)
 		if err != nil {

@@ -6,4 +6,7 @@
 // claims say where to go and what the root's fingerprint is, and carry our token
 // as the JWT's id. That alone is what proves anything here; the JWT's signature is
 // there because the form has one.
+//
+// Renewal is by the certificate in the TLS handshake, or in a token that its key signed
+// (renewal.go), which is how step renews what has ended.
 package step

@@ -8,14 +8,16 @@ import (
 	"encoding/pem"
 	"fmt"
 	"net/http"
+	"strings"
+	"time"
 
 	"github.com/anteroom-iomt/anteroom/pkg/enrol"
 	"github.com/anteroom-iomt/anteroom/pkg/enrol/web"
 )
 
 // Endpoints returns what of smallstep's API is answered.
-func Endpoints(g *enrol.Registrar) []web.Endpoint {
-	s := &server{g}
+func Endpoints(g *enrol.Registrar, clock func() time.Time) []web.Endpoint {
+	s := &server{g, clock}
 	out := []web.Endpoint{
 		{Method: http.MethodGet, Path: "/health", Serve: func(w http.ResponseWriter, _ *web.Request) {
 			answer(w, http.StatusOK, map[string]string{"status": "ok"})
@@ -43,7 +45,10 @@ func Endpoints(g *enrol.Registrar) []web.Endpoint {
 	return out
 }
 
-type server struct{ registrar *enrol.Registrar }
+type server struct {
+	registrar *enrol.Registrar
+	clock     func() time.Time
+}
 
 func (s *server) roots() (out []*x509.Certificate) {
 	for _, c := range s.registrar.Authorities() {
@@ -91,12 +96,26 @@ func (s *server) sign(w http.ResponseWriter, r *web.Request) {
 	s.issue(w, r, &enrol.Request{ID: device, CSR: []byte(in.CSR), Proof: enrol.Secret{Text: token}})
 }
 
+// renew renews with the certificate in the handshake, or in a token that its key
+// signed, which is how step shows one that has ended.
 func (s *server) renew(w http.ResponseWriter, r *web.Request) {
-	if r.Leaf == nil {
-		refused(w, http.StatusUnauthorized, "renewal needs the device's certificate in the TLS handshake")
-		return
+	token, has := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	switch {
+	case has && r.Leaf != nil:
+		refused(w, http.StatusBadRequest, "there is a certificate in the TLS handshake and one in a token: which one is to be renewed?")
+	case has:
+		leaf, err := renewing(token, r.Host, s.clock())
+		if err != nil {
+			s.deny(w, r.Refused(&enrol.Request{Way: enrol.Smallstep, Proof: enrol.Signature{}},
+				enrol.NewRefusal(enrol.BadProof, "the token to renew with: "+err.Error())))
+			return
+		}
+		s.issue(w, r, &enrol.Request{SameKey: true, Proof: enrol.Signature{Certificate: enrol.Certificate{Leaf: leaf}}})
+	case r.Leaf != nil:
+		s.issue(w, r, &enrol.Request{SameKey: true, Proof: enrol.Certificate{Leaf: r.Leaf}})
+	default:
+		refused(w, http.StatusUnauthorized, "renewal needs the device's certificate in the TLS handshake, or in a token")
 	}
-	s.issue(w, r, &enrol.Request{SameKey: true, Proof: enrol.Certificate{Leaf: r.Leaf}})
 }
 
 func (s *server) rekey(w http.ResponseWriter, r *web.Request) {
@@ -123,8 +142,7 @@ func (s *server) issue(w http.ResponseWriter, r *web.Request, q *enrol.Request) 
 	q.Way = enrol.Smallstep
 	iss, why := r.Enrol(q)
 	if why != nil {
-		web.RetryAfter(w, why)
-		refused(w, web.Status(why), fmt.Sprintf("%s (reference %s)", why.Told(), why.Reference))
+		s.deny(w, why)
 		return
 	}
 	out := signed{}
@@ -133,6 +151,12 @@ func (s *server) issue(w http.ResponseWriter, r *web.Request, q *enrol.Request) 
 	}
 	out.Leaf, out.CA = out.Chain[0], out.Chain[1]
 	answer(w, http.StatusCreated, out)
+}
+
+// deny says why a request was refused.
+func (s *server) deny(w http.ResponseWriter, why *enrol.Refusal) {
+	web.RetryAfter(w, why)
+	refused(w, web.Status(why), fmt.Sprintf("%s (reference %s)", why.Told(), why.Reference))
 }
 
 // refused is smallstep's form of an error.
