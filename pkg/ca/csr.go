@@ -11,6 +11,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"strings"
 )
 
 const (
@@ -48,7 +49,7 @@ func ParseCSR(data []byte) (*x509.CertificateRequest, error) {
 		case block == nil:
 			return nil, refuseCSR("damaged PEM")
 		case block.Type != "CERTIFICATE REQUEST" && block.Type != "NEW CERTIFICATE REQUEST":
-			return nil, refuseCSR("the PEM block is a %.40q, not a CERTIFICATE REQUEST", block.Type)
+			return nil, refuseCSR("the PEM block is %s, not a CERTIFICATE REQUEST", blockKind(block.Type))
 		case len(bytes.TrimSpace(rest)) != 0:
 			return nil, refuseCSR("more data after the PEM block")
 		}
@@ -59,12 +60,28 @@ func ParseCSR(data []byte) (*x509.CertificateRequest, error) {
 	}
 	csr, err := x509.ParseCertificateRequest(data)
 	if err != nil {
-		return nil, refuseCSR("malformed: %v", err)
+		return nil, malformedCSR(err)
 	}
 	if err := checkCSR(csr); err != nil {
 		return nil, err
 	}
 	return csr, nil
+}
+
+// malformedCSR says what the parser found, up to where it begins to quote. What
+// refusals say is recorded, and a device's bytes are not.
+func malformedCSR(err error) error {
+	why, _, _ := strings.Cut(err.Error(), `"`)
+	return refuseCSR("malformed: %s", strings.TrimSpace(why))
+}
+
+// blockKind names what somebody took for a signing request.
+func blockKind(kind string) string {
+	switch kind {
+	case "CERTIFICATE", "PUBLIC KEY", "PRIVATE KEY", "EC PRIVATE KEY", "RSA PRIVATE KEY", "ENCRYPTED PRIVATE KEY":
+		return `a "` + kind + `"`
+	}
+	return "something else"
 }
 
 // ownCSR reads a signing request again from its signed bytes, and checks it: the

@@ -126,7 +126,7 @@ func soundAnchor(c *x509.Certificate) error {
 	return soundKey(c)
 }
 
-// soundKey refuses keys that are too short to vouch for anybody.
+// soundKey refuses keys that are too short to vouch for anybody, or too long.
 func soundKey(c *x509.Certificate) error {
 	switch key := c.PublicKey.(type) {
 	case *rsa.PublicKey:
@@ -188,6 +188,11 @@ func (m *Makers) identify(leaf *x509.Certificate, chain []*x509.Certificate, now
 	}
 	between := x509.NewCertPool()
 	for _, c := range chain {
+		// Before anything is verified with it, because that is itself an attack with an
+		// absurd key.
+		if err := soundKey(c); err != nil {
+			return nil, fmt.Errorf("a certificate that is shown beside its own has %w", err)
+		}
 		between.AddCert(c)
 	}
 	var by *maker
@@ -203,7 +208,7 @@ func (m *Makers) identify(leaf *x509.Certificate, chain []*x509.Certificate, now
 		}
 	}
 	if by == nil {
-		return nil, fmt.Errorf("no manufacturer that is trusted here vouches for it: %w", why)
+		return nil, fmt.Errorf("no manufacturer that is trusted here vouches for it: %w", unquoted(why))
 	}
 	out := &factoryIdentity{maker: by, serial: serial, key: keyOf(leaf.RawSubjectPublicKeyInfo)}
 	switch by.cfg.ModelIn {
@@ -231,6 +236,19 @@ func (mk *maker) verify(leaf *x509.Certificate, between *x509.CertPool, now time
 		Roots: mk.anchors, Intermediates: between, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	})
 	return err
+}
+
+// unquoted returns why a chain does not hold without what crypto/x509 would say of
+// names in it: those are a stranger's words.
+func unquoted(why error) error {
+	invalid, ok := errors.AsType[x509.CertificateInvalidError](why)
+	switch {
+	case ok && invalid.Reason == x509.Expired, errors.As(why, new(x509.UnhandledCriticalExtension)):
+		return why
+	case ok:
+		return errors.New("a CA in its chain may not sign for it, or it is for another use (RFC 5280 section 6.1)")
+	}
+	return errors.New("it does not chain to a trust anchor")
 }
 
 // makes reports whether a record is of a device that the maker's certificates may
