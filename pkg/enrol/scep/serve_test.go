@@ -293,7 +293,8 @@ func TestADeviceOfAManufacturerPollsUntilItIsApproved(t *testing.T) {
 			t.Fatalf("before the approval: %+v", got)
 		}
 	}
-	_, _, err = d.new.Approve(t.Context(), "pump-1", "jane", false)
+	rec, _ := d.devices.Get("pump-1")
+	_, _, err = d.new.Approve(t.Context(), rec, "jane", false)
 	must(t, err)
 	got := c.send(poll)
 	if got.status != success || !c.key.PublicKey.Equal(got.leaf.PublicKey) {
