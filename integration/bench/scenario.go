@@ -107,7 +107,7 @@ func scenarios() []scenario {
 		},
 		{
 			name: "registry", title: "From starting with a large registry to the first answered request", unit: "s",
-			how: "From the start of the process to the first answer to a device. A device's memory is all that is resident after the start, divided by the number of devices.",
+			how: "From the start of the process to the first answer to a device, which does not wait until all devices are in memory. A device's memory is all that is resident after the start, divided by the number of devices.",
 			run: registry, only: []string{gateway}, seed: func(o options) seeding { return seeding{name: "registry", devices: churners, others: o.registry} },
 		},
 	}

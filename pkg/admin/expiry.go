@@ -176,17 +176,13 @@ func plural(n int, what string) string {
 // ExpiryCounts returns how many active devices' last certificates end within so many
 // days each, the nearer ones counted with the farther.
 func (s *Service) ExpiryCounts(within ...int) map[int]int {
-	now, out := s.cfg.Clock(), map[int]int{}
-	for _, rec := range s.cfg.State.Devices.List(device.Filter{Status: device.Active}) {
-		last := lastCertificate(rec)
-		if last == nil {
-			continue
-		}
-		for _, days := range within {
-			if last.NotAfter.Sub(now) <= time.Duration(days)*aDay {
-				out[days]++
-			}
-		}
+	now, by := s.cfg.Clock(), make([]time.Time, len(within))
+	for i, days := range within {
+		by[i] = now.Add(time.Duration(days) * aDay)
+	}
+	out := make(map[int]int, len(within))
+	for i, n := range s.cfg.State.Devices.Ending(by...) {
+		out[within[i]] = n
 	}
 	return out
 }

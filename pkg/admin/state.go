@@ -41,6 +41,8 @@ var ErrInUse = errors.New("the state directory is in use")
 // A State is an opened state directory. One process has it at a time.
 type State struct {
 	config  atomic.Pointer[config.File]
+	log     *slog.Logger // may be nil
+	release func() error // what was read of the store's file
 	Store   store.Store
 	Devices *device.Registry
 	CA      *ca.Authority
@@ -60,8 +62,21 @@ type State struct {
 
 // OpenState opens the state directory of a configuration. The error wraps
 // [ErrInUse] if a gateway or another command has it.
-func OpenState(ctx context.Context, cfg *config.File, log *slog.Logger, clock func() time.Time) (_ *State, err error) {
-	s := &State{}
+func OpenState(ctx context.Context, cfg *config.File, log *slog.Logger, clock func() time.Time) (*State, error) {
+	s, err := OpenStateEarly(ctx, cfg, log, clock)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.Loaded(ctx); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+// OpenStateEarly is OpenState, but does not wait until the registry is loaded:
+// see [State.Loaded].
+func OpenStateEarly(ctx context.Context, cfg *config.File, log *slog.Logger, clock func() time.Time) (_ *State, err error) {
+	s := &State{log: log}
 	s.config.Store(cfg)
 	defer func() {
 		if err != nil {
@@ -80,11 +95,9 @@ func OpenState(ctx context.Context, cfg *config.File, log *slog.Logger, clock fu
 		return nil, fmt.Errorf("state directory: %w", err)
 	}
 	s.Store = st
-	if s.Devices, err = device.Open(ctx, st, device.Options{Clock: clock}); err != nil {
+	s.release = st.Release
+	if s.Devices, err = device.Open(ctx, st, device.Options{Clock: clock, Background: true}); err != nil {
 		return nil, err
-	}
-	if err := st.Release(); err != nil && log != nil {
-		log.Warn("the registry's file takes memory", "error", err)
 	}
 	if s.Tokens, err = enrol.OpenTokens(st, filepath.Join(cfg.StateDir, TokenKey), clock); err != nil {
 		return nil, err
@@ -129,6 +142,18 @@ func OpenState(ctx context.Context, cfg *config.File, log *slog.Logger, clock fu
 	return s, nil
 }
 
+// Loaded waits until the registry is loaded, and returns why it can not be if that
+// is so.
+func (s *State) Loaded(ctx context.Context) error {
+	if err := s.Devices.Loaded(ctx); err != nil {
+		return err
+	}
+	if err := s.release(); err != nil && s.log != nil {
+		s.log.Warn("the registry's file takes memory", "error", err)
+	}
+	return nil
+}
+
 // Config returns the configuration in force. It is shared and must not be changed.
 func (s *State) Config() *config.File { return s.config.Load() }
 
@@ -139,6 +164,9 @@ func (s *State) Configure(cfg *config.File) { s.config.Store(cfg) }
 // Close closes everything, the audit log first, which seals it.
 func (s *State) Close() error {
 	var errs []error
+	if s.Devices != nil {
+		s.Devices.Close()
+	}
 	if s.BreakGlass != nil {
 		s.BreakGlass.Close()
 	}

@@ -51,6 +51,9 @@ func (g *Registry) one(ctx context.Context, id string, also func(store.Writer) e
 
 // do makes an edit durable, then visible, then known, and returns when it is all that.
 func (g *Registry) do(ctx context.Context, s *edit) error {
+	if err := g.Loaded(ctx); err != nil {
+		return err
+	}
 	s.ctx = ctx
 	g.queueing.Lock()
 	g.queue = append(g.queue, s)
@@ -242,6 +245,7 @@ func (g *Registry) show(changes []change, revision uint64) error {
 		if c.old != nil {
 			g.disown(c.old, c.new)
 		}
+		g.known.tally.replace(c.old, c.new)
 		for _, s := range g.subs {
 			s.f(c.old, c.new)
 		}

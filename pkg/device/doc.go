@@ -9,4 +9,8 @@
 //
 // Records handed out are shared and must not be changed. Reading by id takes no
 // lock. Records that are read from the store share what many of them say.
+//
+// A registry can be used while it is still being read (Options.Background): single
+// devices are looked up in the store meanwhile; changes, and whatever is asked of
+// all devices, wait. If it turns out to be unreadable, nothing changes in it.
 package device

@@ -1,6 +1,7 @@
 package device
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,7 +17,7 @@ const hand = 256
 
 // load reads all records into a transaction. Reading a record takes as long as
 // filing it, so that two do it.
-func (g *Registry) load(r store.Reader, txn *memdb.Txn) error {
+func (g *Registry) load(ctx context.Context, r store.Reader, txn *memdb.Txn) error {
 	read, filed := make(chan []*Record, 1), make(chan error, 1)
 	go func() {
 		var err error
@@ -29,7 +30,7 @@ func (g *Registry) load(r store.Reader, txn *memdb.Txn) error {
 		}
 		filed <- err
 	}()
-	err := g.readAll(r, read)
+	err := g.readAll(ctx, r, read)
 	close(read)
 	if err := errors.Join(err, <-filed); err != nil {
 		return err
@@ -50,7 +51,7 @@ func (g *Registry) load(r store.Reader, txn *memdb.Txn) error {
 }
 
 // readAll reads all records and hands them over.
-func (g *Registry) readAll(r store.Reader, to chan<- []*Record) error {
+func (g *Registry) readAll(ctx context.Context, r store.Reader, to chan<- []*Record) error {
 	patients := map[string][]byte{}
 	if err := r.Each(patientsTable, "", func(id string, value []byte) error {
 		patients[id] = value
@@ -72,6 +73,7 @@ func (g *Registry) readAll(r store.Reader, to chan<- []*Record) error {
 		if recs = append(recs, rec); len(recs) == hand {
 			to <- recs
 			recs = make([]*Record, 0, hand)
+			return ctx.Err()
 		}
 		return nil
 	}); err != nil {
@@ -85,9 +87,9 @@ func (g *Registry) readAll(r store.Reader, to chan<- []*Record) error {
 func (g *Registry) file(rec *Record, txn *memdb.Txn) error {
 	g.revision = max(g.revision, rec.Revision)
 	for i := range rec.Certificates {
-		g.fingerprints.put(rec.ID, rec.Certificates[i].Fingerprint)
-		if k := rec.Certificates[i].Key; k != "" {
-			g.keys.put(rec.ID, k)
+		g.known.certificates++
+		if rec.Certificates[i].Key != "" {
+			g.known.keyed++
 		}
 	}
 	return txn.Insert(table, rec)

@@ -49,8 +49,16 @@ func key(id string) []byte {
 	return b
 }
 
-// Get returns a device's record.
-func (g *Registry) Get(id string) (*Record, bool) { return get(g.db.Txn(false), id) }
+// Get returns a device's record. Until the registry is loaded it looks into the
+// store, which has the last word.
+func (g *Registry) Get(id string) (*Record, bool) {
+	// Asked before: a record that comes between the two questions is not missed.
+	whole := g.reading.whole.Load()
+	if rec, ok := get(g.db.Txn(false), id); ok || whole {
+		return rec, ok
+	}
+	return g.early(id)
+}
 
 func get(txn *memdb.Txn, id string) (*Record, bool) {
 	obj, err := txn.First(table, "id", id)
@@ -59,71 +67,4 @@ func get(txn *memdb.Txn, id string) (*Record, bool) {
 	}
 	rec, ok := obj.(*Record)
 	return rec, ok
-}
-
-// ByFingerprint returns the record of the device that a certificate belongs to,
-// whether it is still valid or not.
-func (g *Registry) ByFingerprint(fp string) (*Record, bool) {
-	return g.owner(g.fingerprints, fp, func(c *Certificate) bool { return c.Fingerprint == fp })
-}
-
-// ByKey returns the record of the device that a key belongs to, or belonged to:
-// see [Certificate].
-func (g *Registry) ByKey(key string) (*Record, bool) {
-	return g.owner(g.keys, key, func(c *Certificate) bool { return c.Key == key })
-}
-
-// owner returns the record of the device that has the name, as has finds it.
-func (g *Registry) owner(o *owners, name string, has func(*Certificate) bool) (*Record, bool) {
-	if name == "" {
-		return nil, false
-	}
-	one, more := o.of(name)
-	txn := g.db.Txn(false)
-	for i := -1; i < len(more); i++ {
-		id := one
-		if i >= 0 {
-			id = more[i]
-		}
-		if r, ok := get(txn, id); ok {
-			for i := range r.Certificates {
-				if has(&r.Certificates[i]) {
-					return r, true
-				}
-			}
-		}
-	}
-	return nil, false
-}
-
-// own has a device own what its record names. It comes before the record is
-// visible: who asks for a name looks into the record.
-func (g *Registry) own(r *Record) {
-	g.fingerprints.add(r.ID, r.fingerprints())
-	g.keys.add(r.ID, r.keys())
-}
-
-// disown takes from a device what its record named and names no more. It comes
-// after the record is visible.
-func (g *Registry) disown(old, r *Record) {
-	g.fingerprints.leave(r.ID, old.fingerprints(), r.fingerprints())
-	g.keys.leave(r.ID, old.keys(), r.keys())
-}
-
-func (r *Record) fingerprints() []string {
-	out := make([]string, 0, len(r.Certificates))
-	for i := range r.Certificates {
-		out = append(out, r.Certificates[i].Fingerprint)
-	}
-	return out
-}
-
-func (r *Record) keys() []string {
-	out := make([]string, 0, len(r.Certificates))
-	for i := range r.Certificates {
-		if k := r.Certificates[i].Key; k != "" {
-			out = append(out, k)
-		}
-	}
-	return out
 }

@@ -19,8 +19,9 @@ type owners struct {
 	more map[uint64][]string // further ids, where two names met or two devices have one name
 }
 
-func newOwners() *owners {
-	return &owners{seed: maphash.MakeSeed(), one: map[uint64]string{}, more: map[uint64][]string{}}
+// newOwners returns owners of nothing yet, with room for so many names.
+func newOwners(names int) *owners {
+	return &owners{seed: maphash.MakeSeed(), one: make(map[uint64]string, names), more: map[uint64][]string{}}
 }
 
 // of returns the ids of the devices that may have the name.

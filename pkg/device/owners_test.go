@@ -13,7 +13,7 @@ import (
 // order, and nothing is left of what nobody has.
 func TestOwnersAreFoundAsLongAsTheyOwn(t *testing.T) {
 	for seed := range uint64(20) {
-		rnd, o, model := rand.New(rand.NewPCG(seed, 3)), newOwners(), map[string][]string{}
+		rnd, o, model := rand.New(rand.NewPCG(seed, 3)), newOwners(0), map[string][]string{}
 		for range 400 {
 			id := fmt.Sprint("pump-", rnd.IntN(5))
 			var has []string
@@ -61,15 +61,15 @@ func TestNamesThatMeetAreToldApart(t *testing.T) {
 		}
 	}
 	all := []string{"pump-2", "pump-0", "pump-1"}
-	for h := range g.fingerprints.one { // as if all hashes were one
-		g.fingerprints.one[h], g.fingerprints.more[h] = all[0], all[1:]
+	for h := range g.index().fingerprints.one { // as if all hashes were one
+		g.index().fingerprints.one[h], g.index().fingerprints.more[h] = all[0], all[1:]
 	}
 	for i := range 3 {
 		if r, ok := g.ByFingerprint(fingerprint(i)); !ok || r.ID != fmt.Sprintf("pump-%d", i) {
 			t.Errorf("certificate %d finds %+v", i, r)
 		}
 	}
-	g.fingerprints.add("pump-1", []string{fingerprint(9)})
+	g.index().fingerprints.add("pump-1", []string{fingerprint(9)})
 	if r, ok := g.ByFingerprint(fingerprint(9)); ok {
 		t.Errorf("a certificate nobody has finds %+v", r)
 	}

@@ -35,6 +35,9 @@ const (
 // Options are a registry's options; the zero value is good.
 type Options struct {
 	Clock func() time.Time // default time.Now
+	// Background has Open return at once, while the records are still being read:
+	// see [Registry.Loaded].
+	Background bool
 }
 
 // A Registry is the set of all devices. Its methods are safe for concurrent use.
@@ -43,7 +46,8 @@ type Registry struct {
 	db  *memdb.MemDB
 	now func() time.Time
 
-	fingerprints, keys *owners // of certificates and of their keys
+	known   known // of all of them, found out when it is asked for
+	reading reading
 
 	mu       sync.Mutex // held over changes, so that they have an order
 	revision uint64
@@ -56,22 +60,24 @@ type Registry struct {
 type subscriber struct{ f func(old, new *Record) }
 
 // Open reads all records from the store. The store stays the caller's to close,
-// after the last use of the registry.
+// after the last use of the registry and after Close.
 func Open(ctx context.Context, st store.Store, opt Options) (*Registry, error) {
 	db, err := memdb.NewMemDB(schema())
 	if err != nil {
 		return nil, fmt.Errorf("registry schema: %w", err)
 	}
-	g := &Registry{st: st, db: db, now: opt.Clock, fingerprints: newOwners(), keys: newOwners()}
+	g := &Registry{st: st, db: db, now: opt.Clock}
 	if g.now == nil {
 		g.now = time.Now
 	}
-	txn := db.Txn(true)
-	defer txn.Abort()
-	if err := st.View(ctx, func(r store.Reader) error { return g.load(r, txn) }); err != nil {
-		return nil, fmt.Errorf("read the registry: %w", err)
+	g.read(ctx)
+	if opt.Background {
+		return g, nil
 	}
-	txn.Commit()
+	if err := g.Loaded(ctx); err != nil {
+		g.Close()
+		return nil, err
+	}
 	return g, nil
 }
 
@@ -87,19 +93,31 @@ type Filter struct {
 	ExpiresBefore time.Time
 }
 
-// List returns matching records in order of id.
+// List returns matching records in order of id. It waits until the registry is
+// loaded.
 func (g *Registry) List(f Filter) []*Record {
-	it, err := g.db.Txn(false).Get(table, "id")
-	if err != nil {
-		return nil // an index of the schema above never fails
-	}
 	var out []*Record
-	for obj := it.Next(); obj != nil; obj = it.Next() {
-		if rec, ok := obj.(*Record); ok && f.matches(rec) {
+	g.each(func(rec *Record) {
+		if f.matches(rec) {
 			out = append(out, rec)
 		}
-	}
+	})
 	return out
+}
+
+// each calls f with every record, in order of id, when all are there. Of a registry
+// that can not be read there are none.
+func (g *Registry) each(f func(*Record)) {
+	<-g.reading.done
+	it, err := g.db.Txn(false).Get(table, "id")
+	if err != nil {
+		return // an index of the schema above never fails
+	}
+	for obj := it.Next(); obj != nil; obj = it.Next() {
+		if rec, ok := obj.(*Record); ok {
+			f(rec)
+		}
+	}
 }
 
 func (f *Filter) matches(r *Record) bool {
@@ -122,21 +140,6 @@ func (r *Record) Expires() (t time.Time) {
 		}
 	}
 	return t
-}
-
-// Counts returns how many devices have each status.
-func (g *Registry) Counts() map[Status]int {
-	out := map[Status]int{}
-	it, err := g.db.Txn(false).Get(table, "id")
-	if err != nil {
-		return out
-	}
-	for obj := it.Next(); obj != nil; obj = it.Next() {
-		if rec, ok := obj.(*Record); ok {
-			out[rec.Status]++
-		}
-	}
-	return out
 }
 
 // Create adds a device. The record's times and revision are set here; an empty

@@ -104,7 +104,7 @@ func New(ctx context.Context, cfg *config.File, opt Options) (_ *Gateway, err er
 			g.close(done)
 		}
 	}()
-	if g.state, err = admin.OpenState(ctx, cfg, g.log, g.clock); err != nil {
+	if g.state, err = admin.OpenStateEarly(ctx, cfg, g.log, g.clock); err != nil {
 		return nil, err
 	}
 	loc, err := time.LoadLocation(cfg.Facility.Timezone)
@@ -417,6 +417,7 @@ func modified(path string) time.Time {
 func (g *Gateway) Run(ctx context.Context) error {
 	group, gctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return ended(gctx, g.engine.Watch(gctx)) })
+	group.Go(func() error { return ended(gctx, g.load(gctx)) })
 	group.Go(func() error { g.watchConfig(gctx); return nil })
 	group.Go(func() error { g.watchTrial(gctx); return nil })
 	group.Go(func() error { g.endAssociations(gctx); return nil })
@@ -433,6 +434,21 @@ func (g *Gateway) Run(ctx context.Context) error {
 	drain, cancel := context.WithTimeout(context.Background(), drainTime)
 	defer cancel()
 	return errors.Join(err, g.close(drain))
+}
+
+// load waits until the registry is loaded. Devices are served before; but a gateway
+// whose registry turns out to be unreadable stops.
+func (g *Gateway) load(ctx context.Context) error {
+	if err := g.state.Loaded(ctx); err != nil {
+		return err
+	}
+	g.state.Devices.Index() // nobody has to wait for it
+	devices := 0
+	for _, n := range g.state.Devices.Counts() {
+		devices += n
+	}
+	g.log.Info("the registry is in memory", "devices", devices, "after", g.clock().Sub(g.started).Round(time.Millisecond))
+	return nil
 }
 
 // ended makes no error of an end that was asked for.
@@ -466,6 +482,9 @@ func (g *Gateway) watchConfig(ctx context.Context) {
 // each other. Sessions may finish until ctx ends.
 func (g *Gateway) close(ctx context.Context) error {
 	var errs []error
+	if g.state != nil && g.state.Devices != nil {
+		g.state.Devices.Close() // who waits for all of them waits no longer
+	}
 	if g.socket != nil {
 		errs = append(errs, g.socket.Close())
 	}

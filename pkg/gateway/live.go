@@ -194,6 +194,9 @@ func (g *Gateway) gauges() {
 	})
 	g.metrics.Gauges("anteroom_devices", "Registered devices.", "status", func() map[string]float64 {
 		out := map[string]float64{}
+		if !g.state.Devices.Whole() {
+			return nil // rather than have who reads the metrics wait
+		}
 		for _, s := range []device.Status{device.Pending, device.Active, device.Quarantined, device.Revoked, device.Retired} {
 			out[string(s)] = 0
 		}
@@ -204,6 +207,9 @@ func (g *Gateway) gauges() {
 	})
 	g.metrics.Gauges("anteroom_devices_expiring", "Active devices whose last certificate ends within so many days.", "days", func() map[string]float64 {
 		out := map[string]float64{}
+		if !g.state.Devices.Whole() {
+			return nil
+		}
 		within := append(admin.ExpiryDays(), 90)
 		counts := g.service.ExpiryCounts(within...)
 		for _, days := range within {

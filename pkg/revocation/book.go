@@ -83,6 +83,9 @@ func (b *Book) List(ctx context.Context, issuer *x509.Certificate) (*ca.Revocati
 // reconcile tells the CA of revocations that the registry has and it does not:
 // those that a crash cut off between the two.
 func (b *Book) reconcile(ctx context.Context, now time.Time) error {
+	if err := b.cfg.Devices.Loaded(ctx); err != nil {
+		return err
+	}
 	for _, rec := range b.cfg.Devices.List(device.Filter{}) {
 		for i := range rec.Certificates {
 			c := &rec.Certificates[i]
@@ -121,6 +124,9 @@ func (b *Book) Status(ctx context.Context, serial string) (*ca.CertificateStatus
 	}
 	sum := sha256.Sum256(s.Certificate.Raw)
 	fp := hex.EncodeToString(sum[:])
+	if err := b.cfg.Devices.Loaded(ctx); err != nil {
+		return nil, err
+	}
 	if rec, ok := b.cfg.Devices.ByFingerprint(fp); ok {
 		if c := rec.Certificate(fp); c != nil && !c.RevokedAt.IsZero() {
 			s.Revoked, s.RevokedAt = true, c.RevokedAt.UTC()

@@ -43,3 +43,8 @@ type Writer interface {
 	// Delete removes a key; removing one that is not there is no error.
 	Delete(table, key string) error
 }
+
+// A Prefetcher is a Store that can be told that most of it is about to be read.
+// Prefetch may take as long as a disk needs for some of that, and changes nothing
+// but how long the reading takes.
+type Prefetcher interface{ Prefetch() }

@@ -32,7 +32,10 @@ var ErrLocked = errors.New("the store is in use by another process")
 // A Store is a [store.Store] in one bbolt file.
 type Store struct{ db *bbolt.DB }
 
-var _ store.Store = (*Store)(nil)
+var (
+	_ store.Store      = (*Store)(nil)
+	_ store.Prefetcher = (*Store)(nil)
+)
 
 // Open opens the store in the file at path, making it (0600) if it is not
 // there. The file is locked: a second Open, here or in another process, returns
