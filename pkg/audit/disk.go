@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+
+	"github.com/anteroom-iomt/anteroom/pkg/yield"
 )
 
 // Names inside the audit directory.
@@ -56,7 +58,7 @@ func (d osDisk) open(segment string) (file, error) {
 	if err := syncDir(d.dir); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	return f, nil
+	return yield.NewFile(f), nil
 }
 
 func (d osDisk) free() (uint64, error) {

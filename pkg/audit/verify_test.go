@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/transparency-dev/merkle/compact"
 	"github.com/transparency-dev/merkle/rfc6962"
@@ -267,9 +268,11 @@ func TestVerifyAgainstKeptCheckpoint(t *testing.T) {
 func TestVerifyLive(t *testing.T) {
 	dir := t.TempDir()
 	cfg := testConfig(dir)
-	cfg.Audit.BlockTime = 1e6
+	cfg.Audit.BlockTime, cfg.patience = 1e6, time.Hour
 	l := must(t, cfg)
-	stop, done := make(chan struct{}), make(chan error)
+	// So many a round and no more: a slow machine must not make the log longer than
+	// it can verify.
+	stop, done, more := make(chan struct{}), make(chan error), make(chan struct{}, 300)
 	go func() {
 		r := sample()
 		for {
@@ -277,7 +280,7 @@ func TestVerifyLive(t *testing.T) {
 			case <-stop:
 				done <- nil
 				return
-			default:
+			case <-more:
 				if err := l.Append(context.Background(), r); err != nil {
 					done <- err
 					return
@@ -290,6 +293,12 @@ func TestVerifyLive(t *testing.T) {
 		rounds = 5
 	}
 	for range rounds {
+		for range cap(more) {
+			select {
+			case more <- struct{}{}:
+			default: // there is enough to do
+			}
+		}
 		if err := l.Flush(t.Context()); err != nil {
 			t.Fatal(err)
 		}

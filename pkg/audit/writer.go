@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"sync"
 	"time"
 
 	"github.com/anteroom-iomt/anteroom/pkg/protocol"
+	"github.com/anteroom-iomt/anteroom/pkg/yield"
 )
 
 // A writer is the one goroutine that turns accepted records into lines, and
@@ -35,6 +37,9 @@ type writer struct {
 
 	seals []entry // in out, for the transparency log once out is durable
 	spare []byte  // the buffer half that is not being filled
+
+	lull *yield.Lull   // between records; nil for none
+	on   chan struct{} // the lull is over
 }
 
 // recoveryShare is the part of MinFree that must be free on top of it before an
@@ -45,10 +50,26 @@ const recoveryShare = 8
 // there is one processor, whole batches at a time would be felt by every device.
 const yieldAfter = 16
 
+// yield lets others run, those first who wait for the network.
+func (w *writer) yield() {
+	if w.lull == nil || !w.lull.Ask() {
+		runtime.Gosched()
+		return
+	}
+	<-w.on
+}
+
 // loop runs until the log is closed.
 func (w *writer) loop() {
 	l := w.log
 	defer close(l.done)
+	if w.lull = yield.NewLull(); w.lull != nil {
+		w.on = make(chan struct{})
+		var wg sync.WaitGroup
+		wg.Go(func() { w.lull.Run(func() { w.on <- struct{}{} }) })
+		defer wg.Wait()
+		defer w.lull.Close()
+	}
 	forceSeal := true // what the last run could not, and what begins this one
 	retry := time.NewTicker(w.cfg.retry)
 	defer retry.Stop()
@@ -101,7 +122,7 @@ func (w *writer) commit(batch []byte, n uint64, force, closing bool) error {
 		w.add(rest[4:size])
 		rest = rest[size:]
 		if i%yieldAfter == 0 {
-			runtime.Gosched()
+			w.yield()
 		}
 	}
 	if closing {

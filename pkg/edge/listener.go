@@ -34,7 +34,7 @@ const lingerBytes = 64 << 10
 const acceptPause = 50 * time.Millisecond
 
 // After acceptRow connections accepting rests, so that a crowd at the door does
-// not keep the runtime from looking at what the others sent (see [lull]).
+// not keep the runtime from looking at what the others sent (see [yield.Lull]).
 const (
 	acceptRow  = 32
 	acceptRest = time.Millisecond

@@ -9,13 +9,15 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+
+	"github.com/anteroom-iomt/anteroom/pkg/yield"
 )
 
 // Time is counted in turns, so that it does not matter how fast the machine is.
 func TestAConnectedDeviceWaitsForFewTurnsOnly(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	turns := newTurns(1)
-	if turns.lull = newLull(); turns.lull == nil {
+	if turns.lull = yield.NewLull(); turns.lull == nil {
 		t.Fatal("no pipe to be had")
 	}
 	var wg sync.WaitGroup
@@ -79,7 +81,7 @@ func TestAConnectedDeviceWaitsForFewTurnsOnly(t *testing.T) {
 
 func TestATurnIsPassedOnThoughThereIsNoLullAnyMore(t *testing.T) {
 	turns := newTurns(1)
-	turns.lull = newLull()
+	turns.lull = yield.NewLull()
 	done := make(chan struct{})
 	go func() { turns.run(); close(done) }()
 	turns.close()

@@ -19,6 +19,7 @@ import (
 	"github.com/anteroom-iomt/anteroom/pkg/ca"
 	"github.com/anteroom-iomt/anteroom/pkg/config"
 	"github.com/anteroom-iomt/anteroom/pkg/protocol"
+	"github.com/anteroom-iomt/anteroom/pkg/yield"
 )
 
 // Config is what a [Server] is made from. Every field but Hooks is required.
@@ -74,7 +75,7 @@ func New(cfg Config) *Server {
 	srv.ctx, srv.stop = context.WithCancelCause(context.Background())
 	srv.refusals = newRefusals(srv.ctx, cfg.Audit, cfg.Clock, cfg.Logger)
 	srv.wg.Go(srv.refusals.run)
-	srv.turns.lull = newLull()
+	srv.turns.lull = yield.NewLull()
 	srv.wg.Go(srv.turns.run)
 	return srv
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"net/netip"
 	"sync"
+
+	"github.com/anteroom-iomt/anteroom/pkg/yield"
 )
 
 // begunMost is how many turns in a row go to handshakes that have begun while
@@ -32,7 +34,7 @@ type turns struct {
 	lines map[netip.Addr]*line // to begin, by address; none is empty
 	next  *line                // the last that was served in a ring of all lines, whose next one is due
 	row   int                  // turns given to begun in a row
-	lull  *lull                // nil to pass a turn on at once
+	lull  *yield.Lull          // nil to pass a turn on at once
 }
 
 // A line is who waits, in order of arrival. Lines of addresses form a ring.
@@ -100,7 +102,7 @@ func (t *turns) offer() {
 		return
 	}
 	t.free--
-	if t.lull == nil || !t.lull.ask() {
+	if t.lull == nil || !t.lull.Ask() {
 		t.pass()
 	}
 }
@@ -126,7 +128,7 @@ func (t *turns) wait(ctx context.Context, p *place) error {
 func (t *turns) end() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.lull != nil && (t.begun.first != nil || t.next != nil) && t.lull.ask() {
+	if t.lull != nil && (t.begun.first != nil || t.next != nil) && t.lull.Ask() {
 		return
 	}
 	t.pass()
@@ -137,18 +139,17 @@ func (t *turns) run() {
 	if t.lull == nil {
 		return
 	}
-	t.lull.run(func() {
+	t.lull.Run(func() {
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		t.pass()
 	})
-	_ = t.lull.r.Close()
 }
 
 // close ends run. Turns go on to be passed, at once.
 func (t *turns) close() {
 	if t.lull != nil {
-		t.lull.close()
+		t.lull.Close()
 	}
 }
 
