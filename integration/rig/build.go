@@ -9,15 +9,23 @@ import (
 	"testing"
 )
 
-var build = sync.OnceValues(func() (string, error) {
-	if raceEnabled {
-		return program("anteroom", "CGO_ENABLED=1", "-race")
+// plain leaves aside what CI's flags for the race detector say of single packages
+// (.ci/run), so that these programs are not compiled anew for nothing.
+const plain = "-gcflags=all="
+
+// shipped is the program as operators have it.
+var shipped = sync.OnceValues(func() (string, error) { return program("anteroom", "CGO_ENABLED=0", plain) })
+
+// watched is the program with the race detector, if the tests have it.
+var watched = sync.OnceValues(func() (string, error) {
+	if !raceEnabled {
+		return shipped()
 	}
-	return program("anteroom", "CGO_ENABLED=0")
+	return program("anteroom", "CGO_ENABLED=1", "-race")
 })
 
-var buildAgent = sync.OnceValues(func() (string, error) {
-	return program("anteroom-agent", "CGO_ENABLED=0", "-trimpath", "-ldflags", "-s -w")
+var shippedAgent = sync.OnceValues(func() (string, error) {
+	return program("anteroom-agent", "CGO_ENABLED=0", plain, "-trimpath", "-ldflags", "-s -w")
 })
 
 // program builds one of the commands.
@@ -36,22 +44,22 @@ func program(name, env string, flags ...string) (string, error) {
 	return bin, nil
 }
 
-// Binary returns the path of the anteroom program, built once per test process,
-// with the race detector if the test has it.
-func Binary(t testing.TB) string {
-	t.Helper()
-	bin, err := build()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return bin
-}
+// Binary returns the path of the anteroom program as it is shipped, built once per
+// test process. Commands are run with it in tests with the race detector too: the
+// detector watches the gateway, and makes a command take five to ten times as long.
+func Binary(t testing.TB) string { return built(t, shipped) }
+
+// gateway returns the path of the program that runs as the gateway: the same, but
+// with the race detector if the tests have it.
+func gateway(t testing.TB) string { return built(t, watched) }
 
 // AgentBinary returns the path of the anteroom-agent program as it is shipped:
 // static and stripped, so without the race detector.
-func AgentBinary(t testing.TB) string {
+func AgentBinary(t testing.TB) string { return built(t, shippedAgent) }
+
+func built(t testing.TB, program func() (string, error)) string {
 	t.Helper()
-	bin, err := buildAgent()
+	bin, err := program()
 	if err != nil {
 		t.Fatal(err)
 	}

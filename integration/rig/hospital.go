@@ -31,7 +31,7 @@ const patience = 60 * time.Second
 type Hospital struct {
 	t    testing.TB
 	Dir  string
-	Bin  string
+	Bin  string // of commands; see Binary
 	Addr string // of the device listener
 	Tele string // of the telemetry listener
 	// Config is written to anteroom.yaml by Start, after init's own head.
@@ -171,7 +171,7 @@ func (h *Hospital) Metrics() string {
 // StartOnly starts the gateway and does not wait.
 func (h *Hospital) StartOnly() {
 	h.t.Helper()
-	cmd := exec.Command(h.Bin, "run", "--config", h.Path("anteroom.yaml"))
+	cmd := exec.Command(gateway(h.t), "run", "--config", h.Path("anteroom.yaml"))
 	cmd.Dir = h.Dir
 	cmd.Stdout, cmd.Stderr = h.logs, h.logs
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
