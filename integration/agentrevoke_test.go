@@ -1,11 +1,18 @@
 package integration
 
 import (
+	"bufio"
+	"crypto/tls"
 	"fmt"
+	"net"
 	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/anteroom-iomt/anteroom/integration/peers"
 	"github.com/anteroom-iomt/anteroom/integration/rig"
 )
 
@@ -42,4 +49,54 @@ forward:
 	}
 	c.must(token, "enrol", "--root", root, "--force")
 	rig.Eventually(t, "the device to be back", func() bool { return post() == http.StatusCreated })
+}
+
+// TestABoxThatIsMovedDeliversNothingAsTheOtherDevice: enrolled anew as another while
+// it runs, with messages of the former in its store.
+func TestABoxThatIsMovedDeliversNothingAsTheOtherDevice(t *testing.T) {
+	t.Parallel()
+	h := newEnrolling(t, "")
+	token, root := h.tokenFor("monitor-1", "patient-monitor")
+	pki := peers.NewPKI(t)
+	listen := rig.FreeAddr(t)
+	e := &mllpEngine{t: t, addr: rig.FreeAddr(t), who: map[string]bool{}, open: map[net.Conn]bool{}, conf: &tls.Config{
+		Certificates: []tls.Certificate{pki.Pair}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: h.Roots(), MinVersion: tls.VersionTLS12,
+	}}
+	c := newCompanion(t, fmt.Sprintf(`state_dir: state
+enrolment: {url: %q}
+forward:
+  - {name: hl7, listen: %q, device: 127.0.0.1, protocol: mllp, gateway: %q, server_name: localhost, ca_file: %q, store: {bytes: 1MiB, message: 64KiB}}
+`, h.url(""), listen, e.addr, pki.CAFile))
+	c.must(token, "enrol", "--root", root)
+	c.start()
+	say := func(id string) {
+		t.Helper()
+		conn, err := net.Dial("tcp", listen)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		fmt.Fprintf(conn, "\x0bMSH|^~\\&|MON|ICU|HIS|HOSP|||ORU^R01^ORU_R01|%s|P|2.5.1|||AL|NE\r\x1c\r", id)
+		if heard, err := bufio.NewReader(conn).ReadString(0x1c); err != nil || !strings.Contains(heard, "MSA|CA|"+id) {
+			t.Fatalf("%q %v", heard, err)
+		}
+	}
+	say("of-1")
+	token, _ = h.tokenFor("monitor-2", "patient-monitor")
+	c.must(token, "enrol", "--root", root, "--force")
+	e.start()
+	defer e.stop()
+	<-c.Done()
+	if !strings.Contains(c.Output(), "this is monitor-2 now, and was monitor-1") {
+		t.Errorf("it ends and does not say why: %s", c.Output())
+	}
+	c.start() // as systemd does
+	say("of-2")
+	rig.Eventually(t, "the other's message to arrive", func() bool { return len(e.received()) > 0 })
+	if got := e.received(); !slices.Equal(got, []string{"of-2"}) {
+		t.Errorf("%q arrived from monitor-2", got)
+	}
+	if _, err := os.Stat(filepath.Join(c.dir, "state", "store", "hl7", "queue.of-monitor-1")); err != nil || !strings.Contains(c.Output(), "is not delivered") {
+		t.Errorf("what was stored: %v\n%s", err, c.Output())
+	}
 }

@@ -26,12 +26,10 @@ func (a *Agent) forward(f settings.Forward) (port, error) {
 	dir := filepath.Join(a.cfg.StateDir, "store", f.Name)
 	switch {
 	case f.Store.On() && f.Protocol == "mllp":
-		port, err := mllp.Open(mllp.Config{Settings: f, Dir: dir, Gateway: g, Log: a.log, Clock: time.Now})
+		port, err := mllp.Open(mllp.Config{Settings: f, Dir: dir, Device: a.device, Gateway: g, Log: a.log, Clock: time.Now})
 		return &storer{port, f, g}, err
 	case f.Store.On() && f.Protocol == "mqtt":
-		port, err := mqtt.Open(mqtt.Config{
-			Settings: f, Dir: dir, Gateway: g, Client: func() string { return a.holder.Current().Device }, Log: a.log, Clock: time.Now,
-		})
+		port, err := mqtt.Open(mqtt.Config{Settings: f, Dir: dir, Device: a.device, Gateway: g, Log: a.log, Clock: time.Now})
 		return &storer{port, f, g}, err
 	}
 	fwd, err := relay.OpenForward(f, g, a.log)

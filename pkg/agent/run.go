@@ -27,6 +27,8 @@ const (
 	gcPercent   = 25
 	memoryLimit = 64 << 20
 	lockFile    = "lock"
+	// anotherTime is how often it is looked at whether the agent is the same device.
+	anotherTime = 5 * time.Second
 )
 
 // A port is one entry of the configuration at work.
@@ -39,6 +41,7 @@ type port interface {
 type Agent struct {
 	cfg     *settings.File
 	holder  *identity.Holder
+	device  string // that it is, from its start to its end
 	renewer *identity.Renewer
 	ports   []port
 	lock    *os.File
@@ -89,6 +92,7 @@ func Open(cfg *settings.File, log *slog.Logger) (a *Agent, err error) {
 	if a.holder, err = store.Hold(time.Now); err != nil {
 		return a, err
 	}
+	a.device = a.holder.Current().Device
 	client := &identity.Client{Settings: cfg.Enrolment, Store: store, Clock: time.Now}
 	a.renewer = &identity.Renewer{Current: a.holder.Current, Ask: client.Renew, Log: log, Clock: time.Now}
 	for _, f := range cfg.Forward {
@@ -135,7 +139,37 @@ func (a *Agent) gateway(f settings.Forward) *relay.Gateway {
 		// The device speaks HTTP/1.1 and nothing else.
 		peer.ALPN = []string{"http/1.1"}
 	}
-	return relay.NewGateway(f.Gateway, func() (*tls.Config, error) { return a.holder.Config(peer) }, a.log.With("port", f.Name))
+	return relay.NewGateway(f.Gateway, func() (*tls.Config, error) {
+		conf, err := a.holder.Config(peer)
+		// After it: what was in force before may be the device that this was.
+		return conf, errors.Join(err, a.another())
+	}, a.log.With("port", f.Name))
+}
+
+// another is the error of an agent that has become another device by enrolling
+// anew. What it holds and carries is the former's: it ends, and begins as the other
+// when it is started again.
+func (a *Agent) another() error {
+	if now := a.holder.Current().Device; now != a.device {
+		return fmt.Errorf("this is %s now, and was %s: the agent has to be started again", now, a.device)
+	}
+	return nil
+}
+
+// stay returns when ctx ends, or with an error when the agent is another device.
+func (a *Agent) stay(ctx context.Context) error {
+	tick := time.NewTicker(anotherTime)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			if err := a.another(); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return nil
+		}
+	}
 }
 
 // lock makes sure that no other agent has the state.
@@ -160,15 +194,19 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	id := a.holder.Current()
 	a.log.Info("the agent runs", "device", id.Device, "not_after", id.Leaf().NotAfter.UTC().Format(time.RFC3339), "key", place(id, a.cfg), "ports", len(a.ports))
+	ctx, end := context.WithCancel(ctx)
+	defer end()
 	var wg sync.WaitGroup
 	for _, p := range a.ports {
 		wg.Go(func() { p.Run(ctx) })
 	}
 	wg.Go(func() { a.renewer.Run(ctx) })
 	wg.Go(func() { a.speak(ctx, speaker) })
+	err = a.stay(ctx)
+	end()
 	wg.Wait()
 	a.log.Info("the agent ends")
-	return nil
+	return err
 }
 
 func (a *Agent) close() {

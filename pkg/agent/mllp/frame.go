@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+
+	"github.com/anteroom-iomt/anteroom/pkg/agent/store"
 )
 
 // The characters of a block (HL7 MLLP release 1): what stands between them is the
@@ -17,28 +19,32 @@ const (
 
 var errFraming = errors.New("what was sent is no block of MLLP")
 
-// readFrame reads a block of at most most bytes. io.EOF is an end between two
+// readFrame reads a block of at most most bytes, for which room is asked as it
+// grows. io.EOF is an end between two
 // blocks. Line ends between blocks are passed over, as some senders write them;
 // anything else there, and a block within a block, is an error.
-func readFrame(r *bufio.Reader, most int) ([]byte, error) {
+func readFrame(r *bufio.Reader, most int, room *store.Room) ([]byte, error) {
 	for {
 		switch b, err := r.ReadByte(); {
 		case err != nil:
 			return nil, err
 		case b == startBlock:
-			return readBody(r, most)
+			return readBody(r, most, room)
 		case b != '\r' && b != '\n':
 			return nil, errFraming
 		}
 	}
 }
 
-func readBody(r *bufio.Reader, most int) ([]byte, error) {
+func readBody(r *bufio.Reader, most int, room *store.Room) ([]byte, error) {
 	var body []byte
 	for {
 		part, err := r.ReadSlice(endBlock)
 		if len(body)+len(part) > most+1 {
 			return nil, fmt.Errorf("a message has more than %d bytes", most)
+		}
+		if err := room.Take(len(body) + len(part)); err != nil {
+			return nil, err
 		}
 		body = append(body, part...)
 		switch {

@@ -17,11 +17,11 @@ func TestBlocks(t *testing.T) {
 	for what, src := range map[string]io.Reader{"at once": strings.NewReader(text), "by bytes": iotest.OneByteReader(strings.NewReader(text))} {
 		r := bufio.NewReaderSize(src, 16)
 		for _, want := range []string{"one", "two", ""} {
-			if got, err := readFrame(r, 10); string(got) != want || err != nil {
+			if got, err := readFrame(r, 10, nil); string(got) != want || err != nil {
 				t.Errorf("%s: %q %v, want %q", what, got, err, want)
 			}
 		}
-		if _, err := readFrame(r, 10); err != io.EOF {
+		if _, err := readFrame(r, 10, nil); err != io.EOF {
 			t.Errorf("%s: at the end: %v", what, err)
 		}
 	}
@@ -29,7 +29,7 @@ func TestBlocks(t *testing.T) {
 		"no block": "MSH|", "a block in a block": "\x0ba\x0bb\x1c\r", "no CR": "\x0ba\x1cx", "too long": "\x0b12345678901\x1c\r",
 		"half": "\x0babc", "half an end": "\x0babc\x1c", "long before its end": "\x0b" + strings.Repeat("x", 100),
 	} {
-		if got, err := readFrame(bufio.NewReaderSize(strings.NewReader(in), 16), 10); err == nil || err == io.EOF {
+		if got, err := readFrame(bufio.NewReaderSize(strings.NewReader(in), 16), 10, nil); err == nil || err == io.EOF {
 			t.Errorf("%s is taken as %q (%v)", what, got, err)
 		}
 	}
@@ -109,7 +109,7 @@ func FuzzFrame(f *testing.F) {
 	f.Fuzz(func(t *testing.T, in []byte) {
 		r := bufio.NewReaderSize(bytes.NewReader(in), 16)
 		for {
-			body, err := readFrame(r, 64)
+			body, err := readFrame(r, 64, nil)
 			if err != nil {
 				return
 			}

@@ -29,6 +29,7 @@ const (
 type Config struct {
 	Settings settings.Forward
 	Dir      string // of what is stored
+	Device   string // whose it is
 	Gateway  *relay.Gateway
 	Log      *slog.Logger
 	Clock    func() time.Time
@@ -48,7 +49,7 @@ func Open(cfg Config) (*Port, error) {
 	p := &Port{cfg: cfg}
 	var err error
 	p.Port, err = store.Open(store.Config{
-		Settings: cfg.Settings, Dir: cfg.Dir, Most: int64(cfg.Settings.Store.Message), Gateway: cfg.Gateway, Log: cfg.Log, Clock: cfg.Clock,
+		Settings: cfg.Settings, Dir: cfg.Dir, Device: cfg.Device, Most: int64(cfg.Settings.Store.Message), Gateway: cfg.Gateway, Log: cfg.Log, Clock: cfg.Clock,
 	}, p)
 	return p, err
 }
@@ -82,8 +83,10 @@ func (p *Port) Serve(ctx context.Context, raw *net.TCPConn) {
 		p.mu.Unlock()
 	}()
 	r := bufio.NewReaderSize(raw, bufferSize)
+	room := p.Room(ctx, raw)
+	defer room.Give()
 	for {
-		body, err := readFrame(r, int(p.cfg.Settings.Store.Message))
+		body, err := readFrame(r, int(p.cfg.Settings.Store.Message), room)
 		if err != nil {
 			if !errors.Is(err, io.EOF) && ctx.Err() == nil {
 				p.Log.Warn("a connection of the device's broke off", "error", err)
@@ -93,6 +96,7 @@ func (p *Port) Serve(ctx context.Context, raw *net.TCPConn) {
 		if err := p.take(ctx, conn, body); err != nil {
 			return
 		}
+		room.Give()
 	}
 }
 

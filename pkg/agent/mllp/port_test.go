@@ -2,6 +2,7 @@ package mllp
 
 import (
 	"bufio"
+	"bytes"
 	"fmt"
 	"log/slog"
 	"net"
@@ -51,7 +52,7 @@ func newEngine(t *testing.T) *engine {
 func (e *engine) serve(c net.Conn) {
 	r := bufio.NewReader(c)
 	for {
-		body, err := readFrame(r, 1<<20)
+		body, err := readFrame(r, 1<<20, nil)
 		if err != nil {
 			return
 		}
@@ -108,7 +109,7 @@ func (e *engine) agent(dir string, change func(*settings.Forward)) *running {
 	if change != nil {
 		change(&cfg)
 	}
-	p, err := Open(Config{Settings: cfg, Dir: dir, Gateway: e.Relay(), Log: slog.New(slog.DiscardHandler), Clock: time.Now})
+	p, err := Open(Config{Settings: cfg, Dir: dir, Device: "monitor-1", Gateway: e.Relay(), Log: slog.New(slog.DiscardHandler), Clock: time.Now})
 	if err != nil {
 		e.t.Fatal(err)
 	}
@@ -147,7 +148,7 @@ func (s *sender) send(text string) {
 
 func (s *sender) hear() answer {
 	s.t.Helper()
-	body, err := readFrame(s.r, 1<<20)
+	body, err := readFrame(s.r, 1<<20, nil)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -409,4 +410,36 @@ func TestAMessageThatWasCutOffIsNotTaken(t *testing.T) {
 		t.Errorf("%v arrived", got)
 	}
 	a.settled(t, 1)
+}
+
+// TestManyLargeMessagesTakeNoMoreThanOne: whoever is on the cable could take the
+// box's memory otherwise.
+func TestManyLargeMessagesTakeNoMoreThanOne(t *testing.T) {
+	e := newEngine(t)
+	a := e.agent(t.TempDir(), func(f *settings.Forward) { f.Connections, f.Store.Message, f.Store.Bytes = 200, 1<<20, 8<<20 })
+	begin := append([]byte{startBlock}, bytes.Repeat([]byte("x"), 1<<20-2)...)
+	storetest.LargeIsBounded(t, func() net.Conn { return a.connect(t).Conn }, begin, func() {
+		s := a.connect(t)
+		s.send(text("1", "AL", ""))
+		s.expect("CA", "1")
+	})
+}
+
+// TestALargeMessageWaitsForTheOneBeforeIt and is taken then.
+func TestALargeMessageWaitsForTheOneBeforeIt(t *testing.T) {
+	e := newEngine(t)
+	a := e.agent(t.TempDir(), nil)
+	long := text("1", "AL", "") + "OBX|" + strings.Repeat("x", 40<<10)
+	half, other := a.connect(t), a.connect(t)
+	if _, err := half.Write(frame([]byte(long))[:30<<10]); err != nil {
+		t.Fatal(err)
+	}
+	go func() { _, _ = other.Write(frame([]byte(strings.Replace(long, "|1|", "|2|", 1)))) }()
+	half.Close()
+	other.expect("CA", "2")
+	other.send(strings.Replace(long, "|1|", "|3|", 1))
+	other.expect("CA", "3")
+	if got := e.wait(2); !slices.Equal(got, []string{"2", "3"}) {
+		t.Errorf("%v arrived", got)
+	}
 }

@@ -42,7 +42,7 @@ func (u *upstream) read(most int) {
 	defer close(u.gone)
 	r := bufio.NewReaderSize(u.conn, bufferSize)
 	for {
-		body, err := readFrame(r, most)
+		body, err := readFrame(r, most, nil)
 		var m *message
 		if err == nil {
 			m, err = parse(body)

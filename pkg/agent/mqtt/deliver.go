@@ -24,7 +24,7 @@ func (p *Port) Extension() string { return ".mqtt" }
 
 // Connect implements [store.Protocol].
 func (p *Port) Connect(ctx context.Context, conn *tls.Conn, _ *message) (session, error) {
-	u, err := openUpstream(ctx, conn, p.cfg.Client(), p.cfg.Settings.Store.Wait.D())
+	u, err := openUpstream(ctx, conn, p.cfg.Device, p.cfg.Settings.Store.Wait.D())
 	if err != nil {
 		return nil, err
 	}
@@ -62,8 +62,11 @@ func (u *upstream) Deliver(ctx context.Context, s *stored) (store.Outcome, error
 
 // errand is the delivery of a message of quality 0 if there is a session, or if one
 // can be opened at once.
-func (p *Port) errand(m *message) *store.Errand[*message] {
+func (p *Port) errand(m *message, large bool) *store.Errand[*message] {
 	return &store.Errand[*message]{Message: m, Do: func(ctx context.Context, open func(context.Context) (session, error)) error {
+		if large {
+			defer p.bulky.Store(false)
+		}
 		if err := p.cfg.Gateway.Failed(); err != nil {
 			p.Count(func(c *queue.Counts) { c.Dropped++ })
 			return err

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/binary"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -48,7 +49,7 @@ func newBroker(t *testing.T) *broker {
 
 func (b *broker) serve(c net.Conn) {
 	for r := bufio.NewReader(c); ; {
-		p, err := readPacket(r, 1<<20)
+		p, err := readPacket(r, 1<<20, nil)
 		if err != nil {
 			return
 		}
@@ -126,7 +127,7 @@ func (b *broker) agent(dir string, change func(*settings.Forward)) *running {
 	if change != nil {
 		change(&cfg)
 	}
-	p, err := Open(Config{Settings: cfg, Dir: dir, Gateway: b.Relay(), Client: func() string { return "pump-1" }, Log: slog.New(slog.DiscardHandler), Clock: time.Now})
+	p, err := Open(Config{Settings: cfg, Dir: dir, Gateway: b.Relay(), Device: "pump-1", Log: slog.New(slog.DiscardHandler), Clock: time.Now})
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -185,7 +186,7 @@ func (c *client) send(b []byte) {
 
 func (c *client) expect(kind byte, body []byte) {
 	c.t.Helper()
-	p, err := readPacket(c.r, 1<<10)
+	p, err := readPacket(c.r, 1<<10, nil)
 	if err != nil || p.kind != kind || !bytes.Equal(p.body, body) {
 		c.t.Fatalf("the device hears %+v (%v), want type %d %x", p, err, kind, body)
 	}
@@ -300,7 +301,7 @@ func TestTheDeviceIsToldWhatTheAgentIsNot(t *testing.T) {
 	c.publish(1, 1, false, strings.Repeat("x", 200))
 	full := &message{qos: 1, topic: "vitals", text: []byte(strings.Repeat("y", 200))}
 	c.send(full.packet(2, false))
-	if p, err := readPacket(c.r, 100); err == nil {
+	if p, err := readPacket(c.r, 100, nil); err == nil {
 		t.Errorf("what is not stored is answered: %+v", p)
 	}
 	v5 := a.connect(t, append(appendText(nil, "MQTT"), 5, 2, 0, 0, 0, 0, 0))
@@ -322,13 +323,13 @@ func TestAWillIsPublishedWhenTheDeviceGoesWithoutAWord(t *testing.T) {
 	c := a.connect(t, will)
 	c.expect(typeConnack, []byte{0, 0})
 	c.send(encode(typeDisconnect, 0, nil))
-	if _, err := readPacket(c.r, 1); err != io.EOF {
+	if _, err := readPacket(c.r, 1, nil); err != io.EOF {
 		t.Errorf("after DISCONNECT: %v", err)
 	}
 	c = a.connect(t, will)
 	c.expect(typeConnack, []byte{0, 0})
 	again := a.device(t)
-	if _, err := readPacket(c.r, 1); err == nil {
+	if _, err := readPacket(c.r, 1, nil); err == nil {
 		t.Error("the former connection goes on")
 	}
 	a.settled(t, 1)
@@ -366,7 +367,7 @@ func TestWhatIsNoMQTTIsRefused(t *testing.T) {
 		t.Helper()
 		c := a.device(t)
 		c.send(in)
-		if p, err := readPacket(c.r, 10); err == nil {
+		if p, err := readPacket(c.r, 10, nil); err == nil {
 			t.Errorf("%s is answered with %+v", what, p)
 		}
 	}
@@ -385,12 +386,45 @@ func TestWhatIsNoMQTTIsRefused(t *testing.T) {
 	}
 }
 
+// TestManyLargePacketsTakeNoMoreThanOne: their length is the first thing that is
+// said of them.
+func TestManyLargePacketsTakeNoMoreThanOne(t *testing.T) {
+	b := newBroker(t)
+	a := b.agent(t.TempDir(), func(f *settings.Forward) { f.Connections, f.Store.Message, f.Store.Bytes = 200, 1<<20, 8<<20 })
+	n := 0
+	begin := (&message{qos: 1, topic: "vitals", text: make([]byte, 1<<20)}).packet(1, false)[:100]
+	storetest.LargeIsBounded(t, func() net.Conn {
+		n++
+		c := a.connect(t, appendText(slices.Clone(hello[:10]), fmt.Sprint("dev-", n)))
+		c.expect(typeConnack, []byte{0, 0})
+		return c.Conn
+	}, begin, func() { a.device(t).publish(1, 1, false, "small") })
+}
+
+// TestLargeMessagesOfQualityZeroAreOne while they wait for the gateway.
+func TestLargeMessagesOfQualityZeroAreOne(t *testing.T) {
+	b := newBroker(t)
+	b.Stop()
+	a := b.agent(t.TempDir(), nil)
+	c := a.device(t)
+	c.publish(1, 1, false, "stored")
+	for range 3 {
+		c.publish(0, 0, false, strings.Repeat("x", 40<<10))
+	}
+	c.publish(1, 2, false, "stored too")
+	if _, n := a.Stats(); n.Dropped != 2 {
+		t.Errorf("%+v", n)
+	}
+	b.Start()
+	a.settled(t, 3)
+}
+
 func FuzzPacket(f *testing.F) {
 	f.Add(encode(typeConnect, 0, hello))
 	f.Add((&message{qos: 2, retain: true, topic: "a/b", text: []byte("x")}).packet(7, true))
 	f.Add(encode(typeSubscribe, 2, append(appendText([]byte{0, 9}, "a/#"), 1)))
 	f.Fuzz(func(t *testing.T, in []byte) {
-		p, err := readPacket(bufio.NewReader(bytes.NewReader(in)), 1<<10)
+		p, err := readPacket(bufio.NewReader(bytes.NewReader(in)), 1<<10, nil)
 		if err != nil {
 			return
 		}

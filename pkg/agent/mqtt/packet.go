@@ -7,6 +7,8 @@ import (
 	"io"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/anteroom-iomt/anteroom/pkg/agent/store"
 )
 
 // The types of packets (MQTT 3.1.1 §2.2.1).
@@ -42,8 +44,9 @@ type packet struct {
 // errLong says that a packet is longer than it may be.
 var errLong = errors.New("a packet is longer than it may be")
 
-// readPacket reads a packet with a body of at most most bytes.
-func readPacket(r *bufio.Reader, most int) (*packet, error) {
+// readPacket reads a packet with a body of at most most bytes, for which room is
+// asked before it is made.
+func readPacket(r *bufio.Reader, most int, room *store.Room) (*packet, error) {
 	first, err := r.ReadByte()
 	if err != nil {
 		return nil, err
@@ -65,6 +68,9 @@ func readPacket(r *bufio.Reader, most int) (*packet, error) {
 	}
 	if n > most {
 		return nil, errLong
+	}
+	if err := room.Take(n); err != nil {
+		return nil, err
 	}
 	p := &packet{first >> 4, first & 0x0f, make([]byte, n)}
 	if _, err := io.ReadFull(r, p.body); err != nil {
@@ -263,7 +269,7 @@ func (p *packet) subscriptions() (id uint16, n int, err error) {
 func (m *message) rest() []byte { return m.packet(1, false) }
 
 func unrest(body []byte, most int) (m message, err error) {
-	p, err := readPacket(bufio.NewReader(strings.NewReader(string(body))), most)
+	p, err := readPacket(bufio.NewReader(strings.NewReader(string(body))), most, nil)
 	if err != nil {
 		return m, err
 	}

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/anteroom-iomt/anteroom/pkg/agent/queue"
@@ -33,8 +34,8 @@ const (
 type Config struct {
 	Settings settings.Forward
 	Dir      string // of what is stored
+	Device   string // whose it is, and by what id the gateway knows the agent's session
 	Gateway  *relay.Gateway
-	Client   func() string // by what id the gateway knows the agent's session
 	Log      *slog.Logger
 	Clock    func() time.Time
 }
@@ -46,6 +47,7 @@ type Port struct {
 
 	mu      sync.Mutex
 	clients map[string]net.Conn
+	bulky   atomic.Bool // a large message of quality 0 waits
 }
 
 // Open opens the store and listens for the device.
@@ -53,7 +55,7 @@ func Open(cfg Config) (*Port, error) {
 	p := &Port{cfg: cfg, clients: map[string]net.Conn{}}
 	var err error
 	p.Port, err = store.Open(store.Config{
-		Settings: cfg.Settings, Dir: cfg.Dir, Most: int64(p.most()), Errands: fleeting, Gateway: cfg.Gateway, Log: cfg.Log, Clock: cfg.Clock,
+		Settings: cfg.Settings, Dir: cfg.Dir, Device: cfg.Device, Most: int64(p.most()), Errands: fleeting, Gateway: cfg.Gateway, Log: cfg.Log, Clock: cfg.Clock,
 	}, p)
 	return p, err
 }
@@ -63,12 +65,14 @@ func (p *Port) most() int { return int(p.cfg.Settings.Store.Message) + headRoom 
 // Serve implements [store.Protocol].
 func (p *Port) Serve(ctx context.Context, conn *net.TCPConn) {
 	r := bufio.NewReaderSize(conn, bufferSize)
-	c, err := p.welcome(conn, r)
+	room := p.Room(ctx, conn)
+	defer room.Give()
+	c, err := p.welcome(conn, r, room)
 	if err != nil {
 		p.Log.Warn("a connection of the device's is refused", "error", err)
 		return
 	}
-	err = p.listen(conn, r, c)
+	err = p.listen(conn, r, room, c)
 	p.leave(c.client, conn)
 	if err == nil { // DISCONNECT
 		return
@@ -86,19 +90,20 @@ func (p *Port) Serve(ctx context.Context, conn *net.TCPConn) {
 }
 
 // welcome reads CONNECT and answers it.
-func (p *Port) welcome(conn net.Conn, r *bufio.Reader) (c connect, err error) {
+func (p *Port) welcome(conn net.Conn, r *bufio.Reader, room *store.Room) (c connect, err error) {
 	_ = conn.SetDeadline(time.Now().Add(connectWithin))
 	// Whoever speaks something else is not waited for.
 	if b, err := r.Peek(1); err != nil || b[0] != typeConnect<<4 {
 		return c, errors.Join(err, errPacket)
 	}
-	first, err := readPacket(r, 2*headRoom)
+	first, err := readPacket(r, 2*headRoom, room)
 	if err != nil {
 		return c, err
 	}
 	if c, err = first.connect(); err != nil {
 		return c, err
 	}
+	room.Give()
 	if c.level != 4 {
 		// §3.1.2.2, and what version 5 has for it (§3.2.2.2 there).
 		answer := []byte{typeConnack << 4, 2, 0, 1}
@@ -131,14 +136,14 @@ func (p *Port) leave(client string, conn net.Conn) {
 }
 
 // listen serves a device until it disconnects, which is no error.
-func (p *Port) listen(conn net.Conn, r *bufio.Reader, c connect) error {
+func (p *Port) listen(conn net.Conn, r *bufio.Reader, room *store.Room, c connect) error {
 	for {
 		_ = conn.SetReadDeadline(time.Time{})
 		if c.keepAlive > 0 {
 			// §3.1.2.10: one and a half times of it.
 			_ = conn.SetReadDeadline(time.Now().Add(time.Duration(c.keepAlive) * 1500 * time.Millisecond))
 		}
-		in, err := readPacket(r, p.most())
+		in, err := readPacket(r, p.most(), room)
 		if err != nil {
 			return err
 		}
@@ -146,6 +151,7 @@ func (p *Port) listen(conn net.Conn, r *bufio.Reader, c connect) error {
 			return nil
 		}
 		answer, err := p.answer(c.client, in)
+		room.Give()
 		if err != nil {
 			return err
 		}
@@ -205,7 +211,16 @@ func (p *Port) answer(client string, in *packet) ([]byte, error) {
 // take stores a message, or hands it on if nobody is promised anything.
 func (p *Port) take(client string, m *message, id uint16, dup bool) error {
 	if m.qos == 0 {
-		if !p.Offer(p.errand(m)) {
+		// Of large ones that wait for their turn there is one.
+		large := len(m.text) > store.Small
+		if large && !p.bulky.CompareAndSwap(false, true) {
+			p.Count(func(c *queue.Counts) { c.Dropped++ })
+			return nil
+		}
+		if !p.Offer(p.errand(m, large)) {
+			if large {
+				p.bulky.Store(false)
+			}
 			p.Count(func(c *queue.Counts) { c.Dropped++ })
 		}
 		return nil

@@ -48,7 +48,7 @@ func openUpstream(ctx context.Context, conn *tls.Conn, client string, within tim
 	_, err := conn.Write(encode(typeConnect, 0, appendText(body, client)))
 	var p *packet
 	if err == nil {
-		p, err = readPacket(r, maxAnswer)
+		p, err = readPacket(r, maxAnswer, nil)
 	}
 	switch {
 	case err != nil:
@@ -101,7 +101,7 @@ func (u *upstream) read(r *bufio.Reader) {
 	defer close(u.gone)
 	for {
 		_ = u.conn.SetReadDeadline(time.Now().Add(keepAlive * 3 / 2))
-		p, err := readPacket(r, maxAnswer)
+		p, err := readPacket(r, maxAnswer, nil)
 		if err == nil {
 			err = u.heard(p)
 		}

@@ -39,13 +39,13 @@ func (q *Queue) load(f *os.File) error {
 		q.next = max(q.next, rec.seq+1)
 		q.remember(seen{rec.digest, rec.at})
 		if rec.state != taken {
-			q.waiting = append(q.waiting, entry{rec.seq, rec.at, off, rec.len(), rec.state == begun})
+			q.waiting++
 			q.bytes += rec.len()
 		}
 		off += rec.len()
 	}
-	q.size = off
-	if len(q.waiting) > 0 {
+	q.size, q.head = off, int64(len(magic))
+	if q.waiting > 0 {
 		q.tell()
 	}
 	if off == total {
@@ -61,15 +61,16 @@ func (q *Queue) begin(f *os.File) error {
 	if _, err := f.WriteAt([]byte(magic), 0); err != nil {
 		return err
 	}
-	q.size = int64(len(magic))
+	q.size, q.head = int64(len(magic)), int64(len(magic))
 	return errors.Join(f.Sync(), syncDir(filepath.Dir(q.path)))
 }
 
 // cutOff takes away what is behind the last whole record, and keeps it: if it is
-// anything else than a message that nobody was told of, somebody will want it.
+// anything else than a message that nobody was told of, somebody will want it, also
+// after the next crash.
 func (q *Queue) cutOff(f *os.File, total int64) error {
 	q.cut = total - q.size
-	beside, err := os.OpenFile(q.path+".cut", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	beside, err := os.OpenFile(q.path+".cut", os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
 	}
@@ -99,7 +100,7 @@ func (q *Queue) rewrite() error {
 	}
 	// The new file has the name now, whatever follows.
 	was := q.f
-	q.f, q.size, q.waiting = n.f, n.size, n.waiting
+	q.f, q.size, q.head, q.first = n.f, n.size, n.head, nil
 	if err := syncDir(filepath.Dir(q.path)); err != nil {
 		// Which of the two a crash would leave is not known.
 		q.broken = fmt.Errorf("store: sync: %w", err)
@@ -120,12 +121,16 @@ func (q *Queue) write(f *os.File) (*Queue, error) {
 		return err
 	}
 	here := map[Digest]bool{}
-	for _, e := range q.waiting {
-		rec, err := readRecord(q.f, e.off, q.size)
-		if err != nil {
-			return nil, err
+	for _, s := range q.seen {
+		here[s.digest] = false
+	}
+	if err := q.each(func(rec *record) error {
+		if _, ok := here[rec.digest]; ok {
+			here[rec.digest] = true
 		}
-		here[rec.digest] = true
+		return nil
+	}); err != nil {
+		return nil, err
 	}
 	// Numbers go on from the last one, also if nothing waits.
 	for _, s := range q.seen {
@@ -135,17 +140,28 @@ func (q *Queue) write(f *os.File) (*Queue, error) {
 			}
 		}
 	}
-	for _, e := range q.waiting {
-		rec, err := readRecord(q.f, e.off, q.size)
-		if err != nil {
-			return nil, err
-		}
-		n.waiting = append(n.waiting, entry{e.seq, e.at, n.size, e.size, e.begun})
-		if err := put(rec); err != nil {
-			return nil, err
-		}
+	n.head = n.size
+	if err := q.each(put); err != nil {
+		return nil, err
 	}
 	return n, w.Flush()
+}
+
+// each gives do what waits, in order.
+func (q *Queue) each(do func(*record) error) error {
+	for off := q.head; off < q.size; {
+		rec, err := readRecord(q.f, off, q.size)
+		if err != nil {
+			return err
+		}
+		if off += rec.len(); rec.state == taken {
+			continue
+		}
+		if err := do(rec); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func syncDir(path string) error {

@@ -65,7 +65,7 @@ type Counts struct {
 	Expired   uint64 `json:"expired,omitempty"` // of those that said how long they are wanted (MQTT 5)
 }
 
-// entry is a message that waits.
+// entry is the message that has waited longest, as it is known without its text.
 type entry struct {
 	seq  uint64
 	at   time.Time
@@ -73,7 +73,14 @@ type entry struct {
 	size int64 // and of that
 
 	begun bool
+	since time.Time // from when its age counts; zero while no clock that was right saw it
 }
+
+// firstYear is when this program was written: a clock that says less is wrong, and
+// what it said when a message came is no measure of how long that has waited.
+const firstYear = 2026
+
+func right(at time.Time) bool { return at.Year() >= firstYear }
 
 // seen is a message that was put.
 type seen struct {
@@ -90,8 +97,10 @@ type Queue struct {
 	f       file
 	size    int64 // of the file, up to the end of its last whole record
 	next    uint64
-	waiting []entry
-	bytes   int64 // of the records that wait
+	waiting int    // how many messages; of a full disk of them nothing else is held
+	head    int64  // all before it were taken
+	first   *entry // if it was looked for since the last was taken
+	bytes   int64  // of the records that wait
 	seen    []seen
 	broken  error
 	came    chan struct{}
@@ -139,11 +148,30 @@ func (q *Queue) tell() {
 func (q *Queue) Stats() Stats {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	st := Stats{Messages: len(q.waiting), Bytes: q.bytes}
-	if len(q.waiting) > 0 {
-		st.Oldest = q.waiting[0].at.UTC()
+	st := Stats{Messages: q.waiting, Bytes: q.bytes}
+	if e, err := q.front(); err == nil && e != nil {
+		st.Oldest = e.at.UTC()
 	}
 	return st
+}
+
+// front returns the message that has waited longest, or nil; q.mu is held.
+func (q *Queue) front() (*entry, error) {
+	for q.first == nil && q.waiting > 0 {
+		rec, n, err := readHead(q.f, q.head, q.size)
+		if err != nil {
+			return nil, fmt.Errorf("store: the next message: %w", err)
+		}
+		if size := headLen + n; rec.state == taken {
+			q.head += size
+		} else {
+			q.first = &entry{seq: rec.seq, at: rec.at, off: q.head, size: size, begun: rec.state == begun}
+			if right(rec.at) {
+				q.first.since = rec.at
+			}
+		}
+	}
+	return q.first, nil
 }
 
 // Put keeps a message. When it returns nil the message is on disk. again says that
@@ -159,11 +187,18 @@ func (q *Queue) Put(body []byte, d Digest, again bool, now time.Time) error {
 			return ErrSeen
 		}
 	}
+	oldest, err := q.front()
+	if err != nil {
+		return err
+	}
+	if oldest != nil && oldest.since.IsZero() && right(now) {
+		oldest.since = now
+	}
 	rec := record{state: waits, seq: q.next, at: now, digest: d, body: body}
 	switch {
 	case int64(len(body)) > min(q.limits.Message, maxMessage) || q.bytes+rec.len() > q.limits.Bytes:
 		return ErrFull
-	case len(q.waiting) > 0 && now.Sub(q.waiting[0].at) > q.limits.Age:
+	case oldest != nil && !oldest.since.IsZero() && now.Sub(oldest.since) > q.limits.Age:
 		return ErrOld
 	}
 	if _, err := q.f.WriteAt(rec.append(nil), q.size); err != nil {
@@ -177,7 +212,7 @@ func (q *Queue) Put(body []byte, d Digest, again bool, now time.Time) error {
 		q.broken = fmt.Errorf("store: sync: %w", err)
 		return q.broken
 	}
-	q.waiting = append(q.waiting, entry{seq: q.next, at: now, off: q.size, size: rec.len()})
+	q.waiting++
 	q.size += rec.len()
 	q.bytes += rec.len()
 	q.next++
@@ -195,7 +230,8 @@ func (q *Queue) remember(s seen) {
 
 // An Item is a message that waits.
 type Item struct {
-	Seq   uint64 // its number
+	Seq   uint64    // its number
+	At    time.Time // when it was put, if the clock was right
 	Body  []byte
 	Begun bool // see Begin
 }
@@ -204,15 +240,15 @@ type Item struct {
 func (q *Queue) First() (*Item, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if len(q.waiting) == 0 {
-		return nil, nil
+	e, err := q.front()
+	if err != nil || e == nil {
+		return nil, err
 	}
-	e := q.waiting[0]
 	rec, err := readRecord(q.f, e.off, q.size)
 	if err != nil {
 		return nil, fmt.Errorf("store: message %d: %w", e.seq, err)
 	}
-	return &Item{e.seq, rec.body, e.begun}, nil
+	return &Item{e.seq, rec.at, rec.body, e.begun}, nil
 }
 
 // Begin notes that the delivery of the message that has waited longest has come to
@@ -223,19 +259,23 @@ func (q *Queue) Begin(seq uint64) error {
 	if err := q.mark(seq, begun); err != nil {
 		return err
 	}
-	q.waiting[0].begun = true
+	q.first.begun = true
 	return nil
 }
 
 // mark writes the state of the first message; q.mu is held.
 func (q *Queue) mark(seq uint64, state byte) error {
-	if len(q.waiting) == 0 || q.waiting[0].seq != seq {
+	e, err := q.front()
+	if err != nil {
+		return err
+	}
+	if e == nil || e.seq != seq {
 		return fmt.Errorf("store: message %d is not the first", seq)
 	}
 	if q.broken != nil {
 		return q.broken
 	}
-	if _, err := q.f.WriteAt([]byte{state}, q.waiting[0].off); err != nil {
+	if _, err := q.f.WriteAt([]byte{state}, e.off); err != nil {
 		return fmt.Errorf("store: %w", err)
 	}
 	if err := q.f.Sync(); err != nil {
@@ -252,9 +292,9 @@ func (q *Queue) Done(seq uint64) error {
 	if err := q.mark(seq, taken); err != nil {
 		return err
 	}
-	e := q.waiting[0]
-	q.waiting = q.waiting[1:]
-	q.bytes -= e.size
+	q.waiting--
+	q.bytes -= q.first.size
+	q.head, q.first = q.first.off+q.first.size, nil
 	if dead := q.size - q.bytes; dead > rewriteFrom && dead > q.bytes {
 		// It is as good as before if this fails, and longer.
 		_ = q.rewrite()

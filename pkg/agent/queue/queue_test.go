@@ -1,12 +1,14 @@
 package queue
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -152,6 +154,9 @@ func TestABrokenRecordIsKeptBeside(t *testing.T) {
 		q.Close()
 		if beside, err := os.ReadFile(path + ".cut"); err != nil || !bytes.Equal(beside, broken[at:]) {
 			t.Errorf("byte %d: %q %v beside", i, beside, err)
+		}
+		if err := os.Remove(path + ".cut"); err != nil {
+			t.Fatal(err)
 		}
 	}
 	if err := os.WriteFile(path, []byte("something else that is no queue"), 0o600); err != nil {
@@ -364,4 +369,106 @@ func FuzzRecord(f *testing.F) {
 			t.Errorf("%x is read, and written as %x", raw, got)
 		}
 	})
+}
+
+// TestAFullQueueTakesNoMemory: a limit of 64 MiB is 700,000 messages of a line, and
+// the box has memory for none of them.
+func TestAFullQueueTakesNoMemory(t *testing.T) {
+	const messages = 100_000
+	path := filepath.Join(t.TempDir(), "q")
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := bufio.NewWriter(f)
+	_, _ = w.WriteString(magic)
+	for i := range messages {
+		_, _ = w.Write((&record{state: waits, seq: uint64(i + 1), at: time.Now(), body: []byte("line")}).append(nil))
+	}
+	if err := errors.Join(w.Flush(), f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	heap := func() uint64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before := heap()
+	q, err := Open(path, Limits{Bytes: 64 << 20, Age: time.Hour, Message: 1 << 10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer q.Close()
+	if used := int64(heap()) - int64(before); used > 1<<20 {
+		t.Errorf("%d messages take %d bytes of memory", messages, used)
+	}
+	if st := q.Stats(); st.Messages != messages || st.Bytes != messages*(headLen+4) {
+		t.Errorf("%+v", st)
+	}
+	for i := range 3 {
+		it, err := q.First()
+		if err != nil || it.Seq != uint64(i+1) {
+			t.Fatalf("%+v %v", it, err)
+		}
+		if err := q.Done(it.Seq); err != nil {
+			t.Fatal(err)
+		}
+	}
+	runtime.KeepAlive(q)
+}
+
+// TestAClockThatWasWrongDoesNotMakeMessagesOld: a box without a clock of its own
+// stores in 1970, and is told the time while the gateway is away.
+func TestAClockThatWasWrongDoesNotMakeMessagesOld(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "q")
+	limits := Limits{Bytes: 1 << 20, Age: time.Hour, Message: 100}
+	q, err := Open(path, limits)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrong, right := time.Unix(60, 0), time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
+	for _, now := range []time.Time{wrong, wrong.Add(time.Minute), right, right.Add(time.Minute)} {
+		if err := q.Put([]byte(now.String()), DigestOf([]byte(now.String())), true, now); err != nil {
+			t.Errorf("at %s: %v", now, err)
+		}
+	}
+	if err := q.Put([]byte("late"), Digest{}, false, right.Add(2*time.Hour)); !errors.Is(err, ErrOld) {
+		t.Errorf("it waits for two hours of a good clock: %v", err)
+	}
+	if err := q.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if q, err = Open(path, limits); err != nil {
+		t.Fatal(err)
+	}
+	defer q.Close()
+	if err := q.Put([]byte("again"), Digest{}, false, right.Add(3*time.Hour)); err != nil {
+		t.Errorf("after a restart: %v", err)
+	}
+}
+
+// TestWhatWasCutOffBeforeStays when it happens again.
+func TestWhatWasCutOffBeforeStays(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "q")
+	for range 2 {
+		q, err := Open(path, Limits{Bytes: 1 << 20, Age: time.Hour, Message: 100})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := q.f.WriteAt([]byte("torn"), q.size); err != nil {
+			t.Fatal(err)
+		}
+		if err := q.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	q, err := Open(path, Limits{Bytes: 1 << 20, Age: time.Hour, Message: 100})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer q.Close()
+	if got, err := os.ReadFile(path + ".cut"); err != nil || string(got) != "torntorn" {
+		t.Errorf("%q %v", got, err)
+	}
 }

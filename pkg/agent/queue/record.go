@@ -54,32 +54,46 @@ func checksum(rec []byte) uint32 {
 // errTorn says that a record is not whole.
 var errTorn = errors.New("the record is not whole")
 
-// readRecord reads the record at off of a file of the given size.
-func readRecord(f io.ReaderAt, off, size int64) (*record, error) {
+// readHead reads what is before the message in the record at off of a file of the
+// given size, and how long the message is. What it says is not checked.
+func readHead(f io.ReaderAt, off, size int64) (r *record, n int64, err error) {
 	var head [headLen]byte
 	if size-off < headLen {
-		return nil, errTorn
+		return nil, 0, errTorn
 	}
 	if _, err := f.ReadAt(head[:], off); err != nil {
+		return nil, 0, err
+	}
+	n = int64(binary.LittleEndian.Uint32(head[1:]))
+	if n > maxMessage || n > size-off-headLen {
+		return nil, 0, errTorn
+	}
+	return parseHead(head[:]), n, nil
+}
+
+func parseHead(raw []byte) *record {
+	return &record{
+		state: raw[0], seq: binary.LittleEndian.Uint64(raw[9:]),
+		at: time.Unix(0, int64(binary.LittleEndian.Uint64(raw[17:]))), digest: Digest(raw[25:headLen]),
+	}
+}
+
+// readRecord reads the record at off of a file of the given size.
+func readRecord(f io.ReaderAt, off, size int64) (*record, error) {
+	// Before anything is made for it: a length is as good as its checksum.
+	_, n, err := readHead(f, off, size)
+	if err != nil {
 		return nil, err
 	}
-	n := int64(binary.LittleEndian.Uint32(head[1:]))
-	// Before anything is made for it: a length is as good as its checksum.
-	if n > maxMessage || n > size-off-headLen {
-		return nil, errTorn
-	}
-	raw := append(make([]byte, 0, headLen+n), head[:]...)[:headLen+n]
-	if _, err := f.ReadAt(raw[headLen:], off+headLen); err != nil && n > 0 {
+	raw := make([]byte, headLen+n)
+	if _, err := f.ReadAt(raw, off); err != nil {
 		return nil, err
 	}
 	if binary.LittleEndian.Uint32(raw[5:]) != checksum(raw) || raw[0] != waits && raw[0] != begun && raw[0] != taken {
 		return nil, errTorn
 	}
-	r := &record{
-		state: raw[0], seq: binary.LittleEndian.Uint64(raw[9:]),
-		at: time.Unix(0, int64(binary.LittleEndian.Uint64(raw[17:]))), body: raw[headLen:],
-	}
-	copy(r.digest[:], raw[25:])
+	r := parseHead(raw)
+	r.body = raw[headLen:]
 	return r, nil
 }
 

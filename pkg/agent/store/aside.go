@@ -39,22 +39,28 @@ func keepAside(dir, name string, body []byte) (string, error) {
 	if len(there) >= mostAside {
 		return "", fmt.Errorf("%s holds %d messages, and somebody has to look at them", dir, len(there))
 	}
+	path := filepath.Join(dir, name)
+	return path, whole(path, body)
+}
+
+// whole writes a file for the agent's account, all of it or nothing.
+func whole(path string, body []byte) error {
+	dir := filepath.Dir(path)
 	f, err := os.CreateTemp(dir, ".new-") // 0600
 	if err != nil {
-		return "", err
+		return err
 	}
 	defer os.Remove(f.Name())
-	path := filepath.Join(dir, name)
 	_, err = f.Write(body)
 	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
 		err = os.Rename(f.Name(), path)
 	}
 	if err != nil {
-		return "", err
+		return err
 	}
 	d, err := os.Open(dir)
 	if err != nil {
-		return "", err
+		return err
 	}
-	return path, errors.Join(d.Sync(), d.Close())
+	return errors.Join(d.Sync(), d.Close())
 }

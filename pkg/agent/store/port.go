@@ -76,6 +76,7 @@ type Errand[M any] struct {
 type Config struct {
 	Settings settings.Forward
 	Dir      string // of what is stored
+	Device   string // whose it is
 	Most     int64  // bytes of one message as it rests in the store
 	Errands  int    // that wait, before [Port.Offer] takes no more
 	Gateway  *relay.Gateway
@@ -92,6 +93,7 @@ type Port[M any] struct {
 	queue    *queue.Queue
 	errands  chan *Errand[M]
 	protocol Protocol[M]
+	large    chan struct{} // see Room
 	// The loop's alone: the last message that was sent, and the last that was done
 	// with.
 	tried, given uint64
@@ -109,12 +111,14 @@ func Open[M any](cfg Config, protocol Protocol[M]) (*Port[M], error) {
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("store: %w", err)
 	}
-	st := cfg.Settings.Store
-	q, err := queue.Open(filepath.Join(cfg.Dir, "queue"), queue.Limits{Bytes: int64(st.Bytes), Age: st.Age.D(), Message: cfg.Most})
+	st, log := cfg.Settings.Store, cfg.Log.With("port", cfg.Settings.Name)
+	if err := own(cfg.Dir, cfg.Device, log); err != nil {
+		return nil, fmt.Errorf("store: %w", err)
+	}
+	q, err := queue.Open(filepath.Join(cfg.Dir, queueFile), queue.Limits{Bytes: int64(st.Bytes), Age: st.Age.D(), Message: cfg.Most})
 	if err != nil {
 		return nil, err
 	}
-	log := cfg.Log.With("port", cfg.Settings.Name)
 	if n := q.Cut(); n > 0 {
 		log.Warn("the end of the store was no whole message; it is kept beside it", "bytes", n)
 	}
@@ -122,7 +126,7 @@ func Open[M any](cfg Config, protocol Protocol[M]) (*Port[M], error) {
 	if err != nil {
 		return nil, errors.Join(err, q.Close())
 	}
-	p := &Port[M]{Door: door, Log: log, cfg: cfg, queue: q, errands: make(chan *Errand[M], cfg.Errands), protocol: protocol}
+	p := &Port[M]{Door: door, Log: log, cfg: cfg, queue: q, errands: make(chan *Errand[M], cfg.Errands), protocol: protocol, large: make(chan struct{}, 1)}
 	if it, err := q.First(); err == nil && it != nil {
 		p.tried = it.Seq // who was here before may have sent it
 	}

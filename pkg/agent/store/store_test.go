@@ -89,7 +89,7 @@ func newLines(t *testing.T, outcome func(*Stored[string]) (Outcome, error)) (*li
 	g := storetest.NewGateway(t, func(c net.Conn) { _, _ = c.Read(make([]byte, 1)) })
 	l, dir := &lines{outcome: outcome}, t.TempDir()
 	var err error
-	l.Port, err = Open(Config{Settings: g.Settings("mllp"), Dir: dir, Most: 100, Gateway: g.Relay(), Log: slog.New(slog.DiscardHandler), Clock: time.Now}, l)
+	l.Port, err = Open(Config{Settings: g.Settings("mllp"), Dir: dir, Device: "pump-1", Most: 100, Gateway: g.Relay(), Log: slog.New(slog.DiscardHandler), Clock: time.Now}, l)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -232,5 +232,44 @@ func TestAnErrandWaitsUntilNothingIsStored(t *testing.T) {
 	}
 	if got := <-done; !slices.Equal(got, []string{"a", "b"}) {
 		t.Errorf("before the errand %q were sent", got)
+	}
+}
+
+// TestABoxThatIsMovedToAnotherDeviceKeepsItsMessages, and does not deliver them as
+// the other's.
+func TestABoxThatIsMovedToAnotherDeviceKeepsItsMessages(t *testing.T) {
+	dir := t.TempDir()
+	g := storetest.NewGateway(t, func(c net.Conn) { _, _ = c.Read(make([]byte, 1)) })
+	open := func(device string) (*lines, error) {
+		l := &lines{outcome: func(*Stored[string]) (Outcome, error) { return Delivered, nil }}
+		var err error
+		l.Port, err = Open(Config{Settings: g.Settings("mllp"), Dir: dir, Device: device, Most: 100, Gateway: g.Relay(), Log: slog.New(slog.DiscardHandler), Clock: time.Now}, l)
+		return l, err
+	}
+	waits := func(device string, want int, put ...string) {
+		t.Helper()
+		l, err := open(device)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if st, _ := l.Stats(); st.Messages != want {
+			t.Errorf("of %s %d messages wait, want %d", device, st.Messages, want)
+		}
+		l.put(t, put...)
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	waits("pump-1", 0, "a", "b")
+	waits("pump-1", 2)
+	waits("pump-2", 0, "c")
+	if _, err := os.Stat(filepath.Join(dir, "queue.of-pump-1")); err != nil {
+		t.Error(err)
+	}
+	waits("pump-2", 1)
+	waits("pump-1", 0)
+	waits("pump-1", 0)
+	if _, err := open("pump-2"); err == nil || !strings.Contains(err.Error(), "move it away") {
+		t.Errorf("one file takes another's place: %v", err)
 	}
 }
