@@ -61,6 +61,9 @@ func codeOf(err error) string {
 	case errors.Is(err, errNotRunning):
 		return CodeNotRunning
 	}
+	if r, ok := errors.AsType[*enrol.Refusal](err); ok && r.Code != enrol.Busy {
+		return CodeConflict // it is about this one device: its quota, what policies say
+	}
 	return CodeInternal
 }
 

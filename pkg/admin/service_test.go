@@ -259,6 +259,24 @@ func TestLifetimes(t *testing.T) {
 	}
 }
 
+// TestARefusalIsAboutOneDevice: it is no failure of the gateway's, by which a command
+// that renews many would end.
+func TestARefusalIsAboutOneDevice(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	h.enroll("pump-1", "infusion-pump")
+	for n := 0; ; n++ {
+		_, err := h.api(Enroller).Renew(t.Context(), RenewRequest{ID: "pump-1", CSR: csr(t, "pump-1")})
+		if err == nil && n < 1000 {
+			continue
+		}
+		if e, ok := errors.AsType[*Error](err); !ok || e.Code != CodeConflict || !strings.Contains(e.Message, "enrolment.quota") {
+			t.Errorf("after %d renewals: %+v", n, err)
+		}
+		return
+	}
+}
+
 // TestRenewalOverlaps: both certificates are the device's, until the old one ends.
 func TestRenewalOverlaps(t *testing.T) {
 	t.Parallel()

@@ -62,7 +62,7 @@ func (gr *Grant) on(old *Record, now time.Time) (*Record, error) {
 		r.Status, r.StatusReason, r.CreatedAt, r.StatusAt = Active, "", now, now
 	default:
 		r = old.clone()
-		if err := mayHave(r, gr.Again); err != nil {
+		if err := mayHave(r, gr.Again, now); err != nil {
 			return nil, err
 		}
 		if gr.Check != nil {
@@ -87,8 +87,10 @@ func (gr *Grant) on(old *Record, now time.Time) (*Record, error) {
 }
 
 // mayHave reports whether a device may be given a certificate.
-func mayHave(r *Record, again bool) error {
+func mayHave(r *Record, again bool, now time.Time) error {
 	switch {
+	case r.CutOff(now):
+		return fmt.Errorf("%s: %s: %w", r.ID, OverdueReason, ErrStatus)
 	case r.Status == Pending, r.Status == Active, r.Status == Revoked && again:
 		return nil
 	}

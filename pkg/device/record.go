@@ -87,3 +87,15 @@ func (r *Record) Certificate(fingerprint string) *Certificate {
 	}
 	return nil
 }
+
+// Full reports whether a record has room for no further certificate: those that have
+// not ended are kept, whether they were revoked or not.
+func (r *Record) Full(now time.Time) bool {
+	n := 0
+	for i := range r.Certificates {
+		if r.Certificates[i].NotAfter.After(now) {
+			n++
+		}
+	}
+	return n >= maxCertificates
+}

@@ -217,6 +217,10 @@ func (g *Registrar) subject(q *Request, st *standing) (rec *device.Record, known
 		}
 		rec = &seen
 	}
+	if rec.CutOff(g.cfg.Clock()) {
+		// It is in quarantine by the clock, though nobody may have noticed yet.
+		return nil, known, refuse(BadStatus, "%s: %w: %s, and it is given no certificate until it is released", st.id, device.ErrTransition, device.OverdueReason)
+	}
 	if err := rec.Valid(); err != nil {
 		return nil, known, &Refusal{Code: BadRequest, Why: err.Error(), err: err}
 	}
@@ -244,8 +248,13 @@ func hasKey(rec *device.Record, key string) bool {
 // quota refuses more certificates than one device needs. It counts what the
 // registry knows, and so holds over restarts.
 func (g *Registrar) quota(way Way, rec *device.Record) error {
-	q := g.cfg.Settings().Enrolment.Quota
-	since, n := g.cfg.Clock().Add(-q.Window.D()), 0
+	q, now := g.cfg.Settings().Enrolment.Quota, g.cfg.Clock()
+	if rec.Full(now) {
+		// What the registry would not take is not issued first: each one would be on the
+		// list of revocations.
+		return refuse(OverQuota, "%s has as many certificates as a record holds, and is given another when one of them has ended", rec.ID)
+	}
+	since, n := now.Add(-q.Window.D()), 0
 	for _, c := range rec.Certificates {
 		if c.Way == string(way) && c.IssuedAt.After(since) {
 			n++

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -169,6 +170,29 @@ func TestTheQuotaIsPerDeviceAndWay(t *testing.T) {
 	d.ahead = 25 * time.Hour
 	if err := renew(EST); err != nil {
 		t.Errorf("a day later: %v", err)
+	}
+}
+
+// TestWhatTheRegistryHasNoRoomForIsNotIssued: a device that collects certificates
+// would have one more issued and revoked with every request, which no quota counts.
+func TestWhatTheRegistryHasNoRoomForIsNotIssued(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t)
+	rec := &device.Record{ID: "pump-1", Class: "infusion-pump", Status: device.Active}
+	for i := range 64 {
+		rec.Certificates = append(rec.Certificates, device.Certificate{Serial: "1", Fingerprint: fmt.Sprintf("%064x", i), NotAfter: time.Now().Add(time.Hour)})
+	}
+	if _, err := d.Registrar.cfg.Devices.Create(t.Context(), rec); err != nil {
+		t.Fatal(err)
+	}
+	token := d.token("pump-1")
+	refused(t, "a 65th", second(d.by(token, request(t, newKey(t, ca.P256), ""))), OverQuota)
+	if n := d.count("enrolment.request"); n != 0 {
+		t.Errorf("%d certificates were issued for it", n)
+	}
+	d.ahead = 2 * time.Hour
+	if _, err := d.by(d.token("pump-1"), request(t, newKey(t, ca.P256), "")); err != nil {
+		t.Errorf("when they have ended: %v", err)
 	}
 }
 
