@@ -18,7 +18,8 @@ import (
 
 const (
 	// listBackdate is how far a list's thisUpdate lies in the past, for readers
-	// whose clock is somewhat slow: OpenSSL grants none.
+	// whose clock is somewhat slow: OpenSSL grants none. What was revoked since is
+	// listed as revoked then, because a list can not know of what comes after it.
 	listBackdate = 5 * time.Minute
 	// MinListValidity is the shortest time that a list can be valid for.
 	MinListValidity = 10 * time.Minute
@@ -81,11 +82,12 @@ func (a *Authority) revocationList(ctx context.Context, issuer *x509.Certificate
 	if err != nil {
 		return nil, err
 	}
-	entries, err := a.listed(lists, t, i, now.Add(-validity))
+	l := &RevocationList{Number: number, ThisUpdate: now.Add(-listBackdate), NextUpdate: now.Add(validity)}
+	entries, err := a.listed(lists, t, i, now.Add(-validity), l.ThisUpdate)
 	if err != nil {
 		return nil, err
 	}
-	l := &RevocationList{Number: number, Entries: len(entries), ThisUpdate: now.Add(-listBackdate), NextUpdate: now.Add(validity)}
+	l.Entries = len(entries)
 	l.DER, err = x509.CreateRevocationList(rand.Reader, &x509.RevocationList{
 		Number: big.NewInt(number), ThisUpdate: l.ThisUpdate, NextUpdate: l.NextUpdate, RevokedCertificateEntries: entries,
 	}, issuer, t.keys[i])
@@ -114,8 +116,8 @@ func nextNumber(lists db.CertificateRevocationListDB, now time.Time) (int64, err
 }
 
 // listed returns the entries of an intermediate's list: what was revoked and had
-// not expired at a time.
-func (a *Authority) listed(lists db.CertificateRevocationListDB, t *trust, i int, since time.Time) ([]x509.RevocationListEntry, error) {
+// not expired at a time, as revoked by another at the latest.
+func (a *Authority) listed(lists db.CertificateRevocationListDB, t *trust, i int, since, latest time.Time) ([]x509.RevocationListEntry, error) {
 	revoked, err := lists.GetRevokedCertificates()
 	if err != nil {
 		return nil, err
@@ -134,7 +136,11 @@ func (a *Authority) listed(lists db.CertificateRevocationListDB, t *trust, i int
 		} else if !mine {
 			continue
 		}
-		out = append(out, x509.RevocationListEntry{SerialNumber: serial, RevocationTime: r.RevokedAt.UTC(), ReasonCode: r.ReasonCode})
+		at := r.RevokedAt.UTC()
+		if at.After(latest) {
+			at = latest
+		}
+		out = append(out, x509.RevocationListEntry{SerialNumber: serial, RevocationTime: at, ReasonCode: r.ReasonCode})
 	}
 	return out, nil
 }
