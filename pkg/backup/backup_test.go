@@ -179,6 +179,52 @@ func TestAnArchiveThatAsksForMuchMemoryIsRefused(t *testing.T) {
 	}
 }
 
+// TestAnArchiveDoesNotFillTheDisk: a few kilobytes can hold a terabyte of nothing.
+func TestAnArchiveDoesNotFillTheDisk(t *testing.T) {
+	to, with := keys()
+	var out bytes.Buffer
+	z, err := Seal(&out, to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := NewWriter(z, manifestOf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const each = 1 << 20
+	for _, name := range []string{"state/a", "state/b", "state/c"} {
+		if err := w.Bytes(name, make([]byte, each)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(w.Close(), z.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if out.Len() > each/10 {
+		t.Fatalf("the archive has %d bytes", out.Len())
+	}
+	for room, fits := range map[int64]bool{3 * each: true, 3*each - 1: false, 0: false} {
+		dir := t.TempDir()
+		o, err := Open(bytes.NewReader(out.Bytes()), with)
+		if err != nil {
+			t.Fatal(err)
+		}
+		left := room + spareDisk + each
+		_, err = Extract(o, Plan{Check: func(*Manifest) error { return nil }, Parts: map[string]string{State: filepath.Join(dir, "state")},
+			room: func(string) (int64, error) { left -= each; return left, nil }})
+		if fits != (err == nil) || err != nil && !strings.Contains(err.Error(), "make room") {
+			t.Errorf("room for %d bytes: %v", room, err)
+		}
+		if _, e := os.Stat(filepath.Join(dir, "state")); fits != (e == nil) {
+			t.Errorf("room for %d bytes: what was written: %v", room, e)
+		}
+	}
+	// The disk that there is.
+	if free, err := freeDisk(t.TempDir()); err != nil || free <= 0 {
+		t.Errorf("%d bytes are free, %v", free, err)
+	}
+}
+
 func TestWeakOrMuddledKeysAreRefused(t *testing.T) {
 	pub := pair().Recipient().String()
 	for what, to := range map[string]To{

@@ -19,7 +19,13 @@ type Plan struct {
 	// Parts says where parts go: each into a directory that must not be there. A part
 	// without a place is passed over, but read.
 	Parts map[string]string
+
+	room func(dir string) (int64, error) // for tests; nil asks the disk
 }
+
+// spareDisk is how much of a disk is left free: an archive from somebody else may
+// hold, in some kilobytes, more than the disk has, and others write there too.
+const spareDisk = 64 << 20
 
 // Extract writes the parts of an archive. When it returns nil everything the
 // archive held was read, was whole and is on stable storage. When it returns an
@@ -33,7 +39,10 @@ func Extract(o *Opened, plan Plan) (_ *Manifest, err error) {
 	if err := plan.Check(m); err != nil {
 		return nil, err
 	}
-	x := extractor{into: map[string]*os.Root{}}
+	x := extractor{into: map[string]*os.Root{}, room: plan.room}
+	if x.room == nil {
+		x.room = freeDisk
+	}
 	defer func() {
 		for part, r := range x.into {
 			if err == nil {
@@ -121,6 +130,7 @@ func note(in *tar.Reader, h *tar.Header, name string, v any) error {
 // An extractor writes entries.
 type extractor struct {
 	into    map[string]*os.Root
+	room    func(dir string) (int64, error)
 	entries int
 }
 
@@ -154,10 +164,26 @@ func (x *extractor) all(in *tar.Reader) error {
 			}
 			continue
 		}
+		if err := x.fits(dir, h.Size); err != nil {
+			return fmt.Errorf("%s: %w", h.Name, err)
+		}
 		if err := place(dir, name, in); err != nil {
 			return fmt.Errorf("%s: %w", h.Name, err)
 		}
 	}
+}
+
+// fits refuses a file for which there is no room.
+func (x *extractor) fits(dir *os.Root, size int64) error {
+	free, err := x.room(dir.Name())
+	if err != nil {
+		return fmt.Errorf("free space of %s: %w", dir.Name(), err)
+	}
+	if free-spareDisk < size {
+		return fmt.Errorf("it has %d MiB, and %s has %d MiB free, of which %d are kept: make room, or restore to another disk",
+			size>>20, dir.Name(), free>>20, spareDisk>>20)
+	}
+	return nil
 }
 
 // place writes one file, which must not be there. The root it is below can not be
