@@ -76,7 +76,7 @@ func readIDs(path string) ([]string, error) {
 		return nil, err
 	}
 	defer f.Close()
-	br := bufio.NewReader(io.LimitReader(f, maxInventory))
+	br := bufio.NewReader(&table{f, maxInventory + 1})
 	if mark, err := br.Peek(3); err == nil && string(mark) == "\xef\xbb\xbf" {
 		_, _ = br.Discard(3) // spreadsheets write one
 	}

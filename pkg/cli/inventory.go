@@ -28,6 +28,22 @@ type inventory struct {
 	separator string
 }
 
+// A table is a file of rows that is not cut short where it is too large: rows past
+// the limit would be left out without a word, and the last before it halved.
+type table struct {
+	io.Reader
+	left int64
+}
+
+func (t *table) Read(b []byte) (int, error) {
+	if t.left <= 0 {
+		return 0, fmt.Errorf("larger than %d MiB: do it in parts", maxInventory>>20)
+	}
+	n, err := t.Reader.Read(b[:min(int64(len(b)), t.left)])
+	t.left -= int64(n)
+	return n, err
+}
+
 // An inventoryRow is one row: a device, or why it is none.
 type inventoryRow struct {
 	line int
@@ -42,7 +58,7 @@ const tagField = "tag."
 
 // read reads all rows. The error is about the file as a whole.
 func (in *inventory) read(r io.Reader) ([]inventoryRow, error) {
-	br := bufio.NewReader(io.LimitReader(r, maxInventory))
+	br := bufio.NewReader(&table{r, maxInventory + 1})
 	if mark, err := br.Peek(3); err == nil && string(mark) == "\xef\xbb\xbf" {
 		_, _ = br.Discard(3) // spreadsheets write one
 	}

@@ -135,17 +135,17 @@ func TestANonceIsGoodOnce(t *testing.T) {
 	n := newNonces(func() time.Time { return now })
 	text := n.make()
 	body, ok := n.fresh(text)
-	if !ok || !n.use(body) || n.use(body) {
+	if !ok || !n.use(body, false) || n.use(body, false) {
 		t.Error("a nonce is not good exactly once")
 	}
 	now = now.Add(nonceLife - 2*time.Second)
-	if body, ok := n.fresh(text); !ok || n.use(body) {
+	if body, ok := n.fresh(text); !ok || n.use(body, false) {
 		t.Error("a used nonce is good again while its time is not over")
 	}
 	now = now.Add(2 * time.Second)
 	late := n.make()
 	now = now.Add(nonceLife - 2*time.Second)
-	if body, ok := n.fresh(late); !ok || !n.use(body) || n.use(body) {
+	if body, ok := n.fresh(late); !ok || !n.use(body, false) || n.use(body, false) {
 		t.Error("a nonce is not good until its time is over")
 	}
 	if _, ok := n.fresh(text); ok {
@@ -159,16 +159,24 @@ func TestANonceIsGoodOnce(t *testing.T) {
 			t.Errorf("%q is fresh", bad)
 		}
 	}
-	// What is remembered has an end.
+	// What is remembered has an end, and strangers leave the half of it.
+	for range mostUsed {
+		if body, ok := n.fresh(n.make()); ok {
+			n.use(body, true)
+		}
+	}
+	if body, ok := n.fresh(n.make()); !ok || n.use(body, true) || !n.use(body, false) {
+		t.Error("strangers keep an account's nonce from being good")
+	}
 	for range mostUsed + 10 {
 		if body, ok := n.fresh(n.make()); ok {
-			n.use(body)
+			n.use(body, false)
 		}
 	}
 	if len(n.now)+len(n.old) > 2*mostUsed {
 		t.Errorf("%d are remembered", len(n.now)+len(n.old))
 	}
-	if body, ok := n.fresh(n.make()); !ok || n.use(body) {
+	if body, ok := n.fresh(n.make()); !ok || n.use(body, false) {
 		t.Error("with no room left a nonce can be used unseen")
 	}
 }

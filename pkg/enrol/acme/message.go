@@ -98,7 +98,7 @@ func (c *call) read(from who) *fault {
 	if err := jws.Verify(c.key.key, m.alg, m.text, m.sig); err != nil {
 		return notAllowed("the signature: %v", err)
 	}
-	if !c.s.nonces.use(nonce) {
+	if !c.s.nonces.use(nonce, c.account == nil) {
 		return faulty(badNonce, http.StatusBadRequest, enrol.BadProof, "the nonce was used before")
 	}
 	c.payload = m.payload

@@ -15,8 +15,10 @@ const (
 	nonceLife = 10 * time.Minute
 	// mostUsed bounds the used nonces that are remembered of one nonceLife. Only a
 	// request whose signature holds uses one up, so that a flood of nonces that
-	// were merely asked for takes no memory and displaces nobody's.
-	mostUsed = 1 << 16
+	// were merely asked for takes no memory and displaces nobody's. Requests signed
+	// with a key of their own are anybody's: half of it is for accounts alone.
+	mostUsed      = 1 << 16
+	mostStrangers = mostUsed / 2
 
 	nonceBody = 8 + 16 // a time, and what is random
 	nonceLen  = nonceBody + 16
@@ -66,15 +68,20 @@ func (n *nonces) fresh(text string) (body [nonceBody]byte, ok bool) {
 	return [nonceBody]byte(b[:nonceBody]), age < nonceLife
 }
 
-// use takes a fresh nonce back. It reports whether that is the first time.
-func (n *nonces) use(body [nonceBody]byte) bool {
+// use takes a fresh nonce back of a request of an account, or of a stranger. It
+// reports whether that is the first time.
+func (n *nonces) use(body [nonceBody]byte, stranger bool) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if now := n.clock(); now.Sub(n.since) >= nonceLife {
 		// What was used before the last nonceLife is not fresh any more.
 		n.old, n.now, n.since = n.now, map[[nonceBody]byte]bool{}, now
 	}
-	if n.now[body] || n.old[body] || len(n.now) >= mostUsed {
+	most := mostUsed
+	if stranger {
+		most = mostStrangers
+	}
+	if n.now[body] || n.old[body] || len(n.now) >= most {
 		return false
 	}
 	n.now[body] = true
