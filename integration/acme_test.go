@@ -66,6 +66,21 @@ func (h *enrolling) leaf(path, name string) *x509.Certificate {
 	return c
 }
 
+// revoked holds the registry to one certificate of a device having been revoked for a
+// reason, and OpenSSL to finding it on the list.
+func (h *enrolling) revoked(leaf *x509.Certificate, id, reason string) {
+	h.t.Helper()
+	if out := h.Must("device", "show", id); !strings.Contains(out, "revoked 20") || !strings.Contains(out, "by itself ("+reason+")") || !strings.Contains(out, " "+leaf.SerialNumber.String()+" until ") {
+		h.t.Errorf("the registry: %s", out)
+	}
+	list := h.Path("ca.crl")
+	h.Must("ca", "crl", "--out", list)
+	out, err := run(h.t, h.Path(), "openssl", "crl", "-in", list, "-noout", "-text")
+	if err != nil || !strings.Contains(out, fmt.Sprintf("Serial Number: %X", leaf.SerialNumber)) && !strings.Contains(out, fmt.Sprintf("Serial Number: 0%X", leaf.SerialNumber)) {
+		h.t.Errorf("the list: %v %s", err, out)
+	}
+}
+
 // neighbour is a gateway that gives a server beside it certificates for a name.
 func neighbour(t *testing.T) (h *enrolling, httpAddr, tlsAddr string) {
 	t.Helper()
@@ -77,7 +92,7 @@ func neighbour(t *testing.T) (h *enrolling, httpAddr, tlsAddr string) {
 // TestAServerIsGivenACertificateByLego, and renews it, over either challenge; with
 // the account of a device that was revoked it gets none.
 func TestAServerIsGivenACertificateByLego(t *testing.T) {
-	peers.Need(t, "lego")
+	peers.Need(t, "lego", "openssl")
 	t.Parallel()
 	h, httpAddr, tlsAddr := neighbour(t)
 	dir := t.TempDir()
@@ -121,6 +136,25 @@ func TestAServerIsGivenACertificateByLego(t *testing.T) {
 		resp.Body.Close()
 		t.Errorf("the device listener answers a server's certificate: %s", resp.Status)
 	}
+	// It is revoked by its account, and that goes on.
+	file := filepath.Join(dir, "tls", "certificates", lis+".crt")
+	revoked := h.leaf(file, lis)
+	if out, err := lego(filepath.Join(dir, "tls"), acc, "tls", "revoke", "--keep", "--reason", "6"); err == nil || !strings.Contains(out, "badRevocationReason") {
+		t.Errorf("on hold: %v\n%s", err, out)
+	}
+	if out, err := lego(filepath.Join(dir, "tls"), acc, "tls", "revoke", "--keep", "--reason", "4"); err != nil {
+		t.Fatalf("revoke: %v\n%s", err, out)
+	}
+	h.revoked(revoked, "lis-1", "superseded")
+	if out, err := lego(filepath.Join(dir, "tls"), acc, "tls", "revoke", "--keep"); err == nil || !strings.Contains(out, "alreadyRevoked") {
+		t.Errorf("once more: %v\n%s", err, out)
+	}
+	if out, err := lego(filepath.Join(dir, "tls"), acc, "tls", "renew", "--days", "9999", "--no-random-sleep"); err != nil {
+		t.Fatalf("after it: %v\n%s", err, out)
+	}
+	if out, _, code := h.Run("device", "renew", "lis-1", "--out", filepath.Join(dir, "device")); code == 0 {
+		t.Errorf("a server was given a device's certificate: %s", out)
+	}
 	h.Must("device", "revoke", "lis-1", "--reason", "decommissioned", "--yes")
 	if out, err := lego(filepath.Join(dir, "tls"), acc, "tls", "renew", "--days", "9999", "--no-random-sleep"); err == nil || !strings.Contains(out, "unauthorized") {
 		t.Errorf("after the revocation: %v\n%s", err, out)
@@ -130,15 +164,15 @@ func TestAServerIsGivenACertificateByLego(t *testing.T) {
 		t.Errorf("a second use of the token: %v\n%s", err, out)
 	}
 	h.recorded("enrolment.account", 2)
-	if !strings.Contains(h.Metrics(), `anteroom_enrolments_total{result="granted",way="acme"} 4`) {
-		t.Error("the metrics do not count four certificates")
+	if !strings.Contains(h.Metrics(), `anteroom_enrolments_total{result="granted",way="acme"} 5`) {
+		t.Error("the metrics do not count five certificates")
 	}
 }
 
 // TestAServerIsGivenACertificateByCertbot, and renews it, over a restart of the
 // gateway: accounts and orders are still there.
 func TestAServerIsGivenACertificateByCertbot(t *testing.T) {
-	peers.Need(t, "certbot")
+	peers.Need(t, "certbot", "openssl")
 	t.Parallel()
 	h, httpAddr, _ := neighbour(t)
 	dir := t.TempDir()
@@ -172,6 +206,20 @@ func TestAServerIsGivenACertificateByCertbot(t *testing.T) {
 	if out := h.Must("device", "show", "lis-1"); strings.Count(out, "\ncertificate ") != 2 {
 		t.Errorf("the registry: %s", out)
 	}
+	// The account has one revoked, and the certificate's own key another.
+	again := h.leaf(file, lis)
+	archive := func(name string) string { return filepath.Join(dir, "etc", "archive", lis, name) }
+	if out, err := certbot("revoke", "--cert-path", archive("cert1.pem"), "--reason", "cessationOfOperation", "--no-delete-after-revoke", "--server", a.Directory); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	h.revoked(first, "lis-1", "cessation of operation")
+	if out, err := certbot("revoke", "--cert-path", archive("cert2.pem"), "--key-path", archive("privkey1.pem"), "--no-delete-after-revoke", "--server", a.Directory); err == nil {
+		t.Errorf("with another's key: %s", out)
+	}
+	if out, err := certbot("revoke", "--cert-path", archive("cert2.pem"), "--key-path", archive("privkey2.pem"), "--reason", "keyCompromise", "--no-delete-after-revoke", "--server", a.Directory); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	h.revoked(again, "lis-1", "key compromise")
 	// Another name, which nobody listed.
 	if out, err := certbot("certonly", "--standalone", "--http-01-port", port, "--http-01-address", "127.0.0.1", "--server", a.Directory, "-d", "ehr.hospital.example"); err == nil {
 		t.Errorf("another name: %s", out)

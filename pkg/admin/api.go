@@ -127,6 +127,7 @@ func operations() map[string]operation {
 		"device.enroll":       change((*Service).Enroll, Enroller),
 		"device.renew":        change((*Service).Renew, Enroller),
 		"device.status":       change((*Service).SetStatus, Enroller, SecurityOfficer),
+		"certificate.revoke":  change((*Service).RevokeCertificate, Enroller, SecurityOfficer),
 		"device.posture":      change((*Service).SetPosture, Enroller, SecurityOfficer),
 		"device.replace":      change((*Service).Replace, Enroller),
 		"device.lend":         change((*Service).Lend, Enroller),
@@ -260,6 +261,11 @@ func (c *API) Renew(ctx context.Context, r RenewRequest) (*Issued, error) {
 // SetStatus is [Service.SetStatus].
 func (c *API) SetStatus(ctx context.Context, r StatusRequest) (*device.Record, error) {
 	return do[*device.Record](ctx, c, "device.status", r)
+}
+
+// RevokeCertificate is [Service.RevokeCertificate].
+func (c *API) RevokeCertificate(ctx context.Context, r WithdrawRequest) (*RevokedCertificate, error) {
+	return do[*RevokedCertificate](ctx, c, "certificate.revoke", r)
 }
 
 // Replace is [Service.Replace].

@@ -33,14 +33,17 @@ func (r *DecommissionRequest) about() string { return r.ID }
 
 func (r *OperatorRequest) about() string { return r.Name }
 func (r *Name) about() string            { return r.ID }
-func (r *GrantRequest) about() string    { return r.ID }
+
+func (r *WithdrawRequest) about() string { return r.Serial }
+
+func (r *GrantRequest) about() string { return r.ID }
 
 // withdraws reports whether an operation only ever takes something away. Such
 // ones are done even when they can not be recorded: a full disk must not keep a
 // stolen device on the network.
 func withdraws(name string, req any) bool {
 	switch name {
-	case "operator.revoke", "session.kill", "device.dissociate", "token.revoke", "break-glass.close", "device.decommission":
+	case "operator.revoke", "session.kill", "device.dissociate", "token.revoke", "break-glass.close", "device.decommission", "certificate.revoke":
 		return true
 	case "device.approve":
 		r, ok := req.(*ApproveRequest)

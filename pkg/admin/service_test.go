@@ -25,6 +25,7 @@ func TestRoles(t *testing.T) {
 		"device.renew":        {Enroller},
 		"device.status":       {Enroller, SecurityOfficer},
 		"device.posture":      {Enroller, SecurityOfficer},
+		"certificate.revoke":  {Enroller, SecurityOfficer},
 		"device.accept":       {Enroller, SecurityOfficer},
 		"device.replace":      {Enroller},
 		"device.lend":         {Enroller},

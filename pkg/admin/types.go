@@ -131,6 +131,22 @@ type StatusRequest struct {
 	Reason string        `json:"reason,omitempty"`
 }
 
+// WithdrawRequest names one certificate.
+type WithdrawRequest struct {
+	// Serial is its serial number, in decimal as it is shown here or in hexadecimal as
+	// others show it.
+	Serial string `json:"serial"`
+	Reason string `json:"reason,omitempty"`
+}
+
+// RevokedCertificate is one that is revoked.
+type RevokedCertificate struct {
+	Device *device.Record `json:"device"` // whose it is, as it is now
+	Serial string         `json:"serial"` // in decimal
+	// Before says that it was revoked before it was asked for.
+	Before bool `json:"before,omitempty"`
+}
+
 // PostureRequest says what was found out about a device's health; nil is what
 // was not looked at.
 type PostureRequest struct {

@@ -33,6 +33,9 @@ var reasonCodes = map[string]int{
 	"privilege withdrawn": 9, "privilegewithdrawn": 9,
 }
 
+// ReasonCode returns the number that lists and answers have for a reason in words.
+func ReasonCode(reason string) int { return reasonCodes[strings.ToLower(reason)] }
+
 // Revoke revokes the certificate with a serial number, given in decimal. The
 // revocation is on stable storage before Revoke returns nil. Revoking what is
 // already revoked is no error; the first reason stays.
@@ -67,7 +70,7 @@ func (a *Authority) revoke(ctx context.Context, serial, reason string) error {
 	// The engine wants a token, or the certificate and the word that its holder
 	// authenticated (MTLS). Our caller has authenticated the operator.
 	err = a.trust.Load().engine.Revoke(provisioner.NewContextWithMethod(ctx, provisioner.RevokeMethod), &authority.RevokeOptions{
-		Serial: serial, Reason: reason, ReasonCode: reasonCodes[strings.ToLower(reason)],
+		Serial: serial, Reason: reason, ReasonCode: ReasonCode(reason),
 		PassiveOnly: true, MTLS: true, Crt: cert,
 	})
 	if err == nil {

@@ -104,7 +104,7 @@ Begin with:
 	c.PersistentFlags().StringVarP(&a.config, "config", "c", "", "configuration file (default $ANTEROOM_CONFIG, ./anteroom.yaml, /etc/anteroom/anteroom.yaml)")
 	c.PersistentFlags().BoolVar(&a.json, "json", false, "print the result as JSON")
 	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	c.AddCommand(a.initCommand(), a.runCommand(), a.checkCommand(), a.demoCommand(), a.deviceCommand(), a.sessionCommand(), a.operatorCommand(),
+	c.AddCommand(a.initCommand(), a.runCommand(), a.checkCommand(), a.demoCommand(), a.deviceCommand(), a.certCommand(), a.sessionCommand(), a.operatorCommand(),
 		a.auditCommand(), a.policyCommand(), a.breakGlassCommand(), a.caCommand(), a.backupCommand(), a.restoreCommand(), a.statusCommand(), a.reloadCommand(), a.versionCommand())
 	return c
 }

@@ -385,6 +385,9 @@ func describe(w io.Writer, r *device.Record, b *admin.Bedside, fs *admin.Finding
 		text := fmt.Sprintf("%s until %s, SHA-256 %s…", c.Serial, c.NotAfter.Format(time.RFC3339), c.Fingerprint[:16])
 		if !c.RevokedAt.IsZero() {
 			text += ", revoked " + c.RevokedAt.Format(time.RFC3339)
+			if c.RevokedFor != "" {
+				text += " by itself (" + c.RevokedFor + ")"
+			}
 		}
 		row("certificate", text)
 	}

@@ -206,6 +206,9 @@ func (d *decoder) certificates() (n int) {
 		if d.field("revoked_at") {
 			c.RevokedAt = d.time()
 		}
+		if d.field("revoked_for") {
+			d.shared(&c.RevokedFor)
+		}
 		if d.field("key") {
 			d.alone(&c.Key)
 		}

@@ -68,6 +68,8 @@ type Certificate struct {
 	NotAfter       time.Time `json:"not_after"`
 	HardwareBacked bool      `json:"hardware_backed,omitempty"`
 	RevokedAt      time.Time `json:"revoked_at,omitzero"`
+	// RevokedFor is why, if it was revoked by itself and not with its device.
+	RevokedFor string `json:"revoked_for,omitempty"`
 	// Key names the public key: SHA-256 of its SubjectPublicKeyInfo, lower-case
 	// hex. No two devices have the same. It is empty in what was issued before it
 	// was recorded.

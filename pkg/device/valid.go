@@ -106,6 +106,9 @@ func (r *Record) validate() error {
 		if err := validText("certificate serial", c.Serial); err != nil {
 			return err
 		}
+		if err := validText("reason of a revocation", c.RevokedFor); err != nil {
+			return err
+		}
 		if r.Certificate(c.Fingerprint) != &r.Certificates[i] {
 			return fmt.Errorf("%w certificates: one is there twice", ErrInvalid)
 		}

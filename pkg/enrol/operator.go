@@ -3,6 +3,7 @@ package enrol
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/anteroom-iomt/anteroom/pkg/device"
 )
@@ -17,7 +18,10 @@ func (o Operator) stand(_ context.Context, _ *Registrar, q *Request) (*standing,
 	}
 	st.check = func(rec *device.Record) error {
 		if st.renewal {
-			return renewable(rec)
+			if err := renewable(rec); err != nil {
+				return err
+			}
+			return notServers(rec)
 		}
 		return enrollable(rec, q)
 	}
@@ -31,6 +35,21 @@ func renewable(rec *device.Record) error {
 	}
 	return nil
 }
+
+// notServers refuses a server beside the gateway that has no certificate but those
+// that ACME gave it for its names: another with a device's identity would open what
+// they do not.
+func notServers(rec *device.Record) error {
+	if len(rec.Certificates) == 0 || slices.ContainsFunc(rec.Certificates, func(c device.Certificate) bool { return !ofNames(&c) }) {
+		return nil
+	}
+	err := fmt.Errorf("%s: %w: it is a server, which renews its certificate by ACME; a device's would let it in where it is not (device enroll, under another id)", rec.ID, device.ErrTransition)
+	return &Refusal{Code: BadStatus, Why: err.Error(), err: err}
+}
+
+// ofNames reports whether a certificate is a server's, which says names and no
+// identity. ACME gives them to servers, and devices' to keys in hardware only.
+func ofNames(c *device.Certificate) bool { return c.Way == string(ACME) && !c.HardwareBacked }
 
 func refusedStatus(rec *device.Record, text string) error {
 	err := fmt.Errorf("%s: %w: it is %s, %s", rec.ID, device.ErrTransition, rec.Status, text)

@@ -94,7 +94,7 @@ func (b *Book) reconcile(ctx context.Context, now time.Time) error {
 			}
 			done, err := b.cfg.CA.IsRevoked(c.Serial)
 			if err == nil && !done {
-				err = b.cfg.CA.Revoke(ctx, c.Serial, reason(rec))
+				err = b.cfg.CA.Revoke(ctx, c.Serial, reason(rec, c))
 			}
 			if errors.Is(err, ca.ErrUnknownSerial) {
 				continue // another CA's
@@ -108,7 +108,10 @@ func (b *Book) reconcile(ctx context.Context, now time.Time) error {
 }
 
 // reason is why a certificate was revoked, as far as its device's record says.
-func reason(rec *device.Record) string {
+func reason(rec *device.Record, c *device.Certificate) string {
+	if c.RevokedFor != "" {
+		return c.RevokedFor
+	}
 	if rec.Status == device.Revoked || rec.Status == device.Retired {
 		return string(rec.Status)
 	}
@@ -129,7 +132,7 @@ func (b *Book) Status(ctx context.Context, serial string) (*ca.CertificateStatus
 	}
 	if rec, ok := b.cfg.Devices.ByFingerprint(fp); ok {
 		if c := rec.Certificate(fp); c != nil && !c.RevokedAt.IsZero() {
-			s.Revoked, s.RevokedAt = true, c.RevokedAt.UTC()
+			s.Revoked, s.RevokedAt, s.Reason = true, c.RevokedAt.UTC(), ca.ReasonCode(reason(rec, c))
 		}
 	}
 	return s, nil

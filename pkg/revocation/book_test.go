@@ -81,3 +81,23 @@ func TestWhatACrashCutOffIsMadeUpFor(t *testing.T) {
 		t.Errorf("of the other it says %+v %v", s, err)
 	}
 }
+
+// TestOneCertificateThatACrashCutOffIsMadeUpFor, for its own reason: the device stays
+// what it is.
+func TestOneCertificateThatACrashCutOffIsMadeUpFor(t *testing.T) {
+	o := newSharedOffice(t)
+	pump := o.enrol("pump-3")
+	rec, _ := o.devices.Get("pump-3")
+	if _, err := o.devices.Withdraw(t.Context(), "pump-3", rec.Certificates[0].Fingerprint, "Key Compromise", nil); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := o.book.Status(t.Context(), pump.SerialNumber.String()); err != nil || !s.Revoked || s.Reason != 1 {
+		t.Errorf("the registry is not asked: %+v %v", s, err)
+	}
+	if !o.listed(pump) {
+		t.Error("it is not on the list")
+	}
+	if s, err := o.ca.Status(t.Context(), pump.SerialNumber.String()); err != nil || !s.Revoked || s.Reason != 1 {
+		t.Errorf("then the CA says %+v %v", s, err)
+	}
+}

@@ -24,6 +24,7 @@ const (
 	newAccount    = base + "/new-account"
 	newOrder      = base + "/new-order"
 	keyChange     = base + "/key-change"
+	revokeCert    = base + "/revoke-cert"
 	accountPath   = base + "/account/"
 	ordersPath    = base + "/orders/"
 	orderPath     = base + "/order/"
@@ -75,6 +76,7 @@ func Endpoints(cfg Config) []web.Endpoint {
 		newAccount:    {anyKey, (*call).newAccount},
 		newOrder:      {anAccount, (*call).newOrder},
 		keyChange:     {anAccount, (*call).changeKey},
+		revokeCert:    {either, (*call).revoke},
 		accountPath:   {anAccount, (*call).showAccount},
 		ordersPath:    {anAccount, (*call).listOrders},
 		orderPath:     {anAccount, (*call).showOrder},
@@ -133,7 +135,7 @@ func (c *call) answer(status int, contentType string, v any) {
 func (s *server) directory(w http.ResponseWriter, r *web.Request) {
 	at := "https://" + r.Host
 	write(w, http.StatusOK, "application/json", map[string]any{
-		"newNonce": at + noncePath, "newAccount": at + newAccount, "newOrder": at + newOrder, "keyChange": at + keyChange,
+		"newNonce": at + noncePath, "newAccount": at + newAccount, "newOrder": at + newOrder, "keyChange": at + keyChange, "revokeCert": at + revokeCert,
 		"meta": map[string]any{"externalAccountRequired": true},
 	})
 }

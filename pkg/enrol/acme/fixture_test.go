@@ -51,16 +51,18 @@ func TestMain(m *testing.M) { os.Exit(town.Main(m)) }
 
 // A hall is an enrolment listener with ACME, and everything behind it.
 type hall struct {
-	t       *testing.T
-	cfg     *config.File
-	devices *device.Registry
-	tokens  *enrol.Tokens
-	log     *audit.Log
-	logDir  string
-	store   store.Store
-	url     string
-	http    *http.Client
-	ahead   atomic.Int64
+	t         *testing.T
+	cfg       *config.File
+	devices   *device.Registry
+	ca        *ca.Authority
+	registrar *enrol.Registrar
+	tokens    *enrol.Tokens
+	log       *audit.Log
+	logDir    string
+	store     store.Store
+	url       string
+	http      *http.Client
+	ahead     atomic.Int64
 	// shown is the certificate that a server shows for acme-tls/1, names what DNS says.
 	shown *x509.Certificate
 	names map[string][]netip.Addr
@@ -111,6 +113,7 @@ listeners: [{name: devices, address: "127.0.0.1:1", hosts: [gw.example]}]
 	registrar := enrol.New(enrol.Config{Devices: h.devices, CA: shared.CA, Audit: h.log, Tokens: h.tokens, Clock: clock, Logger: slog.New(slog.DiscardHandler),
 		Policy:   func(context.Context) (*policy.Set, error) { return shared.Policy, nil },
 		Settings: func() *config.File { return h.cfg }})
+	h.ca, h.registrar = shared.CA, registrar
 	srv, err := web.New(web.Config{
 		Registrar: registrar, Audit: h.log, Settings: func() config.Enrolment { return h.cfg.Enrolment }, Clock: clock, Logger: slog.New(slog.DiscardHandler),
 		Neighbourhood: func(a netip.Addr) netip.Addr { return a },

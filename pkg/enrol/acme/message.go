@@ -68,6 +68,7 @@ type who uint8
 const (
 	anAccount who = iota + 1 // one that is named by its URL
 	anyKey                   // one that is in the request
+	either                   // one of the two
 )
 
 // read reads a request and holds it to RFC 8555 §6.2 to §6.5. The nonce is used up
@@ -132,7 +133,7 @@ func (c *call) signer(m *signed, from who) *fault {
 		return notWellFormed("the protected header needs either jwk or kid (RFC 8555 section 6.2)")
 	}
 	var err error
-	if from == anyKey {
+	if from == anyKey || from == either && m.key != nil {
 		if m.key == nil {
 			return notWellFormed("this request is signed with a key that is in it (jwk)")
 		}

@@ -15,10 +15,12 @@ const (
 	errorURN = "urn:ietf:params:acme:error:"
 
 	accountDoesNotExist     = "accountDoesNotExist"
+	alreadyRevoked          = "alreadyRevoked"
 	badAttestationStatement = "badAttestationStatement"
 	badCSR                  = "badCSR"
 	badNonce                = "badNonce"
 	badPublicKey            = "badPublicKey"
+	badRevocationReason     = "badRevocationReason"
 	badSignatureAlgorithm   = "badSignatureAlgorithm"
 	connection              = "connection"
 	dnsFailed               = "dns"

@@ -19,6 +19,7 @@ import (
 
 	"github.com/anteroom-iomt/anteroom/pkg/audit"
 	"github.com/anteroom-iomt/anteroom/pkg/config"
+	"github.com/anteroom-iomt/anteroom/pkg/device"
 	"github.com/anteroom-iomt/anteroom/pkg/enrol"
 	"github.com/anteroom-iomt/anteroom/pkg/protocol"
 	"github.com/anteroom-iomt/anteroom/pkg/visitor"
@@ -271,6 +272,17 @@ func (r *Request) Open(way enrol.Way, o *enrol.Opening) (deviceID string, why *e
 		return "", r.failed(q, err)
 	}
 	return id, nil
+}
+
+// Revoke has the registrar revoke one certificate. Exactly one of the results is there
+// if it was not: the refusal, or an error that wraps [device.ErrWithdrawn].
+func (r *Request) Revoke(q *enrol.Request, v *enrol.Revocation) (why *enrol.Refusal, err error) {
+	q.Remote, q.Listener = r.Remote, config.EnrolmentListener
+	_, err = r.server.cfg.Registrar.Revoke(r.Context(), q, v)
+	if err == nil || errors.Is(err, device.ErrWithdrawn) {
+		return nil, err
+	}
+	return r.failed(q, err), nil
 }
 
 // Refused records what an endpoint refused by itself; see [enrol.Registrar.Refuse].
