@@ -299,6 +299,7 @@ type Backend struct {
 	Connect        Duration      `yaml:"connect" default:"5s" doc:"Longest TCP connect and TLS handshake."`
 	Timeout        Duration      `yaml:"timeout" default:"60s" doc:"Longest wait for the response head after the request was sent."`
 	MaxConnections int           `yaml:"max_connections" default:"512" doc:"Connections per address, whether busy or idle; upgraded ones (WebSocket) are not among them. At the limit a request waits for its turn, as long as timeout says (503 past it)."`
+	MaxPerDevice   int           `yaml:"max_per_device" doc:"Requests of one device at this backend at a time, which is what it can have of the connections; more wait for its own to end, as long as timeout says (503 past it). Default: an eighth of max_connections, at least 4, and never all of them."`
 	MaxIdle        int           `yaml:"max_idle" default:"64" doc:"Idle connections kept per address."`
 	IdleTimeout    Duration      `yaml:"idle_timeout" default:"90s" doc:"How long an idle connection is kept."`
 	Retries        int           `yaml:"retries" default:"1" doc:"Further tries of an idempotent request whose connection broke. Addresses that can not be connected to are each tried in any case."`

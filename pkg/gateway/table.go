@@ -8,6 +8,7 @@ import (
 	"os"
 	"reflect"
 	"slices"
+	"time"
 
 	"github.com/anteroom-iomt/anteroom/pkg/config"
 	"github.com/anteroom-iomt/anteroom/pkg/upstream"
@@ -62,6 +63,7 @@ func (g *Gateway) newBackends(cfgs []config.Backend, old backends) (all backends
 		up, err := upstream.New(cfg, upstream.Options{
 			Roots: roots, Logger: g.log, Clock: g.clock,
 			OnChange: func(addr string, healthy bool) { g.metrics.BackendUp(cfg.Name, addr, healthy) },
+			OnShare:  func(result string, waited time.Duration) { g.metrics.BackendShare(cfg.Name, result, waited) },
 		})
 		if err != nil {
 			closeAll(fresh)

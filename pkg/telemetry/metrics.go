@@ -23,6 +23,8 @@ type Metrics struct {
 	policyLoads  *prometheus.CounterVec
 	policyInfo   *prometheus.GaugeVec
 	backendUp    *prometheus.GaugeVec
+	shareWaits   *prometheus.CounterVec
+	shareTime    *prometheus.CounterVec
 	obligations  *prometheus.CounterVec
 	enrolments   *prometheus.CounterVec
 	breakGlass   *prometheus.CounterVec
@@ -79,6 +81,13 @@ func NewMetrics() *Metrics {
 	m.backendUp = prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "anteroom_backend_up", Help: "1 while an address of a backend is healthy.",
 	}, []string{"backend", "address"})
+	m.shareWaits = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "anteroom_backend_device_waits_total",
+		Help: "Requests that waited because their device had as many at the backend as one may have (max_per_device), by what came of it: served, refused (503), gone (the device gave up).",
+	}, []string{"backend", "result"})
+	m.shareTime = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "anteroom_backend_device_wait_seconds_total", Help: "How long these waited, together.",
+	}, []string{"backend"})
 	m.breakGlass = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "anteroom_break_glass_decisions_total", Help: "Transactions decided under an emergency grant, by result as in anteroom_transactions_total.",
 	}, []string{"result"})
@@ -98,7 +107,7 @@ func NewMetrics() *Metrics {
 		Name: "anteroom_findings_total",
 		Help: "What the gateway found out about devices and a person should look at: clone (a certificate in use at two places at once), clock (a device's clock is wrong).",
 	}, []string{"kind"})
-	m.Registry.MustRegister(m.findings, m.expiries, m.breakGlass, m.enrolments, m.obligations, m.transactions, m.requests, m.duration, m.decision, m.handshakes, m.sessions, m.policyLoads, m.policyInfo,
+	m.Registry.MustRegister(m.shareWaits, m.shareTime, m.findings, m.expiries, m.breakGlass, m.enrolments, m.obligations, m.transactions, m.requests, m.duration, m.decision, m.handshakes, m.sessions, m.policyLoads, m.policyInfo,
 		m.backendUp, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -175,8 +184,16 @@ func (m *Metrics) BackendUp(backend, address string, up bool) {
 	m.backendUp.WithLabelValues(backend, address).Set(v)
 }
 
+// BackendShare counts a request that waited for others of its device.
+func (m *Metrics) BackendShare(backend, result string, waited time.Duration) {
+	m.shareWaits.WithLabelValues(backend, result).Inc()
+	m.shareTime.WithLabelValues(backend).Add(waited.Seconds())
+}
+
 // BackendGone forgets a backend that is no longer configured.
 func (m *Metrics) BackendGone(backend string) {
+	m.shareWaits.DeletePartialMatch(prometheus.Labels{"backend": backend})
+	m.shareTime.DeletePartialMatch(prometheus.Labels{"backend": backend})
 	m.backendUp.DeletePartialMatch(prometheus.Labels{"backend": backend})
 }
 

@@ -21,6 +21,9 @@ var errUnfit = errors.New("it can not be sent in HTTP")
 // configuration's retries say, and a request of which something may have been
 // sent is sent again only if it is idempotent and its body is held.
 //
+// A request waits for others of its device before it waits for a connection: see
+// Request.Device.
+//
 // A body that is not held is read by another goroutine, which may go on until
 // the response is closed, and then until its reader is ended by its owner.
 //
@@ -30,6 +33,28 @@ func (b *Backend) Do(r *Request, resp *Response) error {
 	if !r.fit() {
 		return fmt.Errorf("request to %s: %w", b.cfg.Name, errUnfit)
 	}
+	share, err := b.enter(r)
+	if err != nil {
+		if errors.Is(err, errShare) {
+			return fmt.Errorf("%w: %s: %w", ErrUnavailable, b.cfg.Name, err)
+		}
+		return fmt.Errorf("request to %s: %w", b.cfg.Name, err)
+	}
+	if err := b.send(r, resp); err != nil {
+		share.leave()
+		return err
+	}
+	switch body := resp.body.(type) { // it leaves at its end
+	case *exchange:
+		body.share = share
+	case *body2:
+		body.share = share
+	}
+	return nil
+}
+
+// send is Do for a request that entered.
+func (b *Backend) send(r *Request, resp *Response) error {
 	if b.transport != nil {
 		return b.do2(r, resp)
 	}

@@ -29,7 +29,8 @@ type exchange struct {
 	undo   func() bool // ends the watch over the context
 	sender *sender     // of a body that is not held
 	began  time.Time
-	keep   bool // the connection may carry another request
+	share  *share // of the request's device, from when it is answered; nil for nobody's
+	keep   bool   // the connection may carry another request
 	over   bool
 	// upgrade: the connection is not the pool's, and 101 is an answer.
 	upgrade bool
@@ -280,6 +281,7 @@ func (x *exchange) end() {
 		return
 	}
 	x.over = true
+	x.share.leave()
 	if x.upgrade {
 		x.c.drop()
 		return // its owner closes it

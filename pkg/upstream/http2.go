@@ -299,6 +299,7 @@ type body2 struct {
 	over     func()
 	patience time.Duration
 	stuck    *time.Timer
+	share    *share // as in an exchange
 }
 
 func (b *body2) next() ([]byte, error) {
@@ -315,5 +316,6 @@ func (b *body2) end() {
 		b.stuck.Stop()
 		b.readerPieces.end()
 		b.over()
+		b.share.leave()
 	}
 }

@@ -30,6 +30,10 @@ type Request struct {
 	// request can be sent again.
 	Held []byte
 
+	// Device is whose request it is: what one device can have of a backend's
+	// connections is bounded. Nobody's is not.
+	Device string
+
 	// Patience is how long the backend may keep silent within its response's body.
 	// Zero means the backend's timeout.
 	Patience time.Duration

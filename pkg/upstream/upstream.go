@@ -50,6 +50,9 @@ func defaults(cfg *config.Backend) {
 	if cfg.MaxConnections <= 0 {
 		cfg.MaxConnections = defaultBound
 	}
+	if cfg.MaxPerDevice <= 0 {
+		cfg.MaxPerDevice = defaultShare(cfg.MaxConnections)
+	}
 }
 
 // Options are what a backend needs besides its configuration.
@@ -60,6 +63,9 @@ type Options struct {
 	Clock  func() time.Time
 	// OnChange is called when an address is set aside or healthy again.
 	OnChange func(addr string, healthy bool)
+	// OnShare is called when a request had to wait for others of its device, with
+	// what came of it: served, refused, gone (the device gave up).
+	OnShare func(result string, waited time.Duration)
 }
 
 // A Backend is one backend.
@@ -70,6 +76,7 @@ type Backend struct {
 	dialer    net.Dialer
 	transport *http.Transport // of a backend that may be spoken to in HTTP/2; else nil
 	addrs     []*address
+	shares    *shares
 	stop      context.CancelFunc
 	wg        sync.WaitGroup
 }
@@ -86,7 +93,7 @@ func New(cfg config.Backend, opt Options) (*Backend, error) {
 		opt.Clock = time.Now
 	}
 	defaults(&cfg)
-	b := &Backend{cfg: cfg, opt: opt, dialer: net.Dialer{Timeout: cfg.Connect.D(), KeepAlive: keepAlive}}
+	b := &Backend{cfg: cfg, opt: opt, dialer: net.Dialer{Timeout: cfg.Connect.D(), KeepAlive: keepAlive}, shares: newShares(cfg.MaxPerDevice)}
 	var err error
 	if b.tls, err = tlsConfig(&cfg, opt.Roots, opt.Clock); err != nil {
 		return nil, err

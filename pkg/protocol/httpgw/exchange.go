@@ -291,7 +291,7 @@ func (x *exchange) request(t Target) {
 	h = append(h, http1.Field{Name: "x-anteroom-decision-id", Value: x.id}, http1.Field{Name: "via", Value: via(x.m.version)})
 	x.req = upstream.Request{
 		Method: x.m.method, Target: t.rewritten(x.route.strips(), x.route.base), Host: x.route.hostSent, Header: h, Fixed: x.badge.of(x.s, x.m.authority()),
-		Context: x.upstream, Stopper: x.stopper, Inform: x.req.Inform, Patience: x.g.cfg.Listener.Limits.Stall.D(),
+		Device: x.s.Device().ID, Context: x.upstream, Stopper: x.stopper, Inform: x.req.Inform, Patience: x.g.cfg.Listener.Limits.Stall.D(),
 	}
 	if x.req.Host == "" {
 		x.req.Host = x.m.authority()

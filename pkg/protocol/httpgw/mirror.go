@@ -167,7 +167,7 @@ func (x *exchange) copied(to *mirror, t Target) copied {
 	h = append(h, http1.Field{Name: "x-anteroom-mirror", Value: "1"})
 	r := &upstream.Request{
 		Method: x.req.Method, Target: t.rewritten(x.route.strips(), to.base), Host: to.hostSent, Header: h, Fixed: x.req.Fixed,
-		Patience: mirrorTime,
+		Device: x.s.Device().ID, Patience: mirrorTime,
 	}
 	if r.Host == "" {
 		r.Host = x.m.authority()
