@@ -76,7 +76,7 @@ func (s *Service) Rotate(ctx context.Context, a Actor, req *CertificateRequest) 
 		return nil, err
 	}
 	defer clear(pass)
-	err = s.cfg.State.CA.Rotate(ctx, c, pass)
+	err = s.cfg.State.CA.Rotate(ctx, c, pass, s.trustChanged)
 	return s.trusts(ctx, a, "ca.rotated", c, err)
 }
 
@@ -106,12 +106,18 @@ func (s *Service) trusts(ctx context.Context, a Actor, event string, c *x509.Cer
 	if err != nil {
 		return nil, err
 	}
-	if s.cfg.Live != nil {
-		s.cfg.Live.TrustChanged()
-	}
+	s.trustChanged()
 	return authorityCertificate(c, event != "ca.rotated"), s.commit(ctx, a, event, nil,
 		protocol.Field{Name: "name", Value: protocol.String(c.Subject.CommonName)},
 		protocol.Field{Name: "fingerprint", Value: protocol.String(ca.Fingerprint(c))})
+}
+
+// trustChanged has the listeners of a running gateway verify against what the CA
+// trusts now.
+func (s *Service) trustChanged() {
+	if s.cfg.Live != nil {
+		s.cfg.Live.TrustChanged()
+	}
 }
 
 func authorityCertificate(c *x509.Certificate, root bool) *AuthorityCertificate {

@@ -74,7 +74,7 @@ func child(role string) {
 		fail(err)
 		cert, err := SignIntermediate(a.Root(), key, next, false, time.Now())
 		fail(err)
-		fail(a.Rotate(ctx, cert, testPassphrase))
+		fail(a.Rotate(ctx, cert, testPassphrase, nil))
 		fail(a.Close())
 	case "quiet": // everything once, saying nothing
 		issued, err := a.Issue(ctx, Request{Profile: Device, ID: "pump-1", CSR: csr, TTL: 100 * 365 * 24 * time.Hour})

@@ -172,14 +172,22 @@ func signIntermediate(root *x509.Certificate, rootKey crypto.Signer, csr []byte,
 // step is the replacement of a file: whenever the process is killed, the next one has
 // the former intermediate or this one, whole. Errors of the certificate wrap
 // [ErrRotation], and change nothing.
-func (a *Authority) Rotate(ctx context.Context, next *x509.Certificate, passphrase []byte) error {
-	if err := a.rotate(ctx, next, passphrase); err != nil {
+//
+// It is trusted before it signs. When trusted is called, which may be nil, it is among
+// [Authority.Intermediates] and the former one signs: whoever verifies with a copy of
+// those takes another, and no certificate comes that they do not know. If the rotation
+// fails after that, trusted is called once more.
+func (a *Authority) Rotate(ctx context.Context, next *x509.Certificate, passphrase []byte, trusted func()) error {
+	if trusted == nil {
+		trusted = func() {}
+	}
+	if err := a.rotate(ctx, next, passphrase, trusted); err != nil {
 		return fmt.Errorf("rotate the intermediate: %w", err)
 	}
 	return nil
 }
 
-func (a *Authority) rotate(ctx context.Context, next *x509.Certificate, passphrase []byte) error {
+func (a *Authority) rotate(ctx context.Context, next *x509.Certificate, passphrase []byte, trusted func()) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -210,7 +218,32 @@ func (a *Authority) rotate(ctx context.Context, next *x509.Certificate, passphra
 		return refuseNext("it is not for the key that was prepared last")
 	}
 	t.keys[0] = key
-	return a.putTrust(t, intermediateFile, certPEM(list...))
+	if err := a.foresee(old, next, key); err != nil {
+		return err
+	}
+	trusted()
+	if err := a.putTrust(t, intermediateFile, certPEM(list...)); err != nil {
+		if a.trust.Load() != t {
+			a.trust.Store(old)
+			trusted()
+		}
+		return err
+	}
+	return nil
+}
+
+// foresee has an intermediate trusted that does not sign yet. Nothing of it rests
+// anywhere: a process that is killed here has not begun.
+func (a *Authority) foresee(old *trust, next *x509.Certificate, key crypto.Signer) error {
+	t := old.with(old.roots, append(slices.Clone(old.intermediates), next))
+	t.keys[len(t.keys)-1], t.engine = key, old.engine
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.closed {
+		return ErrClosed
+	}
+	a.trust.Store(t)
+	return nil
 }
 
 // putTrust replaces a file of certificates and then what is in use. When it returns

@@ -12,10 +12,12 @@ import (
 	"errors"
 	"math/big"
 	"net/url"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -41,7 +43,7 @@ func rotated(t *testing.T, a *Authority, dir string) *x509.Certificate {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := a.Rotate(t.Context(), next, testPassphrase); err != nil {
+	if err := a.Rotate(t.Context(), next, testPassphrase, nil); err != nil {
 		t.Fatal(err)
 	}
 	return next
@@ -265,14 +267,14 @@ func TestWhatIsNoNextIntermediateIsRefused(t *testing.T) {
 		"one that ends soon":          changed(func(c *x509.Certificate) { c.NotAfter = time.Now().Add(48 * time.Hour) }),
 		"a foreign root's":            foreign.Certificate,
 	} {
-		if err := a.Rotate(t.Context(), c, testPassphrase); !errors.Is(err, ErrRotation) {
+		if err := a.Rotate(t.Context(), c, testPassphrase, nil); !errors.Is(err, ErrRotation) {
 			t.Errorf("%s: %v", what, err)
 		}
 		if len(a.Intermediates()) != 1 {
 			t.Fatalf("%s: it is in use", what)
 		}
 	}
-	if err := a.Rotate(t.Context(), good, []byte("another passphrase")); !errors.Is(err, ErrPassphrase) {
+	if err := a.Rotate(t.Context(), good, []byte("another passphrase"), nil); !errors.Is(err, ErrPassphrase) {
 		t.Errorf("with another passphrase: %v", err)
 	}
 	if _, err := a.PrepareRotation(t.Context(), []byte("another passphrase")); !errors.Is(err, ErrPassphrase) {
@@ -281,10 +283,10 @@ func TestWhatIsNoNextIntermediateIsRefused(t *testing.T) {
 	if _, err := SignIntermediate(a.Root(), foreignKey, csr, false, time.Now()); err == nil {
 		t.Error("signed with a key that is not the root's")
 	}
-	if err := a.Rotate(t.Context(), good, testPassphrase); err != nil {
+	if err := a.Rotate(t.Context(), good, testPassphrase, nil); err != nil {
 		t.Errorf("the good one: %v", err)
 	}
-	if err := a.Rotate(t.Context(), good, testPassphrase); !errors.Is(err, ErrRotation) {
+	if err := a.Rotate(t.Context(), good, testPassphrase, nil); !errors.Is(err, ErrRotation) {
 		t.Errorf("twice: %v", err)
 	}
 }
@@ -332,7 +334,7 @@ func TestANewRootWithOverlap(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := a.Rotate(t.Context(), next, testPassphrase); err != nil {
+	if err := a.Rotate(t.Context(), next, testPassphrase, nil); err != nil {
 		t.Fatal(err)
 	}
 	if !a.Root().Equal(made.Certificate) {
@@ -387,5 +389,96 @@ func TestOpenSSLVerifiesAcrossARotation(t *testing.T) {
 		if out, err := openssl(t, "verify", "-x509_strict", "-purpose", "sslclient", "-CAfile", root, "-untrusted", c.chain, writeFile(t, "leaf.crt", certPEM(c.iss.Leaf))); err != nil {
 			t.Errorf("%v %s", err, out)
 		}
+	}
+}
+
+// TestANextIntermediateIsTrustedBeforeItSigns: whoever verifies with a copy of what the
+// CA trusts, as listeners do, never meets a certificate that the copy does not know.
+func TestANextIntermediateIsTrustedBeforeItSigns(t *testing.T) {
+	dir := newCA(t)
+	a := openCA(t, dir)
+	var copied atomic.Pointer[x509.CertPool] // a listener's
+	copied.Store(a.ClientCAs())
+	var wg sync.WaitGroup
+	stop := make(chan struct{})
+	for range 4 {
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				iss, err := a.Issue(t.Context(), device1(t, P256))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if _, err := iss.Leaf.Verify(x509.VerifyOptions{Roots: copied.Load(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}); err != nil {
+					t.Errorf("signed by %s: %v", iss.Chain[1].Subject.CommonName, err)
+				}
+			}
+		})
+	}
+	for range 3 {
+		former, called := a.Intermediates()[0], 0
+		csr, err := a.PrepareRotation(t.Context(), testPassphrase)
+		if err != nil {
+			t.Fatal(err)
+		}
+		next, err := SignIntermediate(a.Root(), testRootKey(t, dir), csr, false, a.clock())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := a.Rotate(t.Context(), next, testPassphrase, func() {
+			called++
+			if all := a.Intermediates(); !all[0].Equal(former) || !slices.ContainsFunc(all, next.Equal) {
+				t.Errorf("%d intermediates, and the first is %s", len(all), all[0].Subject.CommonName)
+			}
+			// Until the listeners have it, the former one signs.
+			iss, err := a.Issue(t.Context(), device1(t, P256))
+			if err != nil || !iss.Chain[1].Equal(former) {
+				t.Errorf("signed by another, or not at all: %v", err)
+			}
+			copied.Store(a.ClientCAs())
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if now := a.Intermediates(); called != 1 || !now[0].Equal(next) {
+			t.Errorf("called %d times, and %s signs", called, now[0].Subject.CommonName)
+		}
+	}
+	close(stop)
+	wg.Wait()
+}
+
+// TestARotationThatFailsLeavesNothingTrusted: who was told of the next intermediate is
+// told that it is none.
+func TestARotationThatFailsLeavesNothingTrusted(t *testing.T) {
+	dir := newCA(t)
+	a := openCA(t, dir)
+	former := a.Intermediates()
+	csr, err := a.PrepareRotation(t.Context(), testPassphrase)
+	if err != nil {
+		t.Fatal(err)
+	}
+	next, err := SignIntermediate(a.Root(), testRootKey(t, dir), csr, false, a.clock())
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A directory in the way of the file.
+	if err := os.MkdirAll(filepath.Join(dir, "."+intermediateFile+".next", "x"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	var told []int
+	if err := a.Rotate(t.Context(), next, testPassphrase, func() { told = append(told, len(a.Intermediates())) }); err == nil {
+		t.Fatal("rotated")
+	}
+	if !slices.Equal(told, []int{len(former) + 1, len(former)}) || len(a.Intermediates()) != len(former) {
+		t.Errorf("told %v, then there are %d", told, len(a.Intermediates()))
+	}
+	iss, err := a.Issue(t.Context(), device1(t, P256))
+	if err != nil || !iss.Chain[1].Equal(former[0]) {
+		t.Errorf("signed by another, or not at all: %v", err)
 	}
 }

@@ -166,7 +166,7 @@ func TestWhatOtherIntermediatesSignPassesZLint(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := a.Rotate(t.Context(), next, testPassphrase); err != nil {
+	if err := a.Rotate(t.Context(), next, testPassphrase, nil); err != nil {
 		t.Fatal(err)
 	}
 	issue("below a new root")
