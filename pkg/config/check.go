@@ -325,7 +325,7 @@ func (d *decoder) checkBackends(bs []Backend) map[string]bool {
 		if b.MaxConnections < 1 {
 			d.bad(at+".max_connections", "it must be at least 1", "")
 		}
-		if b.MaxPerDevice < 0 || b.MaxPerDevice > b.MaxConnections {
+		if b.MaxPerDevice > b.MaxConnections {
 			d.bad(at+".max_per_device", fmt.Sprintf("it must be at most %d, the connections there may be", b.MaxConnections), "")
 		}
 		if b.Retries > maxRetries {

@@ -77,7 +77,7 @@ func TestChecks(t *testing.T) {
 		"no timeout":           {backend, `{name: ehr, addresses: ["a:1"], timeout: 0s}`, "backends[0]: connect and timeout must be"},
 		"storm of retries":     {backend, `{name: ehr, addresses: ["a:1"], retries: 100}`, "backends[0].retries: it must be at most 10"},
 		"more than there is":   {backend, `{name: ehr, addresses: ["a:1"], max_connections: 8, max_per_device: 9}`, "backends[0].max_per_device: it must be at most 8"},
-		"less than nothing":    {backend, `{name: ehr, addresses: ["a:1"], max_per_device: -1}`, "backends[0].max_per_device: it must be at most 512"},
+		"less than nothing":    {backend, `{name: ehr, addresses: ["a:1"], max_per_device: -1}`, `backends[0].max_per_device: "-1" is not a whole number from 0`},
 		"nothing to send over": {backend, `{name: ehr, addresses: ["a:1"], max_connections: 0}`, "backends[0].max_connections: it must be at least 1"},
 		"never unhealthy":      {backend, `{name: ehr, addresses: ["a:1"], health: {failures: 0}}`, "backends[0].health: failures must be at least 1"},
 		"port past the last":   {backend, `{name: ehr, addresses: ["a:65536"]}`, `backends[0].addresses[0]: "a:65536" is not host:port`},
