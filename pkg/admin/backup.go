@@ -37,8 +37,8 @@ type Backup struct {
 
 // Files of the state directory that are in no backup. Tokens are worth nothing
 // without their key, and so none that was used since is good once more; the
-// gateway's own TLS keys are made anew.
-var notBackedUp = []string{StoreFile, CADir, CertDir, SocketName, TokenKey, RestoredFile}
+// gateway's own keys, of TLS and of SCEP, rest bare and are made anew.
+var notBackedUp = []string{StoreFile, CADir, CertDir, SocketName, TokenKey, SCEPFile, RestoredFile}
 
 // spareDisk is how much of the disk a backup leaves free beside what the audit log
 // wants: without space that log takes no records, and the gateway stops.

@@ -404,7 +404,7 @@ func TestABackupNobodyReadsHoldsNothingUp(t *testing.T) {
 // an archive, and the CA's key is as it rests: encrypted.
 func TestWhatAnArchiveHolds(t *testing.T) {
 	h := newHouse(t)
-	for name, data := range map[string]string{CertDir + "/x.key": "secret of certmagic", "policy-bundle/b.tar.gz": "a bundle", "pass": "never"} {
+	for name, data := range map[string]string{CertDir + "/x.key": "secret of certmagic", SCEPFile: "-----BEGIN PRIVATE KEY-----", "policy-bundle/b.tar.gz": "a bundle", "pass": "never"} {
 		name = filepath.Join(h.dir, "state", name)
 		if err := errors.Join(os.MkdirAll(filepath.Dir(name), 0o700), os.WriteFile(name, []byte(data), 0o600)); err != nil {
 			t.Fatal(err)

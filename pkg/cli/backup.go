@@ -114,8 +114,8 @@ func (a *app) backupCommand() *cobra.Command {
 configuration and audit log. The gateway goes on as it does. The archive is
 encrypted with age, to public keys whose private halves are kept elsewhere, or to a
 passphrase. The CA's keys in it are encrypted once more, as they rest; their
-passphrase is not in it, and neither are one-time tokens and the gateway's own TLS
-keys, which are made anew.`,
+passphrase is not in it, and neither are one-time tokens and the gateway's own keys
+of TLS and SCEP, which are made anew.`,
 		Example: "  anteroom backup --out /backup/anteroom-2026-11-26.age --recipients-file /etc/anteroom/backup-keys.txt",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if out == "" {
