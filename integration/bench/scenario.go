@@ -48,8 +48,13 @@ func scenarios() []scenario {
 			run: keepAlive, only: []string{"nginx", "haproxy", "caddy", "nginx-opa", "relay", gateway},
 		},
 		{
-			name: "varied", title: "The same, the head of each request another than the one before", unit: "µs",
-			how: "A thousand request ids in turn. Anteroom understands a head that is the last one again as the last one was, which this denies it.",
+			name: "tagged", title: "The same, each request with an id of its own", unit: "µs",
+			how: "A thousand X-Request-Ids in turn, as clients send them that can be traced. Anteroom reads each head, and finds that it says what the last one said.",
+			run: tagged, only: []string{"nginx", "haproxy", gateway},
+		},
+		{
+			name: "varied", title: "The same, each request another than the one before in what is decided on", unit: "µs",
+			how: "A thousand requests in turn, each with its id and its length. Anteroom understands a request that says what the last one said as it understood that, which this denies it.",
 			run: varied, only: []string{"nginx", "haproxy", gateway},
 		},
 		{
@@ -196,8 +201,13 @@ func (r *rig) measure(ctx context.Context, s scenario, t target) sample {
 // The few handshakes of the run are in the figure, of every target alike.
 func keepAlive(ctx context.Context, r *rig, t *running) (sample, error) { return r.steady(ctx, t) }
 
-// varied is keepAlive with requests that differ in their heads.
-func varied(ctx context.Context, r *rig, t *running) (sample, error) { return r.steady(ctx, t, "1000") }
+// tagged is keepAlive with requests that differ in their ids.
+func tagged(ctx context.Context, r *rig, t *running) (sample, error) { return r.steady(ctx, t, "1000") }
+
+// varied is keepAlive with requests that differ in their lengths too.
+func varied(ctx context.Context, r *rig, t *running) (sample, error) {
+	return r.steady(ctx, t, "1000", "32")
+}
 
 func (r *rig) steady(ctx context.Context, t *running, more ...string) (sample, error) {
 	if r.opt.warmup > 0 {

@@ -33,8 +33,9 @@ const (
 	// growPercent is what is left of it while devices connect. What stays of a
 	// connection is a tenth of what setting it up takes: the longer the rest lies
 	// around, the more memory the two share, which nothing brings together again. At
-	// gcPercent three thousand devices that are then idle took half as much more.
-	growPercent = 50
+	// gcPercent three thousand devices that are then idle took half as much more. At
+	// 20 a tenth of the work of connecting is for it.
+	growPercent = 20
 	// growing is how many goroutines more there are from one look to the next while
 	// devices connect, as opposed to coming and going, and growTime for how many
 	// looks more it then counts as that.

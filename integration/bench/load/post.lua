@@ -1,6 +1,6 @@
 -- The load of the keep-alive benchmark: one FHIR create, always the same, or, with
--- a third argument, of so many different request ids in turn. Arguments: file with
--- the body, path, ids. The result goes to standard output as one line of "key value"
+-- a third argument, of so many different request ids in turn, and with a fourth of
+-- so many lengths. Arguments: file with the body, path, ids, lengths. The result goes to standard output as one line of "key value"
 -- pairs that begins with "result".
 
 function init(args)
@@ -16,7 +16,7 @@ function init(args)
       if args[3] then
          fields["X-Request-Id"] = string.format("%08x", i)
       end
-      requests_bytes[i] = wrk.format("POST", args[2], fields, body)
+      requests_bytes[i] = wrk.format("POST", args[2], fields, body .. string.rep(" ", i % tonumber(args[4] or "1")))
    end
 end
 

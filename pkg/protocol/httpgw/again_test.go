@@ -139,3 +139,96 @@ func TestTheSameAgainWhenItsBodyIsWanted(t *testing.T) {
 		}
 	}
 }
+
+// Requests that differ in what is only passed on are understood once, and each
+// reaches the backend with what it said itself; in anything else they differ.
+func TestWhatIsPassedOnMayDiffer(t *testing.T) {
+	backend := &corpus.Backend{}
+	r := newRig(t, serveBackend(t, backend))
+	r.judge.unasked = func(path ...string) bool { return true }
+	var like []*protocol.Memo
+	deny := r.judge.deny
+	r.judge.deny = func(route *protocol.Route, tx *protocol.Transaction) protocol.Cause {
+		like = append(like, tx.Like)
+		return deny(route, tx)
+	}
+	conn, _ := r.connect()
+	defer conn.Close()
+	br := bufio.NewReader(conn)
+	with := func(raw, fields string) string {
+		return strings.Replace(raw, "\r\n\r\n", "\r\n"+fields+"\r\n\r\n", 1)
+	}
+	body := `{"resourceType":"Observation","status":"final"}`
+	first := with(post("/fhir/Observation", body), "X-Request-Id: 1\r\nTraceparent: 00-aa-01-00\r\nUser-Agent: a")
+	for _, tc := range []struct {
+		name, raw, id string
+		same          bool
+	}{
+		{"another id", strings.Replace(first, "Id: 1", "Id: 2", 1), "2", true},
+		{"a longer one, of another trace", strings.NewReplacer("Id: 1", "Id: "+strings.Repeat("3", 50), "-aa-", "-bb-").Replace(first), strings.Repeat("3", 50), true},
+		{"another name for it", strings.Replace(first, "X-Request-Id: 1", "X-Request-Ie: 1", 1), "", false},
+		{"none", strings.Replace(first, "X-Request-Id: 1\r\n", "", 1), "", false},
+		{"two", strings.Replace(first, "X-Request-Id: 1\r\n", "X-Request-Id: 1\r\nX-Request-Id: 2\r\n", 1), "1", false},
+		{"another order", strings.NewReplacer("X-Request-Id: 1\r\nTraceparent: 00-aa-01-00", "Traceparent: 00-aa-01-00\r\nX-Request-Id: 1").Replace(first), "1", false},
+		{"another fact", strings.Replace(first, "User-Agent: a", "User-Agent: b", 1), "1", false},
+		{"another target", strings.Replace(first, "/fhir/Observation", "/fhir/Observation?_format=json", 1), "1", false},
+		{"another method", strings.Replace(first, "POST /fhir/Observation", "PUT /fhir/Observation/1", 1), "1", false},
+		{"another length", with(post("/fhir/Observation", body+" "), "X-Request-Id: 1\r\nTraceparent: 00-aa-01-00\r\nUser-Agent: a"), "1", false},
+		{"a field more that is named by Connection", strings.Replace(first, "User-Agent: a", "User-Agent: a\r\nConnection: x-request-id", 1), "", false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			like = nil
+			backend.Take()
+			for _, raw := range []string{first, first, first, tc.raw} {
+				if _, err := io.WriteString(conn, raw); err != nil {
+					t.Fatal(err)
+				}
+				if resp, text := r.read(br, "POST"); resp.StatusCode != 200 {
+					t.Fatal(resp.Status, text)
+				}
+			}
+			if len(like) != 4 || like[2] == nil || (like[3] == like[2]) != tc.same {
+				t.Errorf("understood as the last one: %v; memos %v", like[3] == like[2], like)
+			}
+			got, _ := backend.Take()
+			if id := got[len(got)-1].Header.Get("X-Request-Id"); id != tc.id {
+				t.Errorf("the backend got the id %q, and the device sent %q", id, tc.id)
+			}
+			if id := got[0].Header.Get("X-Request-Id"); id != "1" {
+				t.Errorf("the backend got the id %q of the first", id)
+			}
+		})
+	}
+	// What is not well formed is not understood by what came before it.
+	if _, err := io.WriteString(conn, first+strings.Replace(first, "Id: 1", "Id: \x01", 1)); err != nil {
+		t.Fatal(err)
+	}
+	r.read(br, "POST")
+	if resp, _ := r.read(br, "POST"); resp.StatusCode != 400 {
+		t.Error(resp.Status)
+	}
+}
+
+// Nothing that something looks at is only passed on.
+func TestWhatIsPassedOnIsNothingElse(t *testing.T) {
+	for _, name := range []string{"correlation-id", "date", "request-id", "traceparent", "tracestate", "x-correlation-id", "x-request-id"} {
+		if !passing(name) {
+			t.Errorf("%s does not pass", name)
+		}
+		if shownAt(name) >= 0 || private(name) || hop[name] || essential[name] || overrides[name] {
+			t.Errorf("%s is more than passed on", name)
+		}
+	}
+	for _, names := range []map[string]bool{hop, essential, overrides} {
+		for name := range names {
+			if passing(name) {
+				t.Errorf("%s is only passed on", name)
+			}
+		}
+	}
+	for _, name := range shown {
+		if passing(name) {
+			t.Errorf("%s is only passed on", name)
+		}
+	}
+}

@@ -16,6 +16,33 @@ type head struct {
 	minor  int // of the version: 0 or 1
 }
 
+// says reports whether h says what o says: they differ in nothing, or in the values
+// of fields that are passed on and that nothing here looks at.
+func (h *head) says(o *head) bool {
+	if h.Line != o.Line || len(h.Header) != len(o.Header) {
+		return false
+	}
+	for i := range h.Header {
+		a, b := &h.Header[i], &o.Header[i]
+		if a.Name != b.Name || a.Value != b.Value && !passing(a.Name) {
+			return false
+		}
+	}
+	return true
+}
+
+// passing reports whether a field of that name is passed on and no more: no fact, no
+// rule and no framing comes of it. They are those by which the requests of many
+// clients differ, one from the next. Of Date the clock of a device is taken, from
+// each request anew.
+func passing(name string) bool {
+	switch name {
+	case "correlation-id", "date", "request-id", "traceparent", "tracestate", "x-correlation-id", "x-request-id":
+		return true
+	}
+	return false
+}
+
 // knownMethod reports whether a method is one that is understood. Others could
 // mean anything to a backend.
 func knownMethod(m string) bool {

@@ -60,6 +60,7 @@ type conn1 struct {
 // they come often.
 type work struct {
 	head    head
+	former  head // the one before, whose memory is for the next
 	msg     message
 	x       exchange
 	w       answer1
@@ -71,6 +72,7 @@ type work struct {
 
 // A lastHead is the head of the last request that was understood, as it came: a
 // device says the same thing over and over, and what was made of it stays as it is.
+// That what a head says is the same though it reads otherwise, see [head.says].
 type lastHead struct {
 	raw    []byte
 	known  bool // raw is what head and msg were made of
@@ -327,19 +329,26 @@ func (c *conn1) readHead(began time.Time) *fault {
 	}
 }
 
-// takeHead understands a head, or finds that it is the last one again.
+// takeHead understands a head, or finds that it is the last one again, or says
+// the same as the last one, which still has to be read.
 func (c *conn1) takeHead(b []byte, maxFields int) *fault {
 	l := &c.last
 	if l.known && bytes.Equal(l.raw, b) {
 		c.head.minor = l.minor
 		return nil
 	}
+	known := l.known
 	l.known, l.raw = false, l.raw[:0]
 	if len(b) <= maxLastHead {
 		l.raw = append(l.raw, b...) // before parse writes to it
 	}
-	f := c.head.parse(b, maxFields)
+	f := c.former.parse(b, maxFields)
+	c.head, c.former = c.former, c.head
 	l.minor = c.head.minor
+	if known && f == nil && c.head.says(&c.former) {
+		l.known = true
+		c.msg.header = c.head.Header
+	}
 	return f
 }
 
