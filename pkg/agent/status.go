@@ -148,6 +148,9 @@ func (st *Status) print(out io.Writer) error {
 		if e.Messages.Dropped > 0 {
 			fmt.Fprintf(out, "%s: %d messages of quality 0 dropped\n", e.Name, e.Messages.Dropped)
 		}
+		if e.Messages.Expired > 0 {
+			fmt.Fprintf(out, "%s: %d messages were wanted for less long than they waited\n", e.Name, e.Messages.Expired)
+		}
 		if e.Stored.Messages > 0 {
 			fmt.Fprintf(out, "%s: the oldest waits since %s\n", e.Name, e.Stored.Oldest.Local().Format(layout))
 		}

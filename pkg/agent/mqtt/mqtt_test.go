@@ -35,6 +35,11 @@ type broker struct {
 
 	mu       sync.Mutex
 	got      []string // what was published, once for each time that counts
+	messages []message
+	reasons  map[string]byte // of version 5, by the text
+	ack      connack
+	backAck  connack
+	backs    []*brokerSession
 	unfree   map[uint16]bool
 	clients  []string
 	answered int
@@ -48,12 +53,13 @@ func newBroker(t *testing.T) *broker {
 }
 
 func (b *broker) serve(c net.Conn) {
+	s := &brokerSession{Conn: c}
 	for r := bufio.NewReader(c); ; {
 		p, err := readPacket(r, 1<<20, nil)
 		if err != nil {
 			return
 		}
-		answer, die := b.take(p)
+		answer, die := b.take(s, p)
 		if die {
 			return
 		}
@@ -63,37 +69,59 @@ func (b *broker) serve(c net.Conn) {
 	}
 }
 
-func (b *broker) take(p *packet) (answer []byte, die bool) {
+// brokerSession is a connection to the broker, by which nothing is published if it
+// is a device's way back.
+type brokerSession struct {
+	net.Conn
+	connect
+	heard []*packet
+}
+
+func (b *broker) take(s *brokerSession, p *packet) (answer []byte, die bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	back := strings.Contains(s.client, "/")
 	switch p.kind {
 	case typeConnect:
 		c, err := p.connect()
-		if err != nil || p.body[7]&2 != 0 {
+		if err != nil || c.will != nil {
 			b.t.Errorf("CONNECT %x: %v", p.body, err)
 		}
-		b.clients = append(b.clients, c.client)
-		return []byte{typeConnack << 4, 2, 0, 0}, false
+		s.connect = c
+		if !strings.Contains(c.client, "/") {
+			if c.clean || !c.keeps() && c.level == level5 {
+				b.t.Errorf("the session that is published in is not kept: %x", p.body)
+			}
+			b.clients = append(b.clients, c.client)
+			return b.ack.packet(c.level), false
+		}
+		b.backs = append(b.backs, s)
+		return b.backAck.packet(c.level), b.backAck.code != 0 && c.level == 0
 	case typePublish:
-		m, id, _, err := p.publish()
-		if err != nil {
-			b.t.Errorf("PUBLISH %x: %v", p.body, err)
+		m, id, _, err := p.publish(s.level)
+		if err != nil || back {
+			b.t.Errorf("PUBLISH %x of %s: %v", p.body, s.client, err)
 			return nil, true
 		}
 		if m.qos < 2 || !b.unfree[id] {
 			b.got = append(b.got, string(m.text))
+			b.messages = append(b.messages, m)
 		}
+		var kind byte = typePuback
 		switch m.qos {
 		case 0:
 			return nil, false
-		case 1:
-			answer = withID(typePuback, 0, id)
 		case 2:
 			b.unfree[id] = true
-			answer = withID(typePubrec, 0, id)
+			kind = typePubrec
+		}
+		answer = withID(kind, 0, id)
+		if reason := b.reasons[string(m.text)]; reason != 0 && s.level == level5 {
+			delete(b.unfree, id)
+			answer = encode(kind, 0, []byte{byte(id >> 8), byte(id), reason, 0})
 		}
 	case typePubrel:
-		id, err := p.identifier()
+		id, _, err := p.identifier(s.level)
 		if err != nil {
 			b.t.Error(err)
 		}
@@ -103,11 +131,38 @@ func (b *broker) take(p *packet) (answer []byte, die bool) {
 		return encode(typePingresp, 0, nil), false
 	case typeDisconnect:
 		return nil, true
+	case typeSubscribe, typePuback:
+		s.heard = append(s.heard, p)
+		if !back {
+			b.t.Errorf("the agent sends a packet of type %d where it publishes", p.kind)
+		}
+		if p.kind == typePuback {
+			return nil, false
+		}
+		granted := []byte{p.body[0], p.body[1], 1}
+		if s.level == level5 {
+			granted = []byte{p.body[0], p.body[1], 0, 1}
+		}
+		return encode(typeSuback, 0, granted), false
 	default:
 		b.t.Errorf("the agent sends a packet of type %d", p.kind)
 	}
 	b.answered++
 	return answer, b.cut(answer[0]>>4, b.answered)
+}
+
+// back waits for a way back, the nth, and returns it.
+func (b *broker) back(n int) (s *brokerSession) {
+	b.t.Helper()
+	storetest.Eventually(b.t, "the device's way back", func() bool {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if len(b.backs) > n {
+			s = b.backs[n]
+		}
+		return s != nil
+	})
+	return s
 }
 
 func (b *broker) received() []string {
@@ -285,17 +340,13 @@ func TestQualityZeroIsPassedOnOrDropped(t *testing.T) {
 	}
 }
 
-// TestTheDeviceIsToldWhatTheAgentIsNot: no subscriptions, no other version, and no
-// acknowledgement of what is not stored.
+// TestTheDeviceIsToldWhatTheAgentIsNot: no other version, and no acknowledgement of
+// what is not stored.
 func TestTheDeviceIsToldWhatTheAgentIsNot(t *testing.T) {
 	b := newBroker(t)
 	b.Stop()
 	a := b.agent(t.TempDir(), func(f *settings.Forward) { f.Store.Bytes, f.Store.Message = 300, 200 })
 	c := a.device(t)
-	c.send(encode(typeSubscribe, 2, append(appendText([]byte{0, 9}, "a/#"), 1, 0, 1, 'b', 0)))
-	c.expect(typeSuback, []byte{0, 9, 0x80, 0x80})
-	c.send(encode(typeUnsubscribe, 2, appendText([]byte{0, 10}, "a/#")))
-	c.expect(typeUnsuback, []byte{0, 10})
 	c.send(encode(typePingreq, 0, nil))
 	c.expect(typePingresp, nil)
 	c.publish(1, 1, false, strings.Repeat("x", 200))
@@ -304,8 +355,6 @@ func TestTheDeviceIsToldWhatTheAgentIsNot(t *testing.T) {
 	if p, err := readPacket(c.r, 100, nil); err == nil {
 		t.Errorf("what is not stored is answered: %+v", p)
 	}
-	v5 := a.connect(t, append(appendText(nil, "MQTT"), 5, 2, 0, 0, 0, 0, 0))
-	v5.expect(typeConnack, []byte{0, 0x84, 0})
 	v3 := a.connect(t, append(appendText(nil, "MQTT"), 3, 2, 0, 0, 0, 0))
 	v3.expect(typeConnack, []byte{0, 1})
 	if _, n := a.Stats(); n.Refused != 1 {
@@ -423,6 +472,9 @@ func FuzzPacket(f *testing.F) {
 	f.Add(encode(typeConnect, 0, hello))
 	f.Add((&message{qos: 2, retain: true, topic: "a/b", text: []byte("x")}).packet(7, true))
 	f.Add(encode(typeSubscribe, 2, append(appendText([]byte{0, 9}, "a/#"), 1)))
+	f.Add((&message{level: level5, qos: 1, topic: "a", props: properties(nil).with32(propExpiry, 7), text: []byte("x")}).packet(7, true))
+	f.Add(encode(typeSubscribe, 2, append(appendText([]byte{0, 9, 2, propSubscription, 1}, "a/#"), 0x2d)))
+	f.Add(encode(typeConnect, 0, hello5("dev", true, 60)))
 	f.Fuzz(func(t *testing.T, in []byte) {
 		p, err := readPacket(bufio.NewReader(bytes.NewReader(in)), 1<<10, nil)
 		if err != nil {
@@ -432,20 +484,24 @@ func FuzzPacket(f *testing.F) {
 			t.Errorf("%x is read, and written as %x", in, got)
 		}
 		_, _ = p.connect()
-		_, _, _ = p.subscriptions()
-		_, _ = p.identifier()
-		if p.kind != typePublish {
-			return
-		}
-		m, id, dup, err := p.publish()
-		if err != nil {
-			return
-		}
-		if got := m.packet(id, dup); !bytes.Equal(got, in[:len(got)]) {
-			t.Errorf("%x is published as %x", in, got)
-		}
-		if rest, err := unrest(m.rest(), 1<<11); err != nil || rest.topic != m.topic || !bytes.Equal(rest.text, m.text) || rest.qos != m.qos || rest.retain != m.retain {
-			t.Errorf("%+v is stored as %+v: %v", m, rest, err)
+		for _, level := range []byte{level4, level5} {
+			_, _, _ = p.subscriptions(level)
+			_, _, _ = p.identifier(level)
+			_, _ = p.connack(level)
+			_, _ = p.unsubscribed(level, reasonNotAuthorized)
+			if p.kind != typePublish {
+				continue
+			}
+			m, id, dup, err := p.publish(level)
+			if err != nil {
+				continue
+			}
+			if got := m.packet(id, dup); !bytes.Equal(got, in[:len(got)]) {
+				t.Errorf("%x is published as %x", in, got)
+			}
+			if rest, err := unrest(m.rest(), 1<<11); err != nil || rest.level != level || rest.topic != m.topic || !bytes.Equal(rest.text, m.text) || rest.qos != m.qos || rest.retain != m.retain || !bytes.Equal(rest.props.append(nil), m.props.append(nil)) {
+				t.Errorf("%+v is stored as %+v: %v", m, rest, err)
+			}
 		}
 	})
 }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,6 +27,8 @@ const (
 	bufferSize    = 4 << 10
 	// fleeting is how many messages of quality 0 wait for their turn.
 	fleeting = 16
+	// maxAsk bounds a packet that is no message: some of them wait for the gateway.
+	maxAsk = 8 << 10
 	// headRoom is what a packet may have beside the message: topic and identifier.
 	headRoom = 64<<10 + 16
 )
@@ -46,13 +49,13 @@ type Port struct {
 	cfg Config
 
 	mu      sync.Mutex
-	clients map[string]net.Conn
+	clients map[string]*device
 	bulky   atomic.Bool // a large message of quality 0 waits
 }
 
 // Open opens the store and listens for the device.
 func Open(cfg Config) (*Port, error) {
-	p := &Port{cfg: cfg, clients: map[string]net.Conn{}}
+	p := &Port{cfg: cfg, clients: map[string]*device{}}
 	var err error
 	p.Port, err = store.Open(store.Config{
 		Settings: cfg.Settings, Dir: cfg.Dir, Device: cfg.Device, Most: int64(p.most()), Errands: fleeting, Gateway: cfg.Gateway, Log: cfg.Log, Clock: cfg.Clock,
@@ -67,145 +70,262 @@ func (p *Port) Serve(ctx context.Context, conn *net.TCPConn) {
 	r := bufio.NewReaderSize(conn, bufferSize)
 	room := p.Room(ctx, conn)
 	defer room.Give()
-	c, err := p.welcome(conn, r, room)
-	if err != nil {
+	d := &device{Conn: conn, taken: make(chan struct{})}
+	if err := p.hello(d, r, room); err != nil {
 		p.Log.Warn("a connection of the device's is refused", "error", err)
 		return
 	}
-	err = p.listen(conn, r, room, c)
-	p.leave(c.client, conn)
-	if err == nil { // DISCONNECT
+	b, backCtx := p.newBack(ctx, d)
+	defer b.end()
+	if err := p.welcome(backCtx, d, b); err != nil {
+		p.Log.Warn("a connection of the device's is refused", "error", err)
 		return
 	}
-	if !errors.Is(err, io.EOF) && ctx.Err() == nil {
-		p.Log.Warn("a connection of the device's broke off", "error", err)
-	}
-	// §3.1.2.5: the will is published when the device went without a word; it did
-	// not if it was the agent that ended.
-	if c.will != nil && ctx.Err() == nil {
-		if err := p.take(c.client, c.will, 0, false); err != nil {
-			p.Log.Error("the device's will can not be stored", "error", err)
+	defer p.leave(d)
+	will, err := p.listen(backCtx, d, r, room, b)
+	switch {
+	case err == nil: // DISCONNECT
+	case ctx.Err() != nil:
+		d.drop()
+	case !d.ended.Load():
+		if !errors.Is(err, io.EOF) {
+			p.Log.Warn("a connection of the device's broke off", "error", err)
 		}
+		d.end(reasonOf(err))
+	}
+	b.end()
+	_ = conn.Close()
+	if will && d.will != nil {
+		p.publishWill(ctx, d)
 	}
 }
 
-// welcome reads CONNECT and answers it.
-func (p *Port) welcome(conn net.Conn, r *bufio.Reader, room *store.Room) (c connect, err error) {
-	_ = conn.SetDeadline(time.Now().Add(connectWithin))
+// publishWill publishes the will of a device that went without a word (§3.1.2.5),
+// after the time it set, unless it is back before.
+func (p *Port) publishWill(ctx context.Context, d *device) {
+	if d.willDelay > 0 {
+		select {
+		case <-time.After(d.willDelay):
+		case <-d.taken:
+			return
+		case <-ctx.Done():
+			// A will that is early is better than none.
+		}
+	}
+	if err := p.take(d.client, d.will, 0, false); err != nil {
+		p.Log.Error("the device's will can not be stored", "error", err)
+	}
+}
+
+// reasonOf is what a device of version 5 is told of an error of its own.
+func reasonOf(err error) byte {
+	switch {
+	case errors.Is(err, errLong):
+		return reasonSize
+	case errors.Is(err, errAlias):
+		return reasonAlias
+	case errors.Is(err, errBehind):
+		return reasonQuota
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return reasonSilent
+	}
+	return reasonProtocol
+}
+
+// hello reads CONNECT, and refuses what can not be understood.
+func (p *Port) hello(d *device, r *bufio.Reader, room *store.Room) error {
+	_ = d.SetDeadline(time.Now().Add(connectWithin))
 	// Whoever speaks something else is not waited for.
 	if b, err := r.Peek(1); err != nil || b[0] != typeConnect<<4 {
-		return c, errors.Join(err, errPacket)
+		return errors.Join(err, errPacket)
 	}
 	first, err := readPacket(r, 2*headRoom, room)
 	if err != nil {
-		return c, err
+		return err
 	}
-	if c, err = first.connect(); err != nil {
-		return c, err
+	if d.connect, err = first.connect(); err != nil {
+		return err
 	}
 	room.Give()
-	if c.level != 4 {
-		// §3.1.2.2, and what version 5 has for it (§3.2.2.2 there).
-		answer := []byte{typeConnack << 4, 2, 0, 1}
-		if c.level == 5 {
-			answer = []byte{typeConnack << 4, 3, 0, 0x84, 0}
-		}
-		_, _ = conn.Write(answer)
-		return c, fmt.Errorf("the device speaks another version of MQTT (level %d) than 3.1.1; without a store it is carried as it is", c.level)
+	if d.level != level4 && d.level != level5 {
+		// §3.1.2.2, which is the same in all versions before 5.
+		_, _ = d.Write([]byte{typeConnack << 4, 2, 0, 1})
+		return fmt.Errorf("the device speaks another version of MQTT (level %d) than 3.1.1 and 5; without a store it is carried as it is", d.level)
 	}
+	if _, ok := d.props.find(propAuthMethod); ok {
+		_ = d.send((&connack{code: 0x8c}).packet(level5))
+		return errors.New("the device wants to prove itself by a method of its own, and there is none: the certificate says who it is")
+	}
+	return nil
+}
+
+// welcome answers CONNECT. A device whose session is to be kept has that at the
+// gateway, and hears whether there is one, if the gateway is there.
+func (p *Port) welcome(ctx context.Context, d *device, b *back) error {
 	p.mu.Lock()
-	was := p.clients[c.client]
-	if c.client != "" {
-		p.clients[c.client] = conn
+	was := p.clients[d.client]
+	if d.client != "" {
+		p.clients[d.client] = d
 	}
 	p.mu.Unlock()
 	if was != nil {
-		_ = was.Close() // §3.1.4: the same client again
+		close(was.taken)
+		was.end(reasonTaken) // §3.1.4: the same client again
 	}
-	// Without a session: there are no subscriptions that one could hold.
-	_, err = conn.Write([]byte{typeConnack << 4, 2, 0, 0})
-	return c, err
+	var ack connack
+	var s *backSession
+	if d.keeps() {
+		dial, cancel := context.WithTimeout(ctx, min(p.cfg.Settings.Connect.D(), connectWithin/2))
+		var err error
+		s, err = b.open(dial, p.cfg.Gateway.Try)
+		cancel()
+		if refused, ok := errors.AsType[*refusedError](err); ok {
+			_ = d.send(refused.packet(d.level))
+			p.leave(d)
+			return err
+		}
+		if s != nil {
+			ack = s.connack
+			// What is published goes by the agent, and by its limits.
+			ack.props = ack.props.without(propAssigned, propKeepAlive, propAuthMethod, propAuthData, propReceive, propAliasMost, propMaxPacket)
+		}
+	}
+	if d.level == level5 {
+		ack.props = ack.props.with32(propMaxPacket, uint32(p.most()))
+		if d.client == "" {
+			ack.props = append(ack.props, property{propAssigned, appendText(nil, b.client)})
+		}
+	}
+	if d.keeps() {
+		b.begin(ctx, s)
+	}
+	err := d.send(ack.packet(d.level))
+	if err != nil {
+		p.leave(d)
+	}
+	return err
 }
 
-func (p *Port) leave(client string, conn net.Conn) {
+func (p *Port) leave(d *device) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.clients[client] == conn {
-		delete(p.clients, client)
+	if p.clients[d.client] == d {
+		delete(p.clients, d.client)
 	}
 }
 
-// listen serves a device until it disconnects, which is no error.
-func (p *Port) listen(conn net.Conn, r *bufio.Reader, room *store.Room, c connect) error {
+// listen serves a device until it disconnects, which is no error, and reports
+// whether it wants its will to be published.
+func (p *Port) listen(ctx context.Context, d *device, r *bufio.Reader, room *store.Room, b *back) (will bool, err error) {
 	for {
-		_ = conn.SetReadDeadline(time.Time{})
-		if c.keepAlive > 0 {
+		_ = d.SetReadDeadline(time.Time{})
+		if d.keepAlive > 0 {
 			// §3.1.2.10: one and a half times of it.
-			_ = conn.SetReadDeadline(time.Now().Add(time.Duration(c.keepAlive) * 1500 * time.Millisecond))
+			_ = d.SetReadDeadline(time.Now().Add(time.Duration(d.keepAlive) * 1500 * time.Millisecond))
 		}
 		in, err := readPacket(r, p.most(), room)
 		if err != nil {
-			return err
+			// Who was ended by the agent did not go without a word.
+			return ctx.Err() == nil && !d.ended.Load() || isClosed(d.taken), err
 		}
-		if in.kind == typeDisconnect && len(in.body) == 0 {
-			return nil
+		if in.kind != typePublish && len(in.body) > maxAsk {
+			return true, errLong
 		}
-		answer, err := p.answer(c.client, in)
+		if in.kind == typeDisconnect {
+			reason, err := d.goodbye(in)
+			if err == nil && d.level == level5 && b.began {
+				_ = b.pass(ctx, in)
+			}
+			return err != nil || reason == 4, err
+		}
+		answer, err := p.answer(ctx, d, in, b)
 		room.Give()
-		if err != nil {
-			return err
+		if err == nil && answer != nil {
+			err = d.send(answer)
 		}
-		_ = conn.SetWriteDeadline(time.Now().Add(writeTimeout))
-		if _, err := conn.Write(answer); err != nil {
-			return err
+		if err != nil {
+			return true, err
 		}
 	}
 }
 
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// goodbye reads DISCONNECT (version 5 §3.14).
+func (d *device) goodbye(in *packet) (reason byte, err error) {
+	f := &fields{b: in.body}
+	if d.level == level5 && len(f.b) > 0 {
+		reason = f.byte()
+		if len(f.b) > 0 {
+			f.properties(forDisconnect)
+		}
+	}
+	if len(f.b) > 0 {
+		f.err = errPacket
+	}
+	return reason, f.err
+}
+
 // answer does what a packet asks for, and returns what the device hears.
-func (p *Port) answer(client string, in *packet) ([]byte, error) {
+func (p *Port) answer(ctx context.Context, d *device, in *packet, b *back) ([]byte, error) {
 	switch in.kind {
 	case typePublish:
-		m, id, dup, err := in.publish()
-		if err != nil {
-			return nil, err
-		}
-		if len(m.text) > int(p.cfg.Settings.Store.Message) {
-			return nil, errLong
-		}
-		if err := p.take(client, &m, id, dup); err != nil {
-			p.Refused(err)
-			// There is no word for no: without an answer the device sends it again.
-			return nil, err
-		}
-		switch m.qos {
-		case 1:
-			return withID(typePuback, 0, id), nil
-		case 2:
-			return withID(typePubrec, 0, id), nil
-		}
-		return nil, nil
+		return p.published(d, in)
 	case typePubrel:
-		id, err := in.identifier()
+		id, _, err := in.identifier(d.level)
 		return withID(typePubcomp, 0, id), err
-	case typeSubscribe:
-		id, n, err := in.subscriptions()
-		if err != nil {
+	case typeSubscribe, typeUnsubscribe:
+		if _, _, err := in.subscriptions(d.level); err != nil {
 			return nil, err
 		}
-		p.Log.Warn("the device subscribes, and is told that it can not: with a store nothing is carried towards it")
-		body := binary.BigEndian.AppendUint16(nil, id)
-		for range n {
-			body = append(body, 0x80)
+		return nil, b.pass(ctx, in)
+	case typePuback, typePubrec, typePubcomp:
+		// Of what came by the way back.
+		if _, _, err := in.identifier(d.level); err != nil || !b.began {
+			return nil, errPacket
 		}
-		return encode(typeSuback, 0, body), nil
-	case typeUnsubscribe:
-		id, _, err := in.subscriptions()
-		return withID(typeUnsuback, 0, id), err
+		return nil, b.pass(ctx, in)
 	case typePingreq:
 		return encode(typePingresp, 0, nil), nil
 	}
 	return nil, errPacket
+}
+
+func (p *Port) published(d *device, in *packet) ([]byte, error) {
+	m, id, dup, err := in.publish(d.level)
+	if err != nil {
+		return nil, err
+	}
+	if len(m.text) > int(p.cfg.Settings.Store.Message) {
+		return nil, errLong
+	}
+	kind := byte(typePuback)
+	if m.qos == 2 {
+		kind = typePubrec
+	}
+	if err := p.take(d.client, &m, id, dup); err != nil {
+		p.Refused(err)
+		if d.level == level4 {
+			// There is no word for no: without an answer the device sends it again.
+			return nil, err
+		}
+		reason := byte(reasonImplementation)
+		if errors.Is(err, queue.ErrFull) || errors.Is(err, queue.ErrOld) {
+			reason = reasonQuota
+		}
+		return encode(kind, 0, append(binary.BigEndian.AppendUint16(nil, id), reason)), nil
+	}
+	if m.qos == 0 {
+		return nil, nil
+	}
+	return withID(kind, 0, id), nil
 }
 
 // take stores a message, or hands it on if nobody is promised anything.

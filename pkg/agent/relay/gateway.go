@@ -82,6 +82,20 @@ func (g *Gateway) Dial(ctx context.Context) (*tls.Conn, error) {
 	}
 }
 
+// Try is [Gateway.Dial] for who does not wait for a gateway that is away: there is one
+// attempt, and none if it is known to be.
+func (g *Gateway) Try(ctx context.Context) (*tls.Conn, error) {
+	if down, _ := g.pause(); down {
+		return nil, g.away(ctx)
+	}
+	conn, err := g.connect(ctx)
+	if err != nil {
+		g.Refused(err)
+		return nil, g.away(ctx)
+	}
+	return conn, nil
+}
+
 func (g *Gateway) connect(ctx context.Context) (*tls.Conn, error) {
 	cfg, err := g.tls()
 	if err != nil {

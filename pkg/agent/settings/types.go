@@ -45,7 +45,7 @@ type Store struct {
 	Original string          `yaml:"original" default:"wait" enum:"wait,accept" doc:"mllp: What a device in original mode hears, which has no word for stored. wait: the receiver's own answer, or an error that it may try again after; such messages are not kept. accept: AA as soon as the message is on disk; the site answers for its delivery."`
 	Wait     config.Duration `yaml:"wait" default:"20s" doc:"Longest wait for an answer to a message before the device hears an error, or the message is sent again."`
 	Message  config.Size     `yaml:"message" default:"1MiB" doc:"Largest message."`
-	Tries    int             `yaml:"tries" default:"5" doc:"mllp: How often a stored message is sent to a receiver that answers with an error (AE, CE) before it is set aside. One that is rejected (AR, CR) is set aside at once."`
+	Tries    int             `yaml:"tries" default:"5" doc:"How often a stored message is sent to a receiver that answers with an error (AE, CE; an error of MQTT 5) before it is set aside. One that is rejected for good (AR, CR; not authorized) is set aside at once."`
 }
 
 // On reports whether anything is to be stored.

@@ -51,7 +51,7 @@ func (p *Port[M]) deliver(ctx context.Context) {
 		select {
 		case <-p.queue.Came():
 		case e := <-p.errands:
-			if e.Do(ctx, func(ctx context.Context) (Session[M], error) { return w.open(ctx, e.Message) }) != nil {
+			if e.Do(ctx, func(ctx context.Context) (Session[M], error) { return w.errand(ctx, e) }) != nil {
 				w.close()
 			}
 		case <-w.ended():
@@ -164,6 +164,14 @@ func (w *way[M]) open(ctx context.Context, m M) (Session[M], error) {
 	}
 	w.session = session
 	return session, nil
+}
+
+// errand returns a session for an errand.
+func (w *way[M]) errand(ctx context.Context, e *Errand[M]) (Session[M], error) {
+	if err := w.port.cfg.Gateway.Failed(); err != nil && e.Hurried && w.session == nil {
+		return nil, err
+	}
+	return w.open(ctx, e.Message)
 }
 
 func (w *way[M]) close() {

@@ -68,6 +68,7 @@ const (
 // An Errand is a message that is not stored.
 type Errand[M any] struct {
 	Message M
+	Hurried bool // it does not wait for a gateway that is away
 	// Do delivers it by a session that open returns. An error of Do's ends the session.
 	Do func(ctx context.Context, open func(context.Context) (Session[M], error)) error
 }
