@@ -114,6 +114,9 @@ func check(ctx context.Context, cfg *config.File) []finding {
 			if ended := makers.Ended(time.Now()); len(ended) > 0 {
 				note = "WARNING: outside their validity: " + strings.Join(ended, ", ")
 			}
+			if stale := makers.StaleLists(time.Now()); len(stale) > 0 {
+				note = strings.TrimPrefix(note+"; WARNING: revocation lists outside their validity: "+strings.Join(stale, ", "), "; ")
+			}
 		}
 		add("manufacturers' trust anchors", note, err)
 	}

@@ -189,6 +189,7 @@ func (f *File) resolve() {
 	abs(&f.Enrolment.Certificate.Key)
 	for i := range f.Enrolment.Manufacturers {
 		abs(&f.Enrolment.Manufacturers[i].Anchors)
+		abs(&f.Enrolment.Manufacturers[i].CRL)
 	}
 	for i := range f.Enrolment.ACME.Attestation {
 		abs(&f.Enrolment.ACME.Attestation[i].Roots)

@@ -213,6 +213,8 @@ type Manufacturer struct {
 	Anchors      string   `yaml:"anchors" required:"true" doc:"PEM file with the CA certificates that the manufacturer's device certificates chain to, such as manufacturers/example-devices.pem. They vouch for this manufacturer's devices and no others."`
 	RegisteredAs []string `yaml:"registered_as" doc:"What the registry's records call the manufacturer, in capitals or not. Default: name."`
 	Models       []string `yaml:"models" doc:"Models, as records have them, that enrol with these anchors. Default: every model of the manufacturer."`
+	CRL          string   `yaml:"crl" doc:"File with the revocation lists of the manufacturer's CAs, in PEM, or one in DER. A device whose certificate is listed does not enrol with it. It is read again when it has changed. The certificate of each CA that signs a list is among the anchors."`
+	StaleCRL     string   `yaml:"stale_crl" default:"refuse" enum:"refuse,pass" doc:"What becomes of a device whose CA has no list in crl that is in its validity: refused, or let pass unless an old list has it."`
 	ModelIn      string   `yaml:"model_in" default:"none" enum:"none,ou,cn" doc:"Where the subject of a device's certificate names the model, which then has to be that of the record. Say it if serial numbers are unique only within a model."`
 }
 

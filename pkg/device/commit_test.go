@@ -175,7 +175,10 @@ func TestTheSecondChangeOfADeviceFindsTheFirst(t *testing.T) {
 		}})
 		return err
 	}
-	revoke := func(g *Registry) error { _, err := g.SetStatus(context.Background(), "pump-1", Revoked, "test"); return err }
+	revoke := func(g *Registry) error {
+		_, err := g.SetStatus(context.Background(), "pump-1", Revoked, "test")
+		return err
+	}
 	g, errs, updates := atOnce(t, granting("pump-1", certificateOf("pump-1"), nil), renew, revoke, renew)
 	if errs[0] != nil || errs[1] != nil || errs[2] != nil || !errors.Is(errs[3], ErrStatus) {
 		t.Error(errs)

@@ -37,6 +37,7 @@ type maker struct {
 	names   []string // as the registry's records have them
 	anchors *x509.CertPool
 	keys    map[string]bool // of the anchors
+	lists   *makerLists     // of what it revoked; nil if nobody asks
 }
 
 // LoadMakers reads the trust anchors of manufacturers. ours are the certificates
@@ -78,7 +79,10 @@ func loadMaker(cfg config.Manufacturer, whose map[string]string) (*maker, error)
 		whose[key], mk.keys[key] = cfg.Name, true
 		mk.anchors.AddCert(c)
 	}
-	return mk, nil
+	if cfg.CRL != "" {
+		mk.lists, err = openLists(cfg.CRL, certs, cfg.StaleCRL != "pass")
+	}
+	return mk, err
 }
 
 // readAnchors reads certificates in PEM form, and nothing else.
@@ -155,6 +159,17 @@ func (m *Makers) Ended(now time.Time) (names []string) {
 	return names
 }
 
+// StaleLists returns the manufacturers that have a revocation list that is outside its
+// validity, or one that can not be read any more.
+func (m *Makers) StaleLists(now time.Time) (names []string) {
+	for _, mk := range m.list {
+		if mk.lists.stale(now) {
+			names = append(names, mk.cfg.Name)
+		}
+	}
+	return names
+}
+
 // A factoryIdentity is what a manufacturer's certificate says of a device.
 type factoryIdentity struct {
 	maker  *maker
@@ -197,18 +212,22 @@ func (m *Makers) identify(leaf *x509.Certificate, chain []*x509.Certificate, now
 	}
 	var by *maker
 	var why error
+	var chains [][]*x509.Certificate
 	for _, mk := range m.list {
-		switch err := mk.verify(leaf, between, now); {
+		switch found, err := mk.verify(leaf, between, now); {
 		case err != nil:
 			why = err
 		case by != nil:
 			return nil, fmt.Errorf("both %s and %s vouch for it", by.cfg.Name, mk.cfg.Name)
 		default:
-			by = mk
+			by, chains = mk, found
 		}
 	}
 	if by == nil {
 		return nil, fmt.Errorf("no manufacturer that is trusted here vouches for it: %w", unquoted(why))
+	}
+	if err := by.lists.check(chains, now); err != nil {
+		return nil, err
 	}
 	out := &factoryIdentity{maker: by, serial: serial, key: keyOf(leaf.RawSubjectPublicKeyInfo)}
 	switch by.cfg.ModelIn {
@@ -231,11 +250,10 @@ func (m *Makers) identify(leaf *x509.Certificate, chain []*x509.Certificate, now
 // lengths, key usages, name constraints. A certificate that has no extended key
 // usage is for any use, as those of IEEE 802.1AR are; one that has must be for
 // client authentication.
-func (mk *maker) verify(leaf *x509.Certificate, between *x509.CertPool, now time.Time) error {
-	_, err := withoutName(leaf).Verify(x509.VerifyOptions{
+func (mk *maker) verify(leaf *x509.Certificate, between *x509.CertPool, now time.Time) ([][]*x509.Certificate, error) {
+	return withoutName(leaf).Verify(x509.VerifyOptions{
 		Roots: mk.anchors, Intermediates: between, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	})
-	return err
 }
 
 // unquoted returns why a chain does not hold without what crypto/x509 would say of

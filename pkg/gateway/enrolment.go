@@ -46,6 +46,9 @@ func (g *Gateway) openEnrolment(ctx context.Context, cfg config.Enrolment) error
 	for _, name := range makers.Ended(g.clock()) {
 		g.log.Warn("no device of the manufacturer can enrol with its certificate: the trust anchors are outside their validity", "manufacturer", name)
 	}
+	for _, name := range makers.StaleLists(g.clock()) {
+		g.log.Warn("a revocation list of the manufacturer is outside its validity", "manufacturer", name)
+	}
 	if err := acme.CheckRoots(cfg.ACME.Attestation); err != nil {
 		return err
 	}
