@@ -36,6 +36,7 @@ var made = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
+	madeIn = dir
 	ca, quick := filepath.Join(dir, "ca"), filepath.Join(dir, "quick")
 	if _, err = Init(context.Background(), initConfig(ca)); err != nil {
 		return "", err
@@ -45,6 +46,10 @@ var made = sync.OnceValues(func() (string, error) {
 	}
 	return dir, errors.Join(reencrypt(filepath.Join(quick, intermediateKeyFile)), reencrypt(filepath.Join(quick, rootKeyFile)))
 })
+
+// madeIn is made's directory, or "" if no test of this process asked for it, as in
+// the processes of a fuzz target.
+var madeIn string
 
 // newCA returns the directory of a CA of the test's own.
 func newCA(t testing.TB) string {

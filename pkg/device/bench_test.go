@@ -60,9 +60,18 @@ func fleet(t testing.TB, n int) string {
 	return path
 }
 
+// sizes are of fleets. With -short the largest, which takes most of a minute to make,
+// is left out.
+func sizes(n ...int) []int {
+	if testing.Short() {
+		return n[:len(n)-1]
+	}
+	return n
+}
+
 // BenchmarkOpen is the start of a gateway with very many devices.
 func BenchmarkOpen(b *testing.B) {
-	for _, n := range []int{100_000, 1_000_000} {
+	for _, n := range sizes(100_000, 1_000_000) {
 		b.Run(strconv.Itoa(n), func(b *testing.B) {
 			st, err := bolt.Open(fleet(b, n))
 			if err != nil {
@@ -119,7 +128,7 @@ func (m made) Each(of, _ string, f func(string, []byte) error) error {
 // BenchmarkGet looks up one device after another, which are never in the CPU's
 // cache when they are many, and one again and again.
 func BenchmarkGet(b *testing.B) {
-	for _, n := range []int{100, 10_000, 1_000_000} {
+	for _, n := range sizes(100, 10_000, 1_000_000) {
 		g, err := Open(context.Background(), made{n: n}, Options{})
 		if err != nil {
 			b.Fatal(err)

@@ -33,12 +33,17 @@ var made = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
+	madeIn = dir
 	_, err = ca.Init(context.Background(), ca.InitConfig{Dir: filepath.Join(dir, "ca"), TrustDomain: domain, Organisation: "Test", Passphrase: pass})
 	if err != nil {
 		return dir, err
 	}
 	return dir, os.CopyFS(filepath.Join(dir, "pristine"), os.DirFS(filepath.Join(dir, "ca")))
 })
+
+// madeIn is made's directory, or "" if no test of this process asked for it, as in
+// the processes of a fuzz target.
+var madeIn string
 
 // shared is a CA for tests that leave its clock alone and do not close it: opening
 // one is slow on purpose too.
@@ -52,11 +57,11 @@ var shared = sync.OnceValues(func() (*ca.Authority, error) {
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if dir, err := made(); err == nil {
+	if madeIn != "" {
 		if a, err := shared(); err == nil {
 			a.Close()
 		}
-		os.RemoveAll(dir)
+		os.RemoveAll(madeIn)
 	}
 	if code == 0 {
 		if err := goleak.Find(goleak.IgnoreTopFunction("github.com/golang/glog.(*fileSink).flushDaemon")); err != nil {
