@@ -37,7 +37,7 @@ func (srv *Server) handshake(ctx context.Context, raw, conn net.Conn, from netip
 			return nil, err
 		}
 	}
-	if err := srv.turns.begin(ctx, Neighbourhood(from)); err != nil {
+	if err := srv.turn(ctx, from); err != nil {
 		return nil, err
 	}
 	c := &turnConn{Conn: conn, turns: srv.turns, ctx: ctx, has: true}
@@ -54,6 +54,21 @@ func (srv *Server) handshake(ctx context.Context, raw, conn net.Conn, from netip
 	}
 	return tc, raw.SetDeadline(time.Time{})
 }
+
+// turn waits for a turn to begin a handshake, and tells how long that took.
+func (srv *Server) turn(ctx context.Context, from netip.Addr) error {
+	began := srv.cfg.Clock()
+	srv.waiting.Add(1)
+	err := srv.turns.begin(ctx, Neighbourhood(from))
+	srv.waiting.Add(-1)
+	if err == nil && srv.cfg.Hooks.Turn != nil {
+		srv.cfg.Hooks.Turn(srv.cfg.Clock().Sub(began))
+	}
+	return err
+}
+
+// Waiting returns how many connections wait for their turn to begin a handshake.
+func (srv *Server) Waiting() int { return int(srv.waiting.Load()) }
 
 // A turnConn is a connection within its handshake, which has a turn but while it
 // waits for its peer. Our own flights are never waited for: they are smaller than

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -47,6 +48,9 @@ type Recorder interface {
 type Hooks struct {
 	Handshake func(listener, result string)
 	Session   func(listener string, delta int)
+	// Turn is called when the turn of a handshake has come, with how long it waited
+	// for it.
+	Turn func(waited time.Duration)
 	// Disbelieved is called when a device at an address said that our certificate is
 	// not in its validity.
 	Disbelieved func(from netip.Addr)
@@ -59,6 +63,7 @@ type Server struct {
 	cfg      Config
 	refusals *refusals
 	turns    *turns
+	waiting  atomic.Int64 // for a turn to begin
 	ctx      context.Context
 	stop     context.CancelCauseFunc
 	wg       sync.WaitGroup

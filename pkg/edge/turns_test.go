@@ -224,6 +224,13 @@ func (t *turns) waiting() (n int) {
 func TestWhoWaitsForATurnIsNotRefusedHoweverLongItTakes(t *testing.T) {
 	f := newFixture(t, func(l *config.Listener) { l.Limits.Handshake = config.Duration(300 * time.Millisecond) })
 	release := hold(t, f)
+	var came, long atomic.Int64
+	f.srv.cfg.Hooks.Turn = func(waited time.Duration) {
+		came.Add(1)
+		if waited >= 300*time.Millisecond {
+			long.Add(1)
+		}
+	}
 	c := f.client(f.enrol("monitor-1", time.Hour))
 	const crowd = 8
 	done := make(chan error, crowd)
@@ -237,12 +244,18 @@ func TestWhoWaitsForATurnIsNotRefusedHoweverLongItTakes(t *testing.T) {
 		}()
 	}
 	eventually(t, "all wait", func() bool { return f.srv.turns.waiting() == crowd })
+	if n := f.srv.Waiting(); n != crowd {
+		t.Errorf("%d are said to wait, of %d", n, crowd)
+	}
 	time.Sleep(400 * time.Millisecond) // longer than a handshake may take
 	release()
 	for range crowd {
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
+	}
+	if came.Load() != crowd || long.Load() != crowd || f.srv.Waiting() != 0 {
+		t.Errorf("%d turns were told of, %d of them as long waited for; %d wait", came.Load(), long.Load(), f.srv.Waiting())
 	}
 }
 

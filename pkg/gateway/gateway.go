@@ -127,7 +127,7 @@ func New(ctx context.Context, cfg *config.File, opt Options) (_ *Gateway, err er
 	g.edge = edge.New(edge.Config{
 		TrustDomain: cfg.TrustDomain, Registry: g.state.Devices, Authority: g.state.CA, Audit: g.state.Audit,
 		Adapter: g.adapter, CertDir: filepath.Join(cfg.StateDir, admin.CertDir), Clock: g.clock, Logger: g.log, Zap: telemetry.Zap(g.log),
-		Hooks: edge.Hooks{Handshake: g.metrics.Handshake, Session: g.metrics.Session, Disbelieved: g.disbelieved},
+		Hooks: edge.Hooks{Handshake: g.metrics.Handshake, Turn: g.metrics.Turn, Session: g.metrics.Session, Disbelieved: g.disbelieved},
 	})
 	g.engine.OnChange(func(s *policy.Set) { g.shadow.enforced(s); g.edge.Sessions.Recheck() })
 	if err := g.apply(ctx, cfg); err != nil {
@@ -169,7 +169,7 @@ func New(ctx context.Context, cfg *config.File, opt Options) (_ *Gateway, err er
 
 // policyOptions are the options of every policy set here, enforced or not.
 func (g *Gateway) policyOptions(loc *time.Location, log *slog.Logger, loaded func(policy.LoadEvent)) policy.Options {
-	return policy.Options{Location: loc, Logger: log, Clock: g.clock, OnLoad: loaded}
+	return policy.Options{Location: loc, Logger: log, Clock: g.clock, OnLoad: loaded, OnDistrust: g.metrics.PlanDistrusted}
 }
 
 func field(name, value string) protocol.Field {

@@ -146,6 +146,7 @@ func (g *Gateway) gauges() {
 		}
 		return 0
 	})
+	g.metrics.Gauge("anteroom_handshakes_waiting", "Connections that wait for their turn to have their handshake computed.", func() float64 { return float64(g.edge.Waiting()) })
 	g.metrics.Gauges("anteroom_route_observing", "1 for each route that forwards what the policy denies (mode: observe).", "route", func() map[string]float64 {
 		g.mu.Lock()
 		defer g.mu.Unlock()

@@ -106,6 +106,9 @@ const disagree = "the plan of the policy set gives another decision than OPA's e
 func (e *evaluation) distrust(p *plan, why string) {
 	if p.planned.wrong.CompareAndSwap(false, true) {
 		e.set.opt.Logger.Error(why+"; the evaluator decides from now on, and decisions cost more", "revision", e.set.revision)
+		if f := e.set.opt.OnDistrust; f != nil {
+			f(e.set.revision)
+		}
 	}
 }
 

@@ -59,7 +59,10 @@ func TestAPlanThatIsWrongDoesNotDecide(t *testing.T) {
 
 // Later decisions are compared now and then.
 func TestALaterDifferenceIsFound(t *testing.T) {
-	good := load(t, setDir(t, map[string]string{"a.rego": rules(`allow contains "x" if input.device.class == "pump"`)}), Options{CacheEntries: -1})
+	var told []string
+	good := load(t, setDir(t, map[string]string{"a.rego": rules(`allow contains "x" if input.device.class == "pump"`)}), Options{
+		CacheEntries: -1, OnDistrust: func(revision string) { told = append(told, revision) },
+	})
 	bad := load(t, setDir(t, map[string]string{"a.rego": rules(`allow contains "y" if input.device.class != "pump"`)}), Options{CacheEntries: -1})
 	good.plan.planned.program = bad.plan.planned.program
 	good.plan.planned.asked.Store(checkedEvery - 1)
@@ -68,6 +71,10 @@ func TestALaterDifferenceIsFound(t *testing.T) {
 	}
 	if !good.plan.planned.wrong.Load() {
 		t.Error("the difference was not found")
+	}
+	good.Decide(context.Background(), ask("pump", fhirAsks("create", "Observation")))
+	if len(told) != 1 || told[0] != good.Revision() {
+		t.Errorf("told of %q, want %q once", told, good.Revision())
 	}
 }
 

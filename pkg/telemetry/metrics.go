@@ -19,6 +19,8 @@ type Metrics struct {
 	duration     *prometheus.HistogramVec
 	decision     prometheus.Histogram
 	handshakes   *prometheus.CounterVec
+	turns        prometheus.Histogram
+	distrusted   prometheus.Counter
 	sessions     *prometheus.GaugeVec
 	policyLoads  *prometheus.CounterVec
 	policyInfo   *prometheus.GaugeVec
@@ -69,6 +71,14 @@ func NewMetrics() *Metrics {
 	m.handshakes = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "anteroom_handshakes_total", Help: "TLS handshakes, by result: ok, or the reason for the refusal.",
 	}, []string{"listener", "result"})
+	m.turns = prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name: "anteroom_handshake_wait_seconds", Help: "From the first bytes of a device that connects to its turn to have its handshake computed.",
+		Buckets: []float64{.001, .01, .1, .5, 1, 2.5, 5, 10, 30, 60, 120},
+	})
+	m.distrusted = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "anteroom_policy_plan_distrusted_total",
+		Help: "Policy sets whose plan gave another decision than OPA's evaluator, which decides alone from then on: a fault of the gateway to be reported.",
+	})
 	m.sessions = prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "anteroom_sessions", Help: "Live device connections.",
 	}, []string{"listener"})
@@ -107,7 +117,7 @@ func NewMetrics() *Metrics {
 		Name: "anteroom_findings_total",
 		Help: "What the gateway found out about devices and a person should look at: clone (a certificate in use at two places at once), clock (a device's clock is wrong).",
 	}, []string{"kind"})
-	m.Registry.MustRegister(m.shareWaits, m.shareTime, m.findings, m.expiries, m.breakGlass, m.enrolments, m.obligations, m.transactions, m.requests, m.duration, m.decision, m.handshakes, m.sessions, m.policyLoads, m.policyInfo,
+	m.Registry.MustRegister(m.turns, m.distrusted, m.shareWaits, m.shareTime, m.findings, m.expiries, m.breakGlass, m.enrolments, m.obligations, m.transactions, m.requests, m.duration, m.decision, m.handshakes, m.sessions, m.policyLoads, m.policyInfo,
 		m.backendUp, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -150,6 +160,12 @@ func (m *Metrics) Request(listener, route string, status int, took time.Duration
 func (m *Metrics) Handshake(listener, result string) {
 	m.handshakes.WithLabelValues(listener, result).Inc()
 }
+
+// Turn counts a handshake whose turn has come, by how long it waited.
+func (m *Metrics) Turn(waited time.Duration) { m.turns.Observe(waited.Seconds()) }
+
+// PlanDistrusted counts a policy set whose plan is not asked any more.
+func (m *Metrics) PlanDistrusted(string) { m.distrusted.Inc() }
 
 // Enrolment counts a request for a device's certificate.
 func (m *Metrics) Enrolment(way, result string) { m.enrolments.WithLabelValues(way, result).Inc() }

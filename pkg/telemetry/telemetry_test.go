@@ -75,6 +75,10 @@ func TestMetrics(t *testing.T) {
 		m.Request("devices", "fhir", status, time.Millisecond)
 	}
 	m.Handshake("devices", "ok")
+	m.Turn(20 * time.Millisecond)
+	m.PlanDistrusted("bbbb")
+	m.BackendShare("ehr", "served", time.Second)
+	m.BackendShare("gone", "refused", time.Minute)
 	m.Session("devices", 1)
 	m.Session("devices", 1)
 	m.Session("devices", -1)
@@ -100,6 +104,11 @@ func TestMetrics(t *testing.T) {
 		`anteroom_http_requests_total{listener="devices",route="fhir",status="none"} 2`,
 		`anteroom_http_requests_total{listener="devices",route="fhir",status="5xx"} 1`,
 		`anteroom_handshakes_total{listener="devices",result="ok"} 1`,
+		`anteroom_handshake_wait_seconds_bucket{le="0.01"} 0`,
+		`anteroom_handshake_wait_seconds_bucket{le="0.1"} 1`,
+		`anteroom_policy_plan_distrusted_total 1`,
+		`anteroom_backend_device_waits_total{backend="ehr",result="served"} 1`,
+		`anteroom_backend_device_wait_seconds_total{backend="ehr"} 1`,
 		`anteroom_sessions{listener="devices"} 1`,
 		`anteroom_policy_info{revision="bbbb"} 1`,
 		`anteroom_policy_loads_total{result="refused"} 1`,
@@ -113,7 +122,7 @@ func TestMetrics(t *testing.T) {
 			t.Errorf("missing: %s", want)
 		}
 	}
-	if strings.Contains(body, "aaaa") || strings.Contains(body, "gone") {
+	if strings.Contains(body, "aaaa") || strings.Contains(body, `="gone`) {
 		t.Error("what is no more is still told")
 	}
 	bounded := map[string]bool{"listener": true, "route": true, "protocol": true, "result": true, "status": true, "device_status": true, "revision": true,
