@@ -159,10 +159,12 @@ func (s *server) fail(r *web.Request, code enrol.Code, why string) *reply {
 	return refused(r.Refused(&enrol.Request{Way: enrol.SCEP, Proof: enrol.Secret{}}, enrol.NewRefusal(code, why)))
 }
 
-// unsound is the one answer to everything that is wrong with a message's protection.
-// It counts as a wrong secret, so that nobody tries a thousand.
-func (s *server) unsound(r *web.Request) *reply {
-	return s.fail(r, enrol.BadProof, errCheck.Error())
+// unsound is the one answer to everything that is wrong with a message's protection,
+// or with what it protects; the record alone says what that was. It counts as a wrong
+// secret, so that nobody tries a thousand.
+func (s *server) unsound(r *web.Request, why error) *reply {
+	return refused(r.Refused(&enrol.Request{Way: enrol.SCEP, Proof: enrol.Secret{}},
+		&enrol.Refusal{Code: enrol.BadProof, Why: errCheck.Error() + ": " + why.Error(), Public: errCheck.Error()}))
 }
 
 // refused is a refusal as a reply.
@@ -187,7 +189,7 @@ func (s *server) answer(r *web.Request, m *message) *reply {
 		return s.fail(r, enrol.WeakCrypto, "the message is signed with SHA-1")
 	}
 	if m.verify() != nil {
-		return s.unsound(r)
+		return s.unsound(r, errors.New("the signature is not the signer's"))
 	}
 	q := &enrol.Request{Way: enrol.SCEP, Weak: weak}
 	how := sealings[0]
@@ -198,16 +200,19 @@ func (s *server) answer(r *web.Request, m *message) *reply {
 			return s.fail(r, enrol.WeakCrypto, "the message is not encrypted with RSA and AES in CBC mode")
 		}
 		if err != nil {
-			return s.unsound(r)
+			return s.unsound(r, errors.New("the envelope can not be read"))
 		}
 		q.Weak, how = weak || e.how.weak, e.how
 		plain, err := e.open(s.Recipient.key)
 		if err != nil {
-			return s.unsound(r)
+			return s.unsound(r, errors.New("the envelope can not be opened"))
 		}
-		csr, challenge, ok := request(plain)
-		if !ok || m.kind == pkcsReq && !csr.PublicKey.(*rsa.PublicKey).Equal(m.signer.PublicKey) {
-			return s.unsound(r)
+		csr, challenge, err := request(plain)
+		if err == nil && m.kind == pkcsReq && !csr.PublicKey.(*rsa.PublicKey).Equal(m.signer.PublicKey) {
+			err = errors.New("the key of the signing request is not the signer's")
+		}
+		if err != nil {
+			return s.unsound(r, err)
 		}
 		q.CSR, q.Proof = plain, s.proof(m)
 		switch {
@@ -256,26 +261,29 @@ func (s *server) proof(m *message) enrol.Proof {
 
 // request reads a signing request that holds: whose signature verifies, with an RSA
 // key. challenge is its challengePassword (RFC 2985 §5.4.1), if it has exactly one.
-func request(der []byte) (csr *x509.CertificateRequest, challenge string, ok bool) {
-	csr, err := ca.ParseCSR(der)
-	if err != nil || len(der) == 0 || der[0] != 0x30 {
-		return nil, "", false
+func request(der []byte) (csr *x509.CertificateRequest, challenge string, err error) {
+	csr, err = ca.ParseCSR(der)
+	if err != nil {
+		return nil, "", err
+	}
+	if der[0] != 0x30 {
+		return nil, "", errors.New("the signing request is in PEM form")
 	}
 	if _, isRSA := csr.PublicKey.(*rsa.PublicKey); !isRSA {
-		return nil, "", false
+		return nil, "", errors.New("the key of the signing request is not RSA")
 	}
 	var body, attributes, one, values cryptobyte.String
 	in := cryptobyte.String(csr.RawTBSCertificateRequest)
 	var has bool
 	if !in.ReadASN1(&body, asn1.SEQUENCE) || !body.SkipASN1(asn1.INTEGER) || !body.SkipASN1(asn1.SEQUENCE) || !body.SkipASN1(asn1.SEQUENCE) ||
 		!body.ReadOptionalASN1(&attributes, &has, tag(0)) {
-		return nil, "", false
+		return nil, "", errAttributes
 	}
 	found := false
 	for !attributes.Empty() {
 		var kind oid
 		if !attributes.ReadASN1(&one, asn1.SEQUENCE) || !one.ReadASN1ObjectIdentifier(&kind) || !one.ReadASN1(&values, asn1.SET) {
-			return nil, "", false
+			return nil, "", errAttributes
 		}
 		if !kind.Equal(oidChallengePassword) {
 			continue
@@ -283,16 +291,18 @@ func request(der []byte) (csr *x509.CertificateRequest, challenge string, ok boo
 		var text cryptobyte.String
 		var form asn1.Tag
 		if found || !values.ReadAnyASN1(&text, &form) || !values.Empty() || len(text) > maxChallenge {
-			return nil, "", false
+			return nil, "", errAttributes
 		}
 		// Of DirectoryString's forms those that a token can be in as it is.
 		if form != asn1.PrintableString && form != asn1.UTF8String && form != asn1.T61String && form != asn1.IA5String {
-			return nil, "", false
+			return nil, "", errAttributes
 		}
 		challenge, found = string(text), true
 	}
-	return csr, challenge, true
+	return csr, challenge, nil
 }
+
+var errAttributes = errors.New("the attributes of the signing request are not one challenge password at most")
 
 // maxChallenge bounds a challenge password (RFC 2985 §5.4.1).
 const maxChallenge = 255
