@@ -26,7 +26,7 @@ type ACMEServer struct {
 // An ACMEAttestation is whose word is taken for the hardware of a manufacturer.
 type ACMEAttestation struct {
 	Manufacturer string   `yaml:"manufacturer" required:"true" doc:"The manufacturer as the devices' records have it, in capitals or not. The roots vouch for no other's devices."`
-	Formats      []string `yaml:"formats" required:"true" doc:"Formats of statements that are taken: step (a certificate about the key, as PIV tokens make it) and tpm (a TPM 2.0's)."`
+	Formats      []string `yaml:"formats" required:"true" doc:"Formats of statements that are taken: step (a certificate about the key, as PIV tokens make it), tpm (a TPM 2.0's) and apple (a managed Apple device's)."`
 	Roots        string   `yaml:"roots" required:"true" doc:"PEM roots of the certificates in the statements."`
 }
 
@@ -39,7 +39,7 @@ const (
 
 // AttestationFormats are the formats of statements about a key that are
 // understood.
-func AttestationFormats() []string { return []string{"step", "tpm"} }
+func AttestationFormats() []string { return []string{"step", "tpm", "apple"} }
 
 func (d *decoder) checkACME(at string, a *ACME) {
 	devices, names := map[string]bool{}, map[string]bool{}
@@ -71,7 +71,7 @@ func (d *decoder) checkACME(at string, a *ACME) {
 		}
 		for j, f := range v.Formats {
 			if !slices.Contains(AttestationFormats(), f) {
-				d.bad(fmt.Sprintf("%s.formats[%d]", at, j), fmt.Sprintf("%q is not a format that is understood", f), "step or tpm")
+				d.bad(fmt.Sprintf("%s.formats[%d]", at, j), fmt.Sprintf("%q is not a format that is understood", f), "step, tpm or apple")
 			}
 		}
 	}

@@ -22,6 +22,7 @@ import (
 
 	"github.com/anteroom-iomt/anteroom/pkg/ca"
 	"github.com/anteroom-iomt/anteroom/pkg/config"
+	"github.com/anteroom-iomt/anteroom/pkg/device"
 )
 
 const (
@@ -74,8 +75,9 @@ func readStatement(data []byte) (*statement, error) {
 }
 
 // attested finds out which key a statement attests, for hardware of the given
-// name and this very challenge, and returns the key's name.
-func (s *server) attested(trust *config.ACMEAttestation, raw json.RawMessage, hardware, authorization string) (string, *fault) {
+// name, of a device that the registry knows so, and for this very challenge, and returns
+// the key's name. The authorization is the challenge's token and the account's key.
+func (s *server) attested(trust *config.ACMEAttestation, rec *device.Record, raw json.RawMessage, hardware, token, authorization string) (string, *fault) {
 	bad := func(err error) (string, *fault) {
 		return "", challengeFault(badAttestationStatement, "the attestation: %v", err)
 	}
@@ -110,10 +112,18 @@ func (s *server) attested(trust *config.ACMEAttestation, raw json.RawMessage, ha
 	}
 	sum := sha256.Sum256([]byte(authorization))
 	var key crypto.PublicKey
-	var name string
-	if st.Format == "tpm" {
+	var name, udid string
+	switch st.Format {
+	case "tpm":
 		key, name, err = st.tpm(chain[0], sum)
-	} else {
+	case "apple":
+		if key, name, udid, err = st.apple(chain[0], token); err == nil && name != "" && rec.Serial != "" && name != rec.Serial {
+			err = errors.New("its serial number is another than the registry's")
+		}
+		if udid == hardware {
+			name = udid
+		}
+	default:
 		key, name, err = st.step(chain[0], []byte(authorization))
 	}
 	if err != nil {

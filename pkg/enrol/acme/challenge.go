@@ -177,7 +177,7 @@ func (c *call) try(o *order, place []int) (*order, *fault) {
 	case tlsALPN01:
 		f = c.s.tryTLS(ctx, c.s.serverOf(c.device), a.Identifier.Value, c.key.authorization(ch.Token))
 	case deviceAttest:
-		a.Attested, f = c.s.attested(c.s.attestationOf(c.record), asked["attObj"], a.Identifier.Value, c.key.authorization(ch.Token))
+		a.Attested, f = c.s.attested(c.s.attestationOf(c.record), c.record, asked["attObj"], a.Identifier.Value, ch.Token, c.key.authorization(ch.Token))
 	}
 	if f != nil && f.kind == serverInternal {
 		return nil, f
