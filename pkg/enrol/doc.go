@@ -20,5 +20,6 @@
 //
 // A new way in is a proof in this package, if none of those there fits, and a
 // package that speaks its protocol (est, and web for JSON over HTTP, below this
-// one). A [Registrar] is safe for concurrent use and starts no goroutine.
+// one). A [Registrar] is safe for concurrent use and starts no
+// goroutine that outlives the call it was started for.
 package enrol

@@ -39,10 +39,25 @@ func (g *Registrar) record(q *Request, event string, rec *device.Record) *audit.
 	return r
 }
 
-// announce records, durably, that a device is about to be given a certificate:
-// what can not be recorded is not done.
-func (g *Registrar) announce(ctx context.Context, q *Request, rec *device.Record) error {
-	return g.recordFirst(ctx, g.record(q, eventRequest, rec))
+// announce records that a device is about to be given a certificate: what can not be
+// recorded is not done. recorded returns when the record is durable, or why it is not;
+// it is called once.
+func (g *Registrar) announce(ctx context.Context, q *Request, rec *device.Record) (recorded func() error, err error) {
+	if err := g.cfg.Audit.Append(ctx, g.record(q, eventRequest, rec)); err != nil {
+		return nil, notRecorded(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- g.cfg.Audit.Flush(context.WithoutCancel(ctx)) }()
+	return func() error {
+		if err := <-done; err != nil {
+			return notRecorded(err)
+		}
+		return nil
+	}, nil
+}
+
+func notRecorded(err error) error {
+	return fmt.Errorf("nothing was issued, because it can not be recorded: %w", err)
 }
 
 // recordFirst records, durably, what is about to be done.
@@ -52,7 +67,7 @@ func (g *Registrar) recordFirst(ctx context.Context, r *audit.Record) error {
 		err = g.cfg.Audit.Flush(ctx)
 	}
 	if err != nil {
-		return fmt.Errorf("nothing was issued, because it can not be recorded: %w", err)
+		return notRecorded(err)
 	}
 	return nil
 }

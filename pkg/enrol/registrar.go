@@ -152,15 +152,22 @@ func (g *Registrar) enrol(ctx context.Context, q *Request) (_ *Issued, id string
 	if err != nil {
 		return nil, st.id, err
 	}
+	recorded := func() error { return nil }
 	if st.operator == "" {
 		// An operator's request was recorded where it came in.
-		if err := g.announce(ctx, q, rec); err != nil {
+		if recorded, err = g.announce(ctx, q, rec); err != nil {
 			return nil, st.id, err
 		}
 	}
 	// What was begun is finished, even if who asked has gone away.
 	ctx = context.WithoutCancel(ctx)
 	iss, err := g.cfg.CA.Issue(ctx, csr.subject(st.profile(life, g.backdate(rec.Class))))
+	// Before the record is durable nothing is granted; it and what the CA writes wait for
+	// the disk side by side.
+	if why := recorded(); why != nil && err == nil {
+		g.withdraw(ctx, iss.Leaf)
+		err = why
+	}
 	if err != nil {
 		return nil, st.id, err
 	}

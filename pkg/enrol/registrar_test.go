@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -260,6 +261,38 @@ func TestWhatCanNotBeRecordedIsNotIssued(t *testing.T) {
 	r := refused(t, "a closed log", second(d.by(token, request(t, key, ""))), Busy)
 	if rec := d.record("pump-1"); len(rec.Certificates) != 0 || strings.Contains(r.Told(), "log") {
 		t.Errorf("%+v, told %q", rec, r.Told())
+	}
+}
+
+// undurable is an audit log that takes records and can not keep them, for some time.
+type undurable struct {
+	Recorder
+	left atomic.Int64
+}
+
+func (u *undurable) Flush(ctx context.Context) error {
+	if u.left.Add(-1) >= 0 {
+		return audit.ErrUnavailable
+	}
+	return u.Recorder.Flush(ctx)
+}
+
+// TestNothingIsGrantedBeforeItsRequestIsDurable, though the CA may have signed by then;
+// the token is as good as before.
+func TestNothingIsGrantedBeforeItsRequestIsDurable(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t)
+	d.register("pump-1", device.Pending)
+	token, key := d.token("pump-1"), newKey(t, ca.P256)
+	log := &undurable{Recorder: d.log}
+	log.left.Store(1)
+	d.Registrar.cfg.Audit = log
+	refused(t, "a log that keeps nothing", second(d.by(token, request(t, key, ""))), Busy)
+	if rec := d.record("pump-1"); len(rec.Certificates) != 0 || rec.Status != device.Pending {
+		t.Errorf("%+v", rec)
+	}
+	if _, err := d.by(token, request(t, key, "")); err != nil {
+		t.Errorf("afterwards: %v", err)
 	}
 }
 
