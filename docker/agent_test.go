@@ -15,6 +15,19 @@ func TestTheAgentsConfigurationIsGood(t *testing.T) {
 	}
 }
 
+func TestTheInitScriptIsShellAsItShouldBe(t *testing.T) {
+	if _, err := exec.LookPath("shellcheck"); err != nil {
+		if os.Getenv("ANTEROOM_REQUIRE_PEERS") == "1" {
+			t.Fatal("shellcheck is not installed (Debian package shellcheck)")
+		}
+		t.Skip("shellcheck is not installed")
+	}
+	// The first line names rc.common, which OpenWrt's shell reads the script by.
+	if out, err := exec.CommandContext(t.Context(), "shellcheck", "-s", "sh", "anteroom-agent.init").CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
 // TestTheInitScriptStartsTheAgent runs it as rc.common does, with words of procd's
 // that say what they were told.
 func TestTheInitScriptStartsTheAgent(t *testing.T) {

@@ -201,3 +201,58 @@ forward:
 		t.Errorf("status: %s", out)
 	}
 }
+
+// TestAnAgentStaysSmallUnderLoad: with a store that is full, a gateway that is away,
+// and a hundred connections in the middle of a message.
+func TestAnAgentStaysSmallUnderLoad(t *testing.T) {
+	t.Parallel()
+	h := newEnrolling(t, "")
+	token, root := h.tokenFor("monitor-1", "patient-monitor")
+	listen := rig.FreeAddr(t)
+	c := newCompanion(t, fmt.Sprintf(`state_dir: state
+enrolment: {url: %q}
+forward:
+  - {name: hl7, listen: %q, device: 127.0.0.1, protocol: mllp, gateway: %q, connections: 120, store: {bytes: 4MiB, message: 512KiB}}
+`, h.url(""), listen, rig.FreeAddr(t)))
+	c.must(token, "enrol", "--root", root)
+	c.start()
+	message := func(id string, n int) string {
+		return fmt.Sprintf("\x0bMSH|^~\\&|MON|ICU|HIS|HOSP|||ORU^R01^ORU_R01|%s|P|2.5.1|||AL|NE\rOBX|%s\r\x1c\r", id, strings.Repeat("x", n))
+	}
+	dial := func() net.Conn {
+		t.Helper()
+		conn, err := net.Dial("tcp", listen)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		return conn
+	}
+	conn := dial()
+	heard := bufio.NewReader(conn)
+	for i, full := 0, false; !full; i++ {
+		if _, err := fmt.Fprint(conn, message(fmt.Sprint(i), 400<<10)); err != nil {
+			t.Fatal(err)
+		}
+		answer, err := heard.ReadString(0x1c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		full = strings.Contains(answer, "MSA|CE|")
+	}
+	for i := range 100 {
+		conn, half := dial(), message(fmt.Sprint("half-", i), 400<<10)[:300<<10]
+		go func() { _, _ = fmt.Fprint(conn, half) }()
+	}
+	rig.Eventually(t, "all to be connected", func() bool { return c.status().Entries[0].Open == 101 })
+	// What was garbage a moment ago is not counted; what is held is.
+	var memory []int64
+	rig.Eventually(t, "the agent to be small with all that", func() bool {
+		memory = append(memory, resident(t, c.PID()))
+		return memory[len(memory)-1] <= maxAgentMemory
+	})
+	t.Logf("resident: %d kB, after %d looks", memory[len(memory)-1]>>10, len(memory))
+	if n := c.status().Entries[0].Open; n != 101 {
+		t.Errorf("%d connections are open", n)
+	}
+}

@@ -15,6 +15,8 @@ const (
 	// send again: they do within seconds or minutes, a handful at most.
 	seenTime = time.Hour
 	seenMost = 256
+	// copyMost is how long a message may be to be written together with its head.
+	copyMost = 4 << 10
 	// rewriteFrom is how much of the file was taken before it is written anew.
 	rewriteFrom = 1 << 20
 	// maxMessage bounds what is made room for when a record is read.
@@ -201,7 +203,7 @@ func (q *Queue) Put(body []byte, d Digest, again bool, now time.Time) error {
 	case oldest != nil && !oldest.since.IsZero() && now.Sub(oldest.since) > q.limits.Age:
 		return ErrOld
 	}
-	if _, err := q.f.WriteAt(rec.append(nil), q.size); err != nil {
+	if err := q.write1(&rec); err != nil {
 		// What was written of it must not stand before the next one.
 		if terr := q.f.Truncate(q.size); terr != nil {
 			q.broken = fmt.Errorf("store: %w", errors.Join(err, terr))
@@ -219,6 +221,21 @@ func (q *Queue) Put(body []byte, d Digest, again bool, now time.Time) error {
 	q.remember(seen{d, now})
 	q.tell()
 	return nil
+}
+
+// write1 writes a record at the end; q.mu is held. A long message is not copied for
+// that: whether both writes came to the disk is the checksum's to say, as it is of
+// one.
+func (q *Queue) write1(rec *record) error {
+	if len(rec.body) <= copyMost {
+		_, err := q.f.WriteAt(rec.append(nil), q.size)
+		return err
+	}
+	if _, err := q.f.WriteAt(rec.appendHead(nil), q.size); err != nil {
+		return err
+	}
+	_, err := q.f.WriteAt(rec.body, q.size+headLen)
+	return err
 }
 
 func (q *Queue) remember(s seen) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"slices"
 	"time"
 )
 
@@ -32,6 +33,11 @@ type record struct {
 func (r *record) len() int64 { return headLen + int64(len(r.body)) }
 
 func (r *record) append(b []byte) []byte {
+	return append(r.appendHead(slices.Grow(b, int(r.len()))), r.body...)
+}
+
+// appendHead writes what is before the message.
+func (r *record) appendHead(b []byte) []byte {
 	start := len(b)
 	b = append(b, r.state)
 	b = binary.LittleEndian.AppendUint32(b, uint32(len(r.body)))
@@ -39,16 +45,15 @@ func (r *record) append(b []byte) []byte {
 	b = binary.LittleEndian.AppendUint64(b, r.seq)
 	b = binary.LittleEndian.AppendUint64(b, uint64(r.at.UnixNano()))
 	b = append(b, r.digest[:]...)
-	b = append(b, r.body...)
-	binary.LittleEndian.PutUint32(b[start+5:], checksum(b[start:]))
+	binary.LittleEndian.PutUint32(b[start+5:], checksum(b[start:], r.body))
 	return b
 }
 
 // checksum is that of a whole record: of its length and of all that follows the
 // checksum.
-func checksum(rec []byte) uint32 {
+func checksum(head, body []byte) uint32 {
 	t := crc32.MakeTable(crc32.Castagnoli)
-	return crc32.Update(crc32.Checksum(rec[1:5], t), t, rec[9:])
+	return crc32.Update(crc32.Update(crc32.Checksum(head[1:5], t), t, head[9:headLen]), t, body)
 }
 
 // errTorn says that a record is not whole.
@@ -89,7 +94,7 @@ func readRecord(f io.ReaderAt, off, size int64) (*record, error) {
 	if _, err := f.ReadAt(raw, off); err != nil {
 		return nil, err
 	}
-	if binary.LittleEndian.Uint32(raw[5:]) != checksum(raw) || raw[0] != waits && raw[0] != begun && raw[0] != taken {
+	if binary.LittleEndian.Uint32(raw[5:]) != checksum(raw, raw[headLen:]) || raw[0] != waits && raw[0] != begun && raw[0] != taken {
 		return nil, errTorn
 	}
 	r := parseHead(raw)

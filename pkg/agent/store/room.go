@@ -8,7 +8,7 @@ import (
 
 const (
 	// Small is how large a message may be that every connection may hold at once.
-	Small = 16 << 10
+	Small = 4 << 10
 	// largeTime is how long a larger one may be on its way: 1 MiB at the pace of a
 	// serial line that somebody has put behind a network's socket.
 	largeTime = 5 * time.Minute
