@@ -167,7 +167,7 @@ func replaceFile(path string, data []byte) error {
 	}
 	defer os.Remove(f.Name()) // gone already if all went well
 	if _, err = f.Write(data); err == nil {
-		err = f.Chmod(0o644)
+		err = errors.Join(f.Chmod(0o644), f.Sync()) // or a power failure leaves an empty file in the other's place
 	}
 	if cerr := f.Close(); err == nil {
 		err = cerr
