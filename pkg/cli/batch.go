@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"crypto"
+	"crypto/sha256"
 	"crypto/x509"
+	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -23,12 +25,15 @@ import (
 // A batch gives many devices bundles in one directory, and can be cut off at any
 // point: run again, it does the rest. A key is on disk before a certificate is
 // asked for, and the certificate's file is written last, so that a key without a
-// certificate is a bundle that was begun; its device is given a certificate for
-// that key, whether it had one already or not.
+// certificate is a bundle that was begun: if the registry says that its device was
+// given one for that key, it is given another. Any other key is not used: nothing was
+// issued for it, and who can write to the directory, such as a USB stick, may have
+// put it there.
 type batch struct {
 	credentials
 	csrs string // directory with signing requests that were made on the devices
 	app  *app
+	recs map[string]*device.Record // those of the devices it is about
 }
 
 // bundled is what became of one device.
@@ -84,6 +89,23 @@ func (b *batch) begin() (begun []string, err error) {
 		}
 	}
 	return begun, nil
+}
+
+// held reports whether a device was given a certificate for a key.
+func (b *batch) held(id string, key crypto.Signer) bool {
+	spki, err := x509.MarshalPKIXPublicKey(key.Public())
+	rec := b.recs[id]
+	if err != nil || rec == nil {
+		return false
+	}
+	sum := sha256.Sum256(spki)
+	return slices.ContainsFunc(rec.Certificates, func(c device.Certificate) bool { return c.Key == hex.EncodeToString(sum[:]) })
+}
+
+// stray reports whether the key that is there for a device was never its own.
+func (b *batch) stray(id string) bool {
+	key, err := ca.ReadKey(b.path(id, ".key"))
+	return b.csrs == "" && (err != nil || !b.held(id, key))
 }
 
 func (b *batch) path(id, ext string) string { return filepath.Join(b.out, id+ext) }
@@ -198,6 +220,11 @@ func (b *batch) ask(id string) (csr []byte, key crypto.Signer, err error) {
 		if key, err = ca.ReadKey(path); err != nil {
 			// It was being written when the run was cut off: nothing has it yet.
 			if err := os.Remove(path); err != nil {
+				return nil, nil, err
+			}
+			key = nil
+		} else if !b.held(id, key) {
+			if err := os.Rename(path, path+".unused"); err != nil {
 				return nil, nil, err
 			}
 			key = nil

@@ -176,6 +176,7 @@ func (b *batch) enrol(ctx context.Context, api *admin.API, res *importResult) er
 		return err
 	}
 	recs := map[string]*device.Record{}
+	b.recs = recs
 	for _, r := range all {
 		recs[r.ID] = r
 	}

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -92,9 +93,20 @@ func (b *batch) renew(cmd *cobra.Command, req admin.ListRequest, ttl time.Durati
 		if err != nil {
 			return err
 		}
+		b.recs = map[string]*device.Record{}
+		for _, r := range recs {
+			b.recs[r.ID] = r
+		}
 		res, ids := newBatchResult(b.out), map[string]bool{}
 		for _, id := range begun {
-			ids[id] = true
+			if rec, err := api.Show(ctx, id); err == nil {
+				b.recs[id] = rec
+			} else if e, ok := errors.AsType[*admin.Error](err); !ok || e.Code != admin.CodeNotFound {
+				return err
+			}
+			if ids[id] = !b.stray(id); !ids[id] {
+				res.Skipped[id] = "the key in " + b.path(id, ".key") + " is none that it was given a certificate for"
+			}
 		}
 		for _, r := range recs {
 			if way := wayOf(r); !all && way != "" && way != string(enrol.CLI) && !ids[r.ID] {
@@ -102,7 +114,9 @@ func (b *batch) renew(cmd *cobra.Command, req admin.ListRequest, ttl time.Durati
 				continue
 			}
 			ids[r.ID] = true
+			delete(res.Skipped, r.ID)
 		}
+		maps.DeleteFunc(ids, func(_ string, in bool) bool { return !in })
 		err = b.run(ctx, slices.Sorted(maps.Keys(ids)), res, func(id string, csr []byte) (*admin.Issued, error) {
 			return api.Renew(ctx, admin.RenewRequest{ID: id, CSR: csr, TTL: ttl})
 		})
