@@ -13,10 +13,13 @@ import (
 	"math/big"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/anteroom-iomt/anteroom/integration/peers"
 )
 
 // A manufacturer is a simulated one: a CA that gives devices the certificates they
@@ -221,5 +224,58 @@ func TestABadTrustAnchorKeepsTheGatewayFromStarting(t *testing.T) {
 		if _, errs, code := h.Run("run", "--config", h.Path("anteroom.yaml")); code == 0 || !strings.Contains(errs, "manufacturer acme: ") {
 			t.Errorf("%s: run: %d %s", name, code, errs)
 		}
+	}
+}
+
+// TestCurlWaitsForApprovalWithAManufacturersCertificate: the docs' commands, from 202
+// and Retry-After to the certificate.
+func TestCurlWaitsForApprovalWithAManufacturersCertificate(t *testing.T) {
+	peers.Need(t, "openssl", "curl")
+	t.Parallel()
+	acme := newManufacturer(t, "acme")
+	h := newEnrolling(t, `, manufacturers: [{name: acme, anchors: manufacturers/acme.pem}]`, func(h *enrolling) { acme.anchors(h, "manufacturers/acme.pem") })
+	h.Write("delivery.csv", "id,class,manufacturer,serial\nmonitor-1,patient-monitor,acme,S1\n")
+	h.Must("device", "import", "delivery.csv")
+	dir := t.TempDir()
+	factory := acme.device("S1")
+	key, err := x509.MarshalPKCS8PrivateKey(factory.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, block := range map[string]*pem.Block{"idevid.crt": {Type: "CERTIFICATE", Bytes: factory.Leaf.Raw}, "idevid.key": {Type: "PRIVATE KEY", Bytes: key}} {
+		if err := os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	must := func(name string, args ...string) string {
+		t.Helper()
+		out, err := run(t, dir, name, args...)
+		if err != nil {
+			t.Fatalf("%s %v: %v\n%s", name, args, err, out)
+		}
+		return out
+	}
+	must("openssl", "req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", "dev.key", "-subj", "/CN=monitor-1", "-outform", "DER", "-out", "dev.p10")
+	must("openssl", "base64", "-in", "dev.p10", "-out", "dev.b64")
+	ask := func(out string) string {
+		t.Helper()
+		return must("curl", "-sS", "-D", "-", "-o", out, "--cacert", h.RootFile(), "--cert", "idevid.crt", "--key", "idevid.key",
+			"-H", "Content-Type: application/pkcs10", "--data-binary", "@dev.b64", h.url("/.well-known/est/simpleenroll"))
+	}
+	if head := ask("wait.txt"); !strings.Contains(head, " 202 ") || !strings.Contains(head, "Retry-After: 300\r\n") {
+		t.Errorf("before the approval: %s", head)
+	}
+	h.Must("device", "approve", "monitor-1")
+	if head := ask("dev.p7.b64"); !strings.Contains(head, " 200 ") {
+		t.Fatalf("approved: %s", head)
+	}
+	must("openssl", "base64", "-d", "-in", "dev.p7.b64", "-out", "dev.p7")
+	must("openssl", "pkcs7", "-inform", "DER", "-in", "dev.p7", "-print_certs", "-out", "dev.crt")
+	if out := must("curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}", "--cacert", h.RootFile(), "--cert", "dev.crt", "--key", "dev.key",
+		"-H", "Content-Type: application/fhir+json", "-d", observation, h.URL("/fhir/Observation")); out != "201" {
+		t.Errorf("the device is answered %s", out)
+	}
+	if out, err := run(t, dir, "curl", "-sS", "--cacert", h.RootFile(), "--cert", "idevid.crt", "--key", "idevid.key", h.URL("/fhir/Observation")); err == nil {
+		t.Errorf("the manufacturer's certificate opens the devices' listener: %s", out)
 	}
 }
