@@ -247,11 +247,15 @@ func TestBudgetsAreJudgedByMedians(t *testing.T) {
 			r.add(s, gateway, sample{figure: 100})
 		case "resumption":
 			r.add(s, gateway, sample{figure: 50})
+		case "sessions":
+			r.add(s, gateway, sample{figure: 12, more: map[string]float64{recheck: 2}, short: "with 19 idle sessions"})
 		}
 	}
 	want := []verdict{
 		{"keep-alive request, to nginx", "≤ 1.15 ×", "2.00 ×", "**no**"},
 		{"resumption, to its own full handshake", "≤ 0.5 ×", "0.50 ×", "yes"},
+		{"revocation to the last connection's end", "≤ 50 ms", "12.0 ms", "yes, with 19 idle sessions"},
+		{"all held transactions judged anew", "≤ 1 s", "2.0 s", "**no**, with 19 idle sessions"},
 	}
 	if got := r.verdicts(); !slices.Equal(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)

@@ -182,6 +182,10 @@ func measureAll(ctx context.Context, opt options, progress io.Writer) (*results,
 	if err != nil {
 		return nil, err
 	}
+	// Before anything is started, for it is inherited. Scenarios see what came of it.
+	if _, err := openFiles(filesFor(opt.sessions)); err != nil {
+		return nil, err
+	}
 	rig, err := newRig(ctx, opt, progress)
 	if err != nil {
 		return nil, err

@@ -145,6 +145,7 @@ type sample struct {
 	figure float64            // in the scenario's unit
 	more   map[string]float64 // further figures that there is a budget for, by name
 	note   string             // what else was seen: rate, latency
+	short  string             // how much less was measured than was asked for, where the machine has no more
 	skip   string             // why there is no figure, where that is nobody's fault
 	faults []string
 }

@@ -27,7 +27,7 @@ const (
 // sessions measures how fast a withdrawal reaches sessions that are open, with
 // as many of them as the machine can hold.
 func sessions(ctx context.Context, r *rig, t *running) (sample, error) {
-	limit, err := openFiles()
+	limit, err := openFiles(filesFor(r.opt.sessions))
 	if err != nil {
 		return sample{}, err
 	}
@@ -47,11 +47,17 @@ func sessions(ctx context.Context, r *rig, t *running) (sample, error) {
 	s.figure, s.more[recheck] = milli(ended), judged.Seconds()
 	s.note = fmt.Sprintf("%d idle sessions, %.0f MB; %d held WebSockets ended within %s, %s after the policy was saved",
 		idle, kilo(memory)/1e3, held, tenth(judged), tenth(all))
-	if idle < r.opt.sessions {
-		s.note += fmt.Sprintf("; asked for %d, but a process may have only %d files open here", r.opt.sessions, limit)
+	if held < r.opt.sessions {
+		s.short = fmt.Sprintf("with %d idle sessions and %d held", idle, held)
+		s.note += fmt.Sprintf("; asked for %d of each, but a process may have only %d files open here (ulimit -Hn, needed are %d), and the gateway that has all sessions is one process",
+			r.opt.sessions, limit, filesFor(r.opt.sessions))
 	}
 	return s, nil
 }
+
+// filesFor is how many files a process has open that has so many sessions, each with
+// a connection to the backend too, and other things.
+func filesFor(sessions int) int { return 2*sessions + spare }
 
 // sessionDevices is how many devices so many sessions are spread over.
 func sessionDevices(sessions int) int { return (sessions + perDevice - 1) / perDevice }

@@ -30,7 +30,7 @@ const (
 // storm measures what devices that are connected notice when all others come
 // back at once.
 func storm(ctx context.Context, r *rig, t *running) (sample, error) {
-	limit, err := openFiles()
+	limit, err := openFiles(r.opt.storm + spare)
 	if err != nil {
 		return sample{}, err
 	}
@@ -113,11 +113,19 @@ func stormSample(established *fleet.Report, back []*fleet.Report, used time.Dura
 
 func milli(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
-// openFiles returns how many files a process may have open here, at most.
-func openFiles() (int, error) {
+// openFiles returns how many files a process may have open here, at most. If that
+// is fewer than are wanted it asks for more, which root may have who has the
+// capability (CAP_SYS_RESOURCE); the programs that are started after that have it
+// too.
+func openFiles(want int) (int, error) {
 	var l syscall.Rlimit
-	err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l)
-	return int(min(l.Max, 1<<30)), err
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l); err != nil {
+		return 0, err
+	}
+	if more := uint64(want); l.Max < more && syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: more, Max: more}) == nil {
+		l.Max = more
+	}
+	return int(min(l.Max, 1<<30)), nil
 }
 
 // crews are several processes of one fleet.
