@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/anteroom-iomt/anteroom/integration/bench/figures"
 )
 
 // wanted are the benchmarks of pkg/policy that figures are made of.
@@ -96,7 +98,7 @@ func (b *benchmarks) report(r *report) error {
 	var missing []string
 	worst := func(bench, unit string) (name string, v []float64) {
 		for _, k := range kinds {
-			if s := b.of(bench+"/"+k+"-1", unit, &missing); name == "" || median(s) > median(v) {
+			if s := b.of(bench+"/"+k+"-1", unit, &missing); name == "" || figures.Median(s) > figures.Median(v) {
 				name, v = k, s
 			}
 		}

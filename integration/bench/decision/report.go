@@ -2,10 +2,9 @@ package main
 
 import (
 	"fmt"
-	"io"
-	"slices"
 	"strings"
-	"text/tabwriter"
+
+	"github.com/anteroom-iomt/anteroom/integration/bench/figures"
 )
 
 // A report is all that one run found out.
@@ -27,19 +26,6 @@ type figure struct {
 
 func (r *report) add(f figure) { r.figures = append(r.figures, f) }
 
-// median returns the middle of v, or the mean of the two middle ones; 0 of none.
-func median(v []float64) float64 {
-	if len(v) == 0 {
-		return 0
-	}
-	s := slices.Sorted(slices.Values(v))
-	m := len(s) / 2
-	if len(s)%2 == 1 {
-		return s[m]
-	}
-	return (s[m-1] + s[m]) / 2
-}
-
 // number prints three digits that count.
 func number(v float64) string {
 	switch {
@@ -54,7 +40,7 @@ func number(v float64) string {
 // cells are what the tables print of a figure.
 func (f *figure) cells() []string {
 	limit, kept := "–", "–"
-	m := median(f.values)
+	m := figures.Median(f.values)
 	if f.limit > 0 || f.limited {
 		limit, kept = "≤ "+number(f.limit), "yes"
 		if m > f.limit {
@@ -72,26 +58,15 @@ func (f *figure) cells() []string {
 	return []string{f.what, limit, number(m) + " " + f.unit, kept, rounds}
 }
 
-// headings of both tables.
+// headings of the table.
 var headings = []string{"what", "limit", "median", "kept", "each round"}
 
-func (r *report) writeText(w io.Writer) {
-	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(tw, strings.Join(headings, "\t"))
+func (r *report) page() *figures.Page {
+	p := &figures.Page{Title: "What a decision costs", Command: r.command, Machine: r.machine, Headings: headings, Align: "|---|---:|---:|---|---|"}
+	p.Preface = fmt.Sprintf("Costs are processor time, the garbage collector's with it; decisions are by the shipped policy set. "+
+		"Benchmarks: those of pkg/policy, %d rounds of %s each, on one processor unless two are named.", r.options.rounds, r.options.benchtime)
 	for i := range r.figures {
-		fmt.Fprintln(tw, strings.Join(r.figures[i].cells(), "\t"))
+		p.Rows = append(p.Rows, r.figures[i].cells())
 	}
-	_ = tw.Flush() // the terminal's matter
-}
-
-func (r *report) markdown() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "# What a decision costs\n\nWritten by `%s` on %s; do not edit.\n\n", r.command, r.machine)
-	b.WriteString("Costs are processor time, the garbage collector's with it; decisions are by the shipped policy set. ")
-	fmt.Fprintf(&b, "Benchmarks: those of pkg/policy, %d rounds of %s each, on one processor unless two are named.\n\n", r.options.rounds, r.options.benchtime)
-	fmt.Fprintf(&b, "| %s |\n|---|---:|---:|---|---|\n", strings.Join(headings, " | "))
-	for i := range r.figures {
-		fmt.Fprintf(&b, "| %s |\n", strings.Join(r.figures[i].cells(), " | "))
-	}
-	return b.String()
+	return p
 }

@@ -22,7 +22,7 @@ func TestTheGatewayIsJudgedByTheMedianOfRounds(t *testing.T) {
 		{name: "slower", rates: []float64{80, 9, 130}, cpu: []float64{1, 1, 1}},
 		{name: "faster", rates: []float64{110, 12, 100}, cpu: []float64{1, 1, 1}},
 	}}
-	text := r.markdown()
+	text := r.page().Markdown()
 	for _, want := range []string{"| slower | 80 | 1.0 ms | 1.11 × as fast (≥ 1) | yes | 80 9 130 |", "| faster | 100 | 1.0 ms | 0.91 × as fast (≥ 1) | NO | 110 12 100 |"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("%q is missing in\n%s", want, text)

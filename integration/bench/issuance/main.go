@@ -21,10 +21,10 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"syscall"
-	"time"
+
+	"github.com/anteroom-iomt/anteroom/integration/bench/figures"
 )
 
 // options are the command's flags.
@@ -67,18 +67,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "issuance: no arguments are taken, and counts are at least 1")
 		return 2
 	}
-	r := &report{command: strings.TrimSpace("go run ./integration/bench/issuance " + strings.Join(args, " ")), machine: machine(), options: opt}
+	r := &report{command: strings.TrimSpace("go run ./integration/bench/issuance " + strings.Join(args, " ")), machine: figures.Machine(), options: opt}
 	if err := measure(ctx, opt, r, stderr); err != nil {
 		fmt.Fprintln(stderr, "issuance:", err)
 		return 1
 	}
-	r.writeText(stdout)
-	if opt.out != "" {
-		if err := os.WriteFile(opt.out, []byte(r.markdown()), 0o644); err != nil {
-			fmt.Fprintln(stderr, "issuance:", err)
-			return 1
-		}
-		fmt.Fprintln(stdout, "written to", opt.out)
+	if err := r.page().Deliver(opt.out, stdout); err != nil {
+		fmt.Fprintln(stderr, "issuance:", err)
+		return 1
 	}
 	return 0
 }
@@ -135,13 +131,4 @@ func measure(ctx context.Context, opt options, r *report, progress io.Writer) (e
 		}
 	}
 	return nil
-}
-
-func machine() string {
-	text := fmt.Sprintf("%d CPUs, %s, %s", runtime.NumCPU(), runtime.Version(), time.Now().UTC().Format("2 January 2006"))
-	if b, err := os.ReadFile("/proc/loadavg"); err == nil {
-		load, _, _ := strings.Cut(string(b), " ")
-		text += ", load average before the run " + load
-	}
-	return text
 }

@@ -2,11 +2,10 @@ package main
 
 import (
 	"fmt"
-	"io"
-	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
+
+	"github.com/anteroom-iomt/anteroom/integration/bench/figures"
 )
 
 // A report is all that one run found out. The first row is the gateway's.
@@ -28,19 +27,6 @@ func (r *row) add(s sample) {
 	r.cpu = append(r.cpu, float64(s.cpu)/float64(time.Millisecond))
 }
 
-// median returns the middle of v, or the mean of the two middle ones.
-func median(v []float64) float64 {
-	if len(v) == 0 {
-		return 0
-	}
-	s := slices.Sorted(slices.Values(v))
-	m := len(s) / 2
-	if len(s)%2 == 1 {
-		return s[m]
-	}
-	return (s[m-1] + s[m]) / 2
-}
-
 // ratios are the gateway's rates by another's, round by round: two that were
 // measured after each other had the same machine.
 func (r *report) ratios(of int) (out []float64) {
@@ -56,7 +42,7 @@ func (r *report) cells(n int) []string {
 	row := &r.rows[n]
 	ratio, kept := "–", "–"
 	if n > 0 {
-		m := median(r.ratios(n))
+		m := figures.Median(r.ratios(n))
 		ratio, kept = fmt.Sprintf("%.2f × as fast (≥ 1)", m), "yes"
 		if m < 1 {
 			kept = "NO"
@@ -66,27 +52,16 @@ func (r *report) cells(n int) []string {
 	for _, v := range row.rates {
 		each = append(each, fmt.Sprintf("%.0f", v))
 	}
-	return []string{row.name, fmt.Sprintf("%.0f", median(row.rates)), fmt.Sprintf("%.1f ms", median(row.cpu)), ratio, kept, strings.Join(each, " ")}
+	return []string{row.name, fmt.Sprintf("%.0f", figures.Median(row.rates)), fmt.Sprintf("%.1f ms", figures.Median(row.cpu)), ratio, kept, strings.Join(each, " ")}
 }
 
-func (r *report) writeText(w io.Writer) {
-	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(tw, strings.Join(headings, "\t"))
-	for n := range r.rows {
-		fmt.Fprintln(tw, strings.Join(r.cells(n), "\t"))
-	}
-	_ = tw.Flush() // the terminal's matter
-}
-
-func (r *report) markdown() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "# How fast certificates are issued\n\nWritten by `%s` on %s; do not edit.\n\n", r.command, r.machine)
-	fmt.Fprintf(&b, "The same work for the same client, in one run, by turns: %d clients, %d certificates in a round, %d rounds after one that does not count. "+
+func (r *report) page() *figures.Page {
+	p := &figures.Page{Title: "How fast certificates are issued", Command: r.command, Machine: r.machine, Headings: headings, Align: "|---|---:|---:|---|---|---|"}
+	p.Preface = fmt.Sprintf("The same work for the same client, in one run, by turns: %d clients, %d certificates in a round, %d rounds after one that does not count. "+
 		"Each certificate is a TLS handshake, a signing request with a one-time token (`POST /1.0/sign`) and a durable record. "+
-		"The gateway also asks its policies, and writes its registry and its audit log. Medians.\n\n", r.options.clients, r.options.certificates, r.options.rounds)
-	fmt.Fprintf(&b, "| %s |\n|---|---:|---:|---|---|---|\n", strings.Join(headings, " | "))
+		"The gateway also asks its policies, and writes its registry and its audit log. Medians.", r.options.clients, r.options.certificates, r.options.rounds)
 	for n := range r.rows {
-		fmt.Fprintf(&b, "| %s |\n", strings.Join(r.cells(n), " | "))
+		p.Rows = append(p.Rows, r.cells(n))
 	}
-	return b.String()
+	return p
 }
