@@ -39,6 +39,7 @@ type broker struct {
 	reasons  map[string]byte // of version 5, by the text
 	ack      connack
 	backAck  connack
+	waits    []byte // for who has a way back
 	backs    []*brokerSession
 	unfree   map[uint16]bool
 	clients  []string
@@ -96,7 +97,7 @@ func (b *broker) take(s *brokerSession, p *packet) (answer []byte, die bool) {
 			return b.ack.packet(c.level), false
 		}
 		b.backs = append(b.backs, s)
-		return b.backAck.packet(c.level), b.backAck.code != 0 && c.level == 0
+		return append(b.backAck.packet(c.level), b.waits...), false
 	case typePublish:
 		m, id, _, err := p.publish(s.level)
 		if err != nil || back {

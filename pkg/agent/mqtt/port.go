@@ -196,10 +196,11 @@ func (p *Port) welcome(ctx context.Context, d *device, b *back) error {
 			ack.props = append(ack.props, property{propAssigned, appendText(nil, b.client)})
 		}
 	}
+	err := d.send(ack.packet(d.level))
 	if d.keeps() {
+		// After it: what is kept for the device comes at once.
 		b.begin(ctx, s)
 	}
-	err := d.send(ack.packet(d.level))
 	if err != nil {
 		p.leave(d)
 	}

@@ -276,10 +276,19 @@ func TestAGatewayThatTakesNoSubscriptionSaysSoItself(t *testing.T) {
 func TestASessionThatIsKeptIsTheGateways(t *testing.T) {
 	b := newBroker(t)
 	b.backAck = connack{session: true}
+	order := message{qos: 1, topic: "orders/1", text: []byte("kept")}
+	b.waits = order.packet(3, false)
 	a := b.agent(t.TempDir(), nil)
 	keeps := append(appendText(nil, "MQTT"), 4, 0, 0, 0, 0, 3, 'd', 'e', 'v')
+	for range 20 { // never what is kept before the answer
+		c := a.connect(t, keeps)
+		c.expect(typeConnack, []byte{1, 0})
+		c.expect(typePublish, order.packet(3, false)[2:])
+		c.Close()
+	}
 	c := a.connect(t, keeps)
 	c.expect(typeConnack, []byte{1, 0})
+	c.expect(typePublish, order.packet(3, false)[2:])
 	if s := b.back(0); s.clean || s.client != "pump-1/dev" {
 		t.Errorf("the way back is %+v", s.connect)
 	}
