@@ -35,9 +35,8 @@ type pool struct {
 
 // A waiter is a request that waits for a connection.
 type waiter struct {
-	come chan *conn // gets a connection, or nil for leave to make one
-	left bool       // it does not wait any more
-	next *waiter
+	come       chan *conn // gets a connection, or nil for leave to make one
+	prev, next *waiter
 }
 
 // take returns an idle connection, or the place in which to wait for one, or
@@ -60,7 +59,7 @@ func (p *pool) take() (*conn, *waiter) {
 	if p.first == nil {
 		p.first = w
 	} else {
-		p.last.next = w
+		p.last.next, w.prev = w, p.last
 	}
 	p.last = w
 	return nil, w
@@ -75,32 +74,42 @@ func (p *pool) wait(ctx context.Context, w *waiter) (*conn, error) {
 	case <-ctx.Done():
 	}
 	p.mu.Lock()
-	w.left = true
-	p.mu.Unlock()
 	select {
 	case c := <-w.come: // too late
+		p.mu.Unlock()
 		if c == nil {
 			p.dialed(false)
 		} else {
 			p.put(c, c.idle)
 		}
 	default:
+		p.remove(w)
+		p.mu.Unlock()
 	}
 	return nil, ctx.Err()
 }
 
-// waiting takes the first who still waits, or nil.
+// waiting takes the first who waits, or nil.
 func (p *pool) waiting() *waiter {
-	for p.first != nil {
-		w := p.first
-		if p.first = w.next; p.first == nil {
-			p.last = nil
-		}
-		if !w.left {
-			return w
-		}
+	w := p.first
+	if w != nil {
+		p.remove(w)
 	}
-	return nil
+	return w
+}
+
+// remove takes one out who waits; mu is held.
+func (p *pool) remove(w *waiter) {
+	if w.prev != nil {
+		w.prev.next = w.next
+	} else {
+		p.first = w.next
+	}
+	if w.next != nil {
+		w.next.prev = w.prev
+	} else {
+		p.last = w.prev
+	}
 }
 
 // serve gives those who wait leave to make connections, while there is any.

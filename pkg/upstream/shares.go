@@ -69,9 +69,8 @@ type share struct {
 
 // A shareWaiter is a request that waits for others of its device.
 type shareWaiter struct {
-	come chan struct{} // closed when it may go on
-	left bool          // it does not wait any more
-	next *shareWaiter
+	come       chan struct{} // closed when it may go on
+	prev, next *shareWaiter
 }
 
 func newShares(most int) *shares {
@@ -99,7 +98,7 @@ func (s *shares) take(device string) (*share, *shareWaiter) {
 	if h.first == nil {
 		h.first = w
 	} else {
-		h.last.next = w
+		h.last.next, w.prev = w, h.last
 	}
 	h.last = w
 	return h, w
@@ -127,14 +126,32 @@ func (h *share) wait(ctx context.Context, w *shareWaiter) error {
 	case <-ctx.Done():
 	}
 	h.in.mu.Lock()
-	w.left = true
-	h.in.mu.Unlock()
+	late := false
 	select {
-	case <-w.come: // too late
-		h.give()
+	case <-w.come:
+		late = true
 	default:
+		h.remove(w)
+	}
+	h.in.mu.Unlock()
+	if late {
+		h.give()
 	}
 	return ctx.Err()
+}
+
+// remove takes one out who waits; in.mu is held.
+func (h *share) remove(w *shareWaiter) {
+	if w.prev != nil {
+		w.prev.next = w.next
+	} else {
+		h.first = w.next
+	}
+	if w.next != nil {
+		w.next.prev = w.prev
+	} else {
+		h.last = w.prev
+	}
 }
 
 // give gives back what was taken: to who waits, or to nobody.
@@ -142,15 +159,10 @@ func (h *share) give() {
 	p := h.in
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for h.first != nil {
-		w := h.first
-		if h.first = w.next; h.first == nil {
-			h.last = nil
-		}
-		if !w.left {
-			close(w.come)
-			return
-		}
+	if w := h.first; w != nil {
+		h.remove(w)
+		close(w.come)
+		return
 	}
 	if h.held--; h.held > 0 || len(p.of) <= idleMost {
 		return

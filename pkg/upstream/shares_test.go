@@ -58,9 +58,7 @@ func shared(b *Backend) (held, waiting int) {
 		for _, h := range p.of {
 			held += h.held
 			for w := h.first; w != nil; w = w.next {
-				if !w.left {
-					waiting++
-				}
+				waiting++
 			}
 		}
 		p.mu.Unlock()
@@ -244,5 +242,51 @@ func BenchmarkShare(b *testing.B) {
 			b.Fatal("it has to wait")
 		}
 		h.give()
+	}
+}
+
+// Who has given up is not remembered: a device whose requests are long could have it
+// all, by asking and giving up for hours.
+func TestWhoGaveUpTakesNoMemory(t *testing.T) {
+	given, cancel := context.WithCancel(t.Context())
+	cancel()
+	s := newShares(1)
+	h, _ := s.take("pump")
+	p := &pool{bound: 1}
+	p.take()
+	first, last := 0, 0
+	for i := range 100 {
+		h, w := s.take("pump")
+		_, place := p.take()
+		if i == 50 { // one goes on waiting, in the midst of them
+			continue
+		}
+		if err := h.wait(given, w); !errors.Is(err, context.Canceled) {
+			t.Fatal(err)
+		}
+		if _, err := p.wait(given, place); !errors.Is(err, context.Canceled) {
+			t.Fatal(err)
+		}
+	}
+	for w := h.first; w != nil; w = w.next {
+		first++
+	}
+	for w := p.first; w != nil; w = w.next {
+		last++
+	}
+	if first != 1 || last != 1 {
+		t.Fatalf("%d wait for a share and %d for a connection, and one does", first, last)
+	}
+	w, place := h.last, p.last
+	h.give()
+	p.dialed(false)
+	if err := h.wait(t.Context(), w); err != nil {
+		t.Error(err)
+	}
+	if _, err := p.wait(t.Context(), place); err != nil {
+		t.Error(err)
+	}
+	if h.give(); h.first != nil || h.last != nil || h.held != 0 || p.first != nil || p.last != nil {
+		t.Error("something is left over")
 	}
 }
