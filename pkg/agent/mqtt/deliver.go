@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"time"
 
 	"github.com/anteroom-iomt/anteroom/pkg/agent/queue"
 	"github.com/anteroom-iomt/anteroom/pkg/agent/store"
@@ -45,7 +46,11 @@ func (u *upstream) Deliver(ctx context.Context, s *stored) (store.Outcome, error
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.Settings.Store.Wait.D())
 	defer cancel()
 	if !s.Begun {
-		if m = m.aged(p.cfg.Clock().Sub(s.At)); m == nil {
+		waited := time.Duration(0)
+		if !s.Since.IsZero() {
+			waited = p.cfg.Clock().Sub(s.Since)
+		}
+		if m = m.aged(waited); m == nil {
 			return store.Expired, nil
 		}
 		packet := m.packet(id, s.Sent)

@@ -183,7 +183,13 @@ func (b *broker) agent(dir string, change func(*settings.Forward)) *running {
 	if change != nil {
 		change(&cfg)
 	}
-	p, err := Open(Config{Settings: cfg, Dir: dir, Gateway: b.Relay(), Device: "pump-1", Log: slog.New(slog.DiscardHandler), Clock: time.Now})
+	return b.agentOf(dir, cfg, time.Now)
+}
+
+// agentOf runs an agent with a clock.
+func (b *broker) agentOf(dir string, cfg settings.Forward, clock func() time.Time) *running {
+	b.t.Helper()
+	p, err := Open(Config{Settings: cfg, Dir: dir, Gateway: b.Relay(), Device: "pump-1", Log: slog.New(slog.DiscardHandler), Clock: clock})
 	if err != nil {
 		b.t.Fatal(err)
 	}

@@ -29,6 +29,8 @@ const (
 	fleeting = 16
 	// maxAsk bounds a packet that is no message: some of them wait for the gateway.
 	maxAsk = 8 << 10
+	// maxClient bounds a client's name, before which the device's stands at the gateway.
+	maxClient = 1 << 10
 	// headRoom is what a packet may have beside the message: topic and identifier.
 	headRoom = 64<<10 + 16
 )
@@ -95,6 +97,7 @@ func (p *Port) Serve(ctx context.Context, conn *net.TCPConn) {
 	}
 	b.end()
 	_ = conn.Close()
+	room.Give() // a will may wait for long
 	if will && d.will != nil {
 		p.publishWill(ctx, d)
 	}
@@ -151,6 +154,14 @@ func (p *Port) hello(d *device, r *bufio.Reader, room *store.Room) error {
 		// §3.1.2.2, which is the same in all versions before 5.
 		_, _ = d.Write([]byte{typeConnack << 4, 2, 0, 1})
 		return fmt.Errorf("the device speaks another version of MQTT (level %d) than 3.1.1 and 5; without a store it is carried as it is", d.level)
+	}
+	if len(d.client) > maxClient {
+		ack := connack{code: 2} // §3.2.2.3
+		if d.level == level5 {
+			ack.code = 0x85
+		}
+		_ = d.send(ack.packet(d.level))
+		return fmt.Errorf("the client's name has %d bytes, and %d are the most", len(d.client), maxClient)
 	}
 	if _, ok := d.props.find(propAuthMethod); ok {
 		_ = d.send((&connack{code: 0x8c}).packet(level5))

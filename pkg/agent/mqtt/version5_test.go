@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -355,5 +356,54 @@ func TestAWillWaitsAsItSays(t *testing.T) {
 	a.settled(t, 1)
 	if got := b.received(); !slices.Equal(got, []string{"at once"}) {
 		t.Errorf("%q arrived", got)
+	}
+}
+
+// TestAMessageOfAClockThatWasWrongIsWanted: a box without a clock of its own stores in
+// 1970, and is told the time before the gateway is back. How long that message has
+// waited nobody knows.
+func TestAMessageOfAClockThatWasWrongIsWanted(t *testing.T) {
+	b := newBroker(t)
+	b.Stop()
+	var now atomic.Int64 // seconds
+	now.Store(60)
+	a := b.agentOf(t.TempDir(), b.Settings("mqtt"), func() time.Time { return time.Unix(now.Load(), 0) })
+	c, _ := a.device5(t, hello5("dev", true, 0))
+	m := &message{level: level5, qos: 1, topic: "vitals", text: []byte("there"), props: properties(nil).with32(propExpiry, 3600)}
+	c.send(m.packet(1, false))
+	c.expect(typePuback, []byte{0, 1})
+	now.Store(time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC).Unix())
+	b.Start()
+	if n := a.settled(t, 1); n.Expired != 0 || !slices.Equal(b.received(), []string{"there"}) {
+		t.Errorf("%+v, %q", n, b.received())
+	}
+}
+
+// TestWhoseWillWaitsHoldsNoRoom: a device that goes within a large message leaves room
+// for the next.
+func TestWhoseWillWaitsHoldsNoRoom(t *testing.T) {
+	b := newBroker(t)
+	a := b.agent(t.TempDir(), nil)
+	body := append(appendText(nil, "MQTT"), level5, 2|4|1<<3, 0, 0)
+	body = properties(nil).with32(propSession, 3600).append(body)
+	body = properties(nil).with32(propWillDelay, 3600).append(appendText(body, "dev"))
+	c, _ := a.device5(t, appendText(appendText(body, "state"), "gone"))
+	large := &message{level: level5, qos: 1, topic: "vitals", text: make([]byte, 40<<10)}
+	c.send(large.packet(1, false)[:10<<10])
+	c.Close()
+	other, _ := a.device5(t, hello5("other", true, 0))
+	other.send(large.packet(1, false))
+	other.expect(typePuback, []byte{0, 1})
+	a.settled(t, 1)
+}
+
+// TestAClientsNameIsNotLongerThanItCanBe with the device's before it.
+func TestAClientsNameIsNotLongerThanItCanBe(t *testing.T) {
+	b := newBroker(t)
+	a := b.agent(t.TempDir(), nil)
+	c := a.connect(t, hello5(strings.Repeat("x", 1<<16-1), true, 3600))
+	c.expect(typeConnack, []byte{0, 0x85, 0})
+	if _, err := readPacket(c.r, 1<<10, nil); err == nil {
+		t.Error("its connection goes on")
 	}
 }

@@ -248,7 +248,7 @@ func (q *Queue) remember(s seen) {
 // An Item is a message that waits.
 type Item struct {
 	Seq   uint64    // its number
-	At    time.Time // when it was put, if the clock was right
+	Since time.Time // from when its age counts; zero while no clock that was right saw it
 	Body  []byte
 	Begun bool // see Begin
 }
@@ -265,7 +265,7 @@ func (q *Queue) First() (*Item, error) {
 	if err != nil {
 		return nil, fmt.Errorf("store: message %d: %w", e.seq, err)
 	}
-	return &Item{e.seq, rec.at, rec.body, e.begun}, nil
+	return &Item{e.seq, e.since, rec.body, e.begun}, nil
 }
 
 // Begin notes that the delivery of the message that has waited longest has come to
