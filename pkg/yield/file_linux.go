@@ -87,16 +87,23 @@ func (f *File) Sync() error {
 		}
 		var ev ioEvent
 		n, _, e := unix.Syscall6(unix.SYS_IO_GETEVENTS, f.aio, 0, 1, uintptr(unsafe.Pointer(&ev)), 0, 0)
-		switch {
-		case e != 0 && e != unix.EINTR:
-			return os.NewSyscallError("io_getevents", e)
-		case n == 0:
-			continue
-		case ev.res < 0:
-			return &os.PathError{Op: "sync", Path: f.Name(), Err: unix.Errno(-ev.res)}
+		if done, err := f.result(n, e, &ev); done {
+			return err
 		}
-		return nil
 	}
+}
+
+// result says what came of asking for the result: it is there, or it is waited for on.
+func (f *File) result(n uintptr, e unix.Errno, ev *ioEvent) (done bool, err error) {
+	switch {
+	case e != 0 && e != unix.EINTR:
+		return true, os.NewSyscallError("io_getevents", e)
+	case n == 0 || e == unix.EINTR:
+		return false, nil // e leaves all bits of n set
+	case ev.res < 0:
+		return true, &os.PathError{Op: "sync", Path: f.Name(), Err: unix.Errno(-ev.res)}
+	}
+	return true, nil
 }
 
 // submit hands the request to the kernel, and reports whether it took it.

@@ -54,6 +54,29 @@ func TestWhatCannotBeSyncedIsSaid(t *testing.T) {
 	}
 }
 
+// TestASyncIsDoneWhenItsResultIsThere, and not when a signal came: an error of a system
+// call is a number of results, too, and not none.
+func TestASyncIsDoneWhenItsResultIsThere(t *testing.T) {
+	f := newFile(t)
+	for _, tt := range []struct {
+		n    uintptr
+		e    syscall.Errno
+		res  int64
+		done bool
+		err  error
+	}{
+		{1, 0, 0, true, nil},
+		{1, 0, -int64(syscall.EIO), true, syscall.EIO},
+		{0, 0, 0, false, nil},
+		{^uintptr(0), syscall.EINTR, 0, false, nil},
+		{^uintptr(0), syscall.EINVAL, 0, true, syscall.EINVAL},
+	} {
+		if done, err := f.result(tt.n, tt.e, &ioEvent{res: tt.res}); done != tt.done || !errors.Is(err, tt.err) {
+			t.Errorf("%+v: %v %v", tt, done, err)
+		}
+	}
+}
+
 func newFile(t *testing.T) *File {
 	t.Helper()
 	f, err := os.Create(filepath.Join(t.TempDir(), "records"))
