@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -26,7 +27,8 @@ func (a *app) certRevokeCommand() *cobra.Command {
 		Long: `Withdraw one certificate for ever. Sessions that were begun with it end at once. The
 device stays what it is and may go on with another certificate; to cut it off, revoke
 the device. device show has the serial numbers; in hexadecimal, as others show them,
-they are written with 0x before them or colons between.
+they are written with 0x before them or colons between. A certificate that was renewed
+for the same key is another one: if the key is lost, revoke them all.
 
 These reasons are in lists and OCSP answers too: key compromise, affiliation changed,
 superseded, cessation of operation, privilege withdrawn.`,
@@ -57,19 +59,35 @@ func revokedText(r *admin.RevokedCertificate, now time.Time) string {
 	if r.Before {
 		text += ", and was before"
 	}
-	left := 0
+	key := ""
 	for _, c := range r.Device.Certificates {
-		if c.RevokedAt.IsZero() && c.NotAfter.After(now) {
-			left++
+		if c.Serial == r.Serial {
+			key = c.Key
 		}
 	}
-	switch {
-	case r.Device.Status != device.Active:
-		return text + fmt.Sprintf("; the device is %s", r.Device.Status)
-	case left == 0:
-		return text + "; the device is active and has no other, so that it can do nothing until it is given one"
-	case left == 1:
-		return text + "; the device is active and has 1 other"
+	left, same := 0, []string{}
+	for _, c := range r.Device.Certificates {
+		if !c.RevokedAt.IsZero() || !c.NotAfter.After(now) {
+			continue
+		}
+		if left++; key != "" && c.Key == key {
+			same = append(same, c.Serial)
+		}
 	}
-	return text + fmt.Sprintf("; the device is active and has %d others", left)
+	if r.Device.Status != device.Active {
+		return text + fmt.Sprintf("; the device is %s", r.Device.Status)
+	}
+	text += "; the device is active and has "
+	switch {
+	case left == 0:
+		return text + "no other, so that it can do nothing until it is given one"
+	case left == 1 && len(same) == 1:
+		// Whoever has the key that was lost can go on with it.
+		return text + "1 other, for the same key: " + same[0]
+	case left == 1:
+		return text + "1 other"
+	case len(same) > 0:
+		return text + fmt.Sprintf("%d others, of them for the same key: %s", left, strings.Join(same, " "))
+	}
+	return text + fmt.Sprintf("%d others", left)
 }
