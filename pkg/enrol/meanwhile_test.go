@@ -78,3 +78,26 @@ func TestWhatHappensWhileACertificateIsMadeCounts(t *testing.T) {
 		}
 	}
 }
+
+// TestAKeyThatIsWithdrawnWhileACertificateIsMadeForItGetsNone: who has the key that was
+// lost may be asking for another certificate at that moment.
+func TestAKeyThatIsWithdrawnWhileACertificateIsMadeForItGetsNone(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t)
+	d.register("pump-1", device.Pending)
+	key := newKey(t, ca.P256)
+	first, err := d.by(d.token("pump-1"), request(t, key, ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	token := d.token("pump-1")
+	d.Registrar.cfg.Policy = func(context.Context) (*policy.Set, error) {
+		_, err := d.Registrar.cfg.Devices.Withdraw(context.Background(), "pump-1", fingerprint(first.Chain[0]), "key compromise", nil)
+		return d.set, err
+	}
+	_, err = d.by(token, request(t, key, ""))
+	refused(t, "the key that was withdrawn", err, BadKey)
+	if rec := d.record("pump-1"); len(rec.Certificates) != 1 {
+		t.Errorf("%+v", rec)
+	}
+}

@@ -240,6 +240,11 @@ func (g *Registrar) key(csr *signingRequest, rec *device.Record) error {
 		return &Refusal{Code: BadKey, Why: fmt.Sprintf("the key is the one of %s: a key is one device's", other.ID),
 			Public: "the key is another device's", err: device.ErrKeyTaken}
 	}
+	return csr.inUse(rec)
+}
+
+// inUse refuses a key that was withdrawn.
+func (csr *signingRequest) inUse(rec *device.Record) error {
 	for _, c := range rec.Certificates {
 		if c.Key == csr.key && !c.RevokedAt.IsZero() {
 			return refuse(BadKey, "the key was withdrawn with certificate %s: make another", c.Serial)
@@ -340,6 +345,9 @@ func (g *Registrar) grant(ctx context.Context, q *Request, st *standing, csr *si
 				return fmt.Errorf("%s: %w", st.id, device.ErrExists)
 			}
 			if err := st.check(r); err != nil {
+				return err
+			}
+			if err := csr.inUse(r); err != nil {
 				return err
 			}
 			return g.quota(q.Way, r)
