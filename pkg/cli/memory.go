@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -36,9 +37,9 @@ const (
 	// gcPercent three thousand devices that are then idle took half as much more. At
 	// 20 a tenth of the work of connecting is for it.
 	growPercent = 20
-	// growing is how many goroutines more there are from one look to the next while
-	// devices connect, as opposed to coming and going, and growTime for how many
-	// looks more it then counts as that.
+	// growing is how many goroutines more there are than at any of the last looks
+	// while devices connect, as opposed to coming and going, and growTime how many
+	// looks those are, and for how many more it then counts as that.
 	growing  = 16
 	growTime = 8
 
@@ -122,7 +123,8 @@ func cgroupLimit(self, root string) int64 {
 
 // A pacer sets the pace of collecting.
 type pacer struct {
-	goroutines uint64
+	goroutines [growTime]uint64 // at the last looks
+	looks      int
 	grows      int // for how many looks more devices count as connecting
 }
 
@@ -130,13 +132,17 @@ type pacer struct {
 // are live.
 func (p *pacer) next(goroutines, live uint64) int {
 	percent := pace(live)
-	if p.goroutines > 0 && goroutines >= p.goroutines+growing {
+	if most := slices.Max(p.goroutines[:]); most > 0 && goroutines >= most+growing {
 		p.grows = growTime
 	}
-	p.goroutines = goroutines
+	p.goroutines[p.looks%growTime] = goroutines
+	p.looks++
 	if p.grows > 0 {
 		p.grows--
-		percent = min(percent, growPercent)
+		if percent < gcPercent {
+			return leastPercent // what connects is little beside what is there
+		}
+		percent = growPercent
 	}
 	return percent
 }
