@@ -20,6 +20,12 @@ const (
 	// requests: collecting at Go's default of 100 cost a tenth of the CPU of a
 	// request.
 	gcPercent = 400
+	// leastGarbage is what the percentage comes to at least. The heap of a gateway with
+	// few devices is so small that it would be collected every other second under
+	// load, for a few dozen MB.
+	leastGarbage = 128 << 20
+	// mostPercent is what it may be for that.
+	mostPercent = 1000
 	// maxGarbage bounds what the percentage comes to when the live heap is large,
 	// as with the registry of a million devices: five times that is more than a
 	// machine has to spare.
@@ -60,7 +66,7 @@ const (
 
 // startMemory sets what the environment (GOGC, GOMEMLIMIT) leaves open, for the
 // time until the gateway has started, and reports whether the pace of collecting
-// is its to choose; the caller then sets it to gcPercent. Nearly all that a start
+// is its to choose; the caller then sets it to gcPercent, to begin with. Nearly all that a start
 // allocates stays, and collecting while it grows finds nothing. The memory limit
 // holds all the same.
 func startMemory() (paced bool) {
@@ -79,10 +85,10 @@ func startMemory() (paced bool) {
 // pace returns how much the heap may grow between collections, in percent of what
 // is live, which is so many bytes.
 func pace(live uint64) int {
-	if live <= maxGarbage*100/gcPercent {
-		return gcPercent
-	}
 	// In steps, so that it does not change with each collection.
+	if live <= maxGarbage*100/gcPercent {
+		return min(mostPercent, max(gcPercent, int(leastGarbage*100/max(live, 1))/100*100))
+	}
 	return max(leastPercent, int(maxGarbage*100/live)/10*10)
 }
 

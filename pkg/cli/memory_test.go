@@ -52,11 +52,13 @@ func TestGarbageIsBoundedHoweverManyDevicesThereAre(t *testing.T) {
 		p := pace(live)
 		garbage := live / 100 * uint64(p)
 		switch {
-		case p > gcPercent || p < leastPercent:
+		case p > mostPercent || p < leastPercent:
 			t.Errorf("%d bytes live: %d percent", live, p)
+		case p > gcPercent && garbage > leastGarbage:
+			t.Errorf("%d bytes live: %d percent, which is %d bytes", live, p, garbage)
 		case p < gcPercent && p > leastPercent && (garbage > maxGarbage || garbage < maxGarbage/2):
 			t.Errorf("%d bytes live: %d percent, which is %d bytes", live, p, garbage)
-		case live < 200<<20 && p != gcPercent, live > 4<<30 && p != leastPercent:
+		case live < 200<<20 && p < gcPercent, live > 4<<30 && p != leastPercent:
 			t.Errorf("%d bytes live: %d percent", live, p)
 		}
 	}

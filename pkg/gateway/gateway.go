@@ -439,6 +439,8 @@ func (g *Gateway) Run(ctx context.Context) error {
 // load waits until the registry is loaded. Devices are served before; but a gateway
 // whose registry turns out to be unreadable stops.
 func (g *Gateway) load(ctx context.Context) error {
+	// Others wait for all records too, and hold the end up.
+	defer context.AfterFunc(ctx, g.state.Devices.Close)()
 	if err := g.state.Loaded(ctx); err != nil {
 		return err
 	}
