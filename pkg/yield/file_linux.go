@@ -40,15 +40,12 @@ func NewFile(f *os.File) *File {
 
 // iocb is struct iocb of linux/aio_abi.h, as io_submit takes it.
 type iocb struct {
-	data      uint64
+	_         uint64 // aio_data
 	_         uint64 // aio_key and aio_rw_flags, in the machine's order
 	opcode    uint16
-	priority  int16
+	_         int16 // aio_reqprio
 	fd        uint32
-	buf       uint64
-	bytes     uint64
-	offset    int64
-	_         uint64
+	_         [4]uint64 // aio_buf, aio_nbytes, aio_offset, aio_reserved2
 	flags     uint32
 	resultsFD uint32
 }
