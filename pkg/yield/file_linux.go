@@ -78,15 +78,18 @@ func (f *File) Sync() error {
 	// Whatever wakes it before the result is there, it waits for the result: the
 	// kernel has the request.
 	var b [8]byte
-	for {
-		if _, err := f.done.Read(b[:]); err != nil {
-			return fmt.Errorf("wait for fsync of %s: %w", f.Name(), err)
+	for said := false; ; {
+		if !said {
+			if _, err := f.done.Read(b[:]); err != nil {
+				return fmt.Errorf("wait for fsync of %s: %w", f.Name(), err)
+			}
 		}
 		var ev ioEvent
 		n, _, e := unix.Syscall6(unix.SYS_IO_GETEVENTS, f.aio, 0, 1, uintptr(unsafe.Pointer(&ev)), 0, 0)
 		if done, err := f.result(n, e, &ev); done {
 			return err
 		}
+		said = e == unix.EINTR // what was said once is not said again
 	}
 }
 
