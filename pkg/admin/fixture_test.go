@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"errors"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -102,6 +103,9 @@ func openHouseAt(t *testing.T, dir string, clock func() time.Time) *house {
 func copyTree(t *testing.T, from, to string) {
 	t.Helper()
 	err := filepath.WalkDir(from, func(path string, e fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // a file that was just being replaced
+		}
 		if err != nil {
 			return err
 		}
@@ -114,6 +118,9 @@ func copyTree(t *testing.T, from, to string) {
 			return os.MkdirAll(dst, 0o700)
 		case e.Type().IsRegular():
 			data, err := os.ReadFile(path)
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil
+			}
 			if err != nil {
 				return err
 			}

@@ -135,7 +135,7 @@ func TestAnExpiredCertificateIsRefused(t *testing.T) {
 	f := newFixture(t, nil)
 	pair := f.enrol("monitor-1", time.Hour)
 	later := time.Now().Add(2 * time.Hour)
-	f.now = func() time.Time { return later }
+	f.at(func() time.Time { return later })
 	c := f.client(pair)
 	_, _, err := f.hello(c)
 	if err == nil || !strings.Contains(err.Error(), "expired certificate") {
@@ -244,7 +244,7 @@ func TestASessionEndsWithItsCertificate(t *testing.T) {
 	pair := f.enrol("monitor-1", time.Hour)
 	// The gateway's clock is a moment before the certificate's end.
 	start, edge := time.Now(), pair.Leaf.NotAfter.Add(-3*time.Second)
-	f.now = func() time.Time { return edge.Add(time.Since(start)) }
+	f.at(func() time.Time { return edge.Add(time.Since(start)) })
 	conn, _, err := f.hello(f.client(pair))
 	if err != nil {
 		t.Fatalf("no session three seconds before the certificate's end: %v", err)

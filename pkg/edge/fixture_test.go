@@ -21,6 +21,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -204,18 +205,22 @@ type fixture struct {
 	echo echo
 	srv  *Server
 	addr string
-	now  func() time.Time
+	now  atomic.Pointer[func() time.Time]
 }
+
+// at sets the clock, which connections read meanwhile.
+func (f *fixture) at(now func() time.Time) { f.now.Store(&now) }
 
 func newFixture(t *testing.T, edit func(*config.Listener)) *fixture {
 	t.Helper()
-	f := &fixture{t: t, reg: &registry{recs: map[string]*device.Record{}}, log: &recorder{}, now: time.Now,
+	f := &fixture{t: t, reg: &registry{recs: map[string]*device.Record{}}, log: &recorder{},
 		echo: echo{sessions: make(chan *protocol.Session, 64)}}
+	f.at(time.Now)
 	f.ca = sharedCA(t)
 	dir, ctx := t.TempDir(), context.Background()
 	f.srv = New(Config{TrustDomain: domain, Registry: f.reg, Authority: f.ca, Audit: f.log,
 		Adapter: func(config.Listener) (protocol.Adapter, error) { return f.echo, nil },
-		CertDir: filepath.Join(dir, "certmagic"), Clock: func() time.Time { return f.now() },
+		CertDir: filepath.Join(dir, "certmagic"), Clock: func() time.Time { return (*f.now.Load())() },
 		Logger: slog.New(slog.DiscardHandler), Zap: zap.NewNop()})
 	cfg := listenerConfig("devices")
 	if edit != nil {

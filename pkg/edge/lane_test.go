@@ -88,7 +88,7 @@ func TestAnExpiredCertificateHasNoLane(t *testing.T) {
 	c := f.client(f.enrol("monitor-1", time.Hour))
 	f.status("monitor-1", device.Quarantined)
 	later := time.Now().Add(2 * time.Hour)
-	f.now = func() time.Time { return later }
+	f.at(func() time.Time { return later })
 	if _, line, err := f.hello(c); err == nil {
 		t.Errorf("came in: %q", line)
 	}
