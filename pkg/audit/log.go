@@ -44,7 +44,7 @@ type Config struct {
 }
 
 const (
-	defaultBlockRecords = 4096
+	defaultBlockRecords = 16384
 	defaultBlockTime    = time.Second
 	defaultFlushTime    = 50 * time.Millisecond
 	defaultBuffer       = 8 << 20

@@ -33,7 +33,7 @@ func TestDefaultsArePutIn(t *testing.T) {
 		t.Errorf("paths %q %q %q", f.StateDir, f.Audit.Dir, f.CA.Passphrase.File)
 	}
 	if l.Certificate.Source != "embedded" || l.Certificate.TTL.D() != 720*time.Hour || !l.TLS.Tickets || l.Limits.HeadBytes != 32<<10 ||
-		f.Audit.BlockRecords != 4096 || f.Backends[0].Health.Failures != 3 || f.Routes[0].Class != "clinical" {
+		f.Audit.BlockRecords != 16384 || f.Backends[0].Health.Failures != 3 || f.Routes[0].Class != "clinical" {
 		t.Errorf("defaults are missing: %+v", f)
 	}
 }

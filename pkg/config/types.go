@@ -104,7 +104,7 @@ const MaxBreakGlass = 8 * time.Hour
 // Audit configures the tamper-evident record.
 type Audit struct {
 	Dir          string   `yaml:"dir" doc:"Where records are written. Default: audit below state_dir."`
-	BlockRecords int      `yaml:"block_records" default:"4096" doc:"A block is sealed after this many records …"`
+	BlockRecords int      `yaml:"block_records" default:"16384" doc:"A block is sealed after this many records …"`
 	BlockTime    Duration `yaml:"block_time" default:"1s" doc:"… or after this time, whichever comes first."`
 	FlushTime    Duration `yaml:"flush_time" default:"50ms" doc:"How long a record may wait before it is written and synced to disk: what a crash can lose."`
 	Buffer       Size     `yaml:"buffer" default:"8MiB" doc:"Records waiting to be written. When it is full requests wait; nothing is dropped."`
