@@ -13,6 +13,8 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+
+	"github.com/anteroom-iomt/anteroom/integration/bench/figures"
 )
 
 // results is all that one run of the command found out.
@@ -96,21 +98,7 @@ func (r *results) median(scenario, target, name string) (float64, bool) {
 	if w == nil || len(w.faults()) > 0 || len(w.figures(name)) == 0 {
 		return 0, false
 	}
-	return median(w.figures(name)), true
-}
-
-// median returns the middle of v, or the mean of the two middle ones; 0 of
-// none. It leaves v as it is.
-func median(v []float64) float64 {
-	if len(v) == 0 {
-		return 0
-	}
-	s := slices.Sorted(slices.Values(v))
-	m := len(s) / 2
-	if len(s)%2 == 1 {
-		return s[m]
-	}
-	return (s[m-1] + s[m]) / 2
+	return figures.Median(w.figures(name)), true
 }
 
 // A line is what the tables print of one row.
