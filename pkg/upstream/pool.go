@@ -28,15 +28,8 @@ type pool struct {
 	closed  bool
 	open    int // connections there are, those being made among them
 	dialing int
-	first   *waiter // who waits; nobody while a connection is idle
-	last    *waiter
+	line    line      // who waits; nobody while a connection is idle
 	good    time.Time // when the address was last seen to be well
-}
-
-// A waiter is a request that waits for a connection.
-type waiter struct {
-	come       chan *conn // gets a connection, or nil for leave to make one
-	prev, next *waiter
 }
 
 // take returns an idle connection, or the place in which to wait for one, or
@@ -55,14 +48,7 @@ func (p *pool) take() (*conn, *waiter) {
 		p.dialing++
 		return nil, nil
 	}
-	w := &waiter{come: make(chan *conn, 1)}
-	if p.first == nil {
-		p.first = w
-	} else {
-		p.last.next, w.prev = w, p.last
-	}
-	p.last = w
-	return nil, w
+	return nil, p.line.join()
 }
 
 // wait returns what comes to a waiter: a connection, or nil for leave to make
@@ -83,39 +69,16 @@ func (p *pool) wait(ctx context.Context, w *waiter) (*conn, error) {
 			p.put(c, c.idle)
 		}
 	default:
-		p.remove(w)
+		p.line.remove(w)
 		p.mu.Unlock()
 	}
 	return nil, ctx.Err()
 }
 
-// waiting takes the first who waits, or nil.
-func (p *pool) waiting() *waiter {
-	w := p.first
-	if w != nil {
-		p.remove(w)
-	}
-	return w
-}
-
-// remove takes one out who waits; mu is held.
-func (p *pool) remove(w *waiter) {
-	if w.prev != nil {
-		w.prev.next = w.next
-	} else {
-		p.first = w.next
-	}
-	if w.next != nil {
-		w.next.prev = w.prev
-	} else {
-		p.last = w.prev
-	}
-}
-
 // serve gives those who wait leave to make connections, while there is any.
 func (p *pool) serve() {
 	for p.open < p.bound && p.dialing < dialsMost {
-		w := p.waiting()
+		w := p.line.take()
 		if w == nil {
 			return
 		}
@@ -163,8 +126,8 @@ func (p *pool) put(c *conn, now time.Time) {
 		p.good = now
 	}
 	keep := !p.closed
-	if keep && p.first != nil {
-		if w := p.waiting(); w != nil {
+	if keep && p.line.first != nil {
+		if w := p.line.take(); w != nil {
 			w.come <- c
 			p.mu.Unlock()
 			return

@@ -155,7 +155,7 @@ func TestWhoGivesUpWaitingLeavesNothingBehind(t *testing.T) {
 	go func() { first <- ask(t.Context(), b, nil) }()
 	eventually(t, "the first request", func() bool { return p.reqs.Load() == 1 })
 
-	waits := func() bool { pl.mu.Lock(); defer pl.mu.Unlock(); return pl.last != nil }
+	waits := func() bool { pl.mu.Lock(); defer pl.mu.Unlock(); return pl.line.last != nil }
 	for name, give := range map[string]func(context.CancelFunc, *Stopper){
 		"its context ends":   func(cancel context.CancelFunc, _ *Stopper) { cancel() },
 		"its device is gone": func(_ context.CancelFunc, s *Stopper) { s.Stop() },

@@ -60,17 +60,11 @@ type shareOf struct {
 
 // A share is what one device has.
 type share struct {
-	in          *shareOf
-	device      string
-	held        int
-	first, last *shareWaiter
-	next        *share // among those that are spare
-}
-
-// A shareWaiter is a request that waits for others of its device.
-type shareWaiter struct {
-	come       chan struct{} // closed when it may go on
-	prev, next *shareWaiter
+	in     *shareOf
+	device string
+	held   int
+	line   line   // its requests that wait
+	next   *share // among those that are spare
 }
 
 func newShares(most int) *shares {
@@ -82,7 +76,7 @@ func newShares(most int) *shares {
 }
 
 // take takes from a device's share, or returns the place in which to wait for it.
-func (s *shares) take(device string) (*share, *shareWaiter) {
+func (s *shares) take(device string) (*share, *waiter) {
 	p := &s.part[maphash.String(s.seed, device)%shareParts]
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -94,14 +88,7 @@ func (s *shares) take(device string) (*share, *shareWaiter) {
 		h.held++
 		return h, nil
 	}
-	w := &shareWaiter{come: make(chan struct{})}
-	if h.first == nil {
-		h.first = w
-	} else {
-		h.last.next, w.prev = w, h.last
-	}
-	h.last = w
-	return h, w
+	return h, h.line.join()
 }
 
 func (p *shareOf) add(device string) *share {
@@ -119,7 +106,7 @@ func (p *shareOf) add(device string) *share {
 
 // wait waits until what was taken comes. The error is the context's, and then
 // nothing came.
-func (h *share) wait(ctx context.Context, w *shareWaiter) error {
+func (h *share) wait(ctx context.Context, w *waiter) error {
 	select {
 	case <-w.come:
 		return nil
@@ -131,7 +118,7 @@ func (h *share) wait(ctx context.Context, w *shareWaiter) error {
 	case <-w.come:
 		late = true
 	default:
-		h.remove(w)
+		h.line.remove(w)
 	}
 	h.in.mu.Unlock()
 	if late {
@@ -140,28 +127,13 @@ func (h *share) wait(ctx context.Context, w *shareWaiter) error {
 	return ctx.Err()
 }
 
-// remove takes one out who waits; in.mu is held.
-func (h *share) remove(w *shareWaiter) {
-	if w.prev != nil {
-		w.prev.next = w.next
-	} else {
-		h.first = w.next
-	}
-	if w.next != nil {
-		w.next.prev = w.prev
-	} else {
-		h.last = w.prev
-	}
-}
-
 // give gives back what was taken: to who waits, or to nobody.
 func (h *share) give() {
 	p := h.in
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if w := h.first; w != nil {
-		h.remove(w)
-		close(w.come)
+	if w := h.line.take(); w != nil {
+		w.come <- nil
 		return
 	}
 	if h.held--; h.held > 0 || len(p.of) <= idleMost {

@@ -57,7 +57,7 @@ func shared(b *Backend) (held, waiting int) {
 		p.mu.Lock()
 		for _, h := range p.of {
 			held += h.held
-			for w := h.first; w != nil; w = w.next {
+			for w := h.line.first; w != nil; w = w.next {
 				waiting++
 			}
 		}
@@ -268,16 +268,16 @@ func TestWhoGaveUpTakesNoMemory(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for w := h.first; w != nil; w = w.next {
+	for w := h.line.first; w != nil; w = w.next {
 		first++
 	}
-	for w := p.first; w != nil; w = w.next {
+	for w := p.line.first; w != nil; w = w.next {
 		last++
 	}
 	if first != 1 || last != 1 {
 		t.Fatalf("%d wait for a share and %d for a connection, and one does", first, last)
 	}
-	w, place := h.last, p.last
+	w, place := h.line.last, p.line.last
 	h.give()
 	p.dialed(false)
 	if err := h.wait(t.Context(), w); err != nil {
@@ -286,7 +286,7 @@ func TestWhoGaveUpTakesNoMemory(t *testing.T) {
 	if _, err := p.wait(t.Context(), place); err != nil {
 		t.Error(err)
 	}
-	if h.give(); h.first != nil || h.last != nil || h.held != 0 || p.first != nil || p.last != nil {
+	if h.give(); h.line.first != nil || h.line.last != nil || h.held != 0 || p.line.first != nil || p.line.last != nil {
 		t.Error("something is left over")
 	}
 }
