@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"runtime/debug"
 
 	"github.com/anteroom-iomt/anteroom/pkg/store"
 )
@@ -24,9 +25,10 @@ type edit struct {
 	make func() ([]change, error)
 	also func(store.Writer) error // written exactly if the changes are; may be nil
 
-	changes []change // what make returned
-	done    bool     // guarded by mu, as is err
-	err     error
+	changes  []change // what make returned
+	done     bool     // guarded by mu, as are err and panicked
+	err      error
+	panicked *panicked // what it panicked with, if it did
 }
 
 // A change is a record that takes another's place; old is nil for a new device.
@@ -34,6 +36,28 @@ type change struct{ old, new *Record }
 
 // errCutOff is what is left of an edit whose maker did not come to its end.
 var errCutOff = errors.New("the change was cut off")
+
+// A panicked is what a function of an edit's panicked with, and where. Whoever makes
+// the changes of all catches it, goes on with the others', and has it surface where
+// the edit was asked for.
+type panicked struct {
+	value any
+	stack []byte
+}
+
+func (p *panicked) Error() string { return fmt.Sprintf("%v\n\n%s", p.value, p.stack) }
+
+func (p *panicked) Unwrap() error { err, _ := p.value.(error); return err }
+
+// call calls a function of the edit's.
+func (s *edit) call(f func() error) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			s.panicked, err = &panicked{v, debug.Stack()}, errCutOff
+		}
+	}()
+	return f()
+}
 
 // one is an edit that changes one record.
 func (g *Registry) one(ctx context.Context, id string, also func(store.Writer) error, f func() (old, new *Record, err error)) (*Record, error) {
@@ -61,22 +85,29 @@ func (g *Registry) do(ctx context.Context, s *edit) error {
 
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if s.done { // with somebody else's
-		return s.err
+	if !s.done { // with somebody else's
+		g.doAll()
 	}
+	if s.panicked != nil {
+		panic(s.panicked)
+	}
+	return s.err
+}
+
+// doAll does everything that has been asked for. The caller holds mu.
+func (g *Registry) doAll() {
 	g.queueing.Lock()
 	edits := g.queue
 	g.queue = nil
 	g.queueing.Unlock()
 	defer func() {
 		for _, s := range edits {
-			if !s.done { // what was asked for has panicked
+			if !s.done { // whoever made it has ended in the middle
 				s.finish(errCutOff)
 			}
 		}
 	}()
 	g.makeAll(edits)
-	return s.err
 }
 
 func (s *edit) finish(err error) { s.done, s.err = true, err }
@@ -98,8 +129,7 @@ func (g *Registry) makeAll(edits []*edit) {
 		if meets(taken, s.ids) {
 			write()
 		}
-		var err error
-		if s.changes, err = s.make(); err != nil {
+		if err := s.call(func() (err error) { s.changes, err = s.make(); return err }); err != nil {
 			s.finish(err)
 			continue
 		}
@@ -206,7 +236,8 @@ func (g *Registry) write(ctx context.Context, edits []*edit) error {
 			if s.also == nil {
 				continue
 			}
-			if refused = s.also(w); refused != nil {
+			s.panicked = nil // alone it may come to its end
+			if refused = s.call(func() error { return s.also(w) }); refused != nil {
 				return refused
 			}
 		}
@@ -226,28 +257,38 @@ func (g *Registry) write(ctx context.Context, edits []*edit) error {
 	if err != nil {
 		return fmt.Errorf("write the record of %s: %w", changes[0].new.ID, err)
 	}
-	return g.show(changes, revision)
+	return g.show(edits, revision)
 }
 
 // show makes changes visible, which are durable, and has them known.
-func (g *Registry) show(changes []change, revision uint64) error {
+func (g *Registry) show(edits []*edit, revision uint64) error {
 	txn := g.db.Txn(true)
-	for _, c := range changes {
-		g.own(c.new)
-		if err := txn.Insert(table, c.new); err != nil {
-			txn.Abort()
-			return fmt.Errorf("record of %s: %w", c.new.ID, err)
+	for _, s := range edits {
+		for _, c := range s.changes {
+			g.own(c.new)
+			if err := txn.Insert(table, c.new); err != nil {
+				txn.Abort()
+				return fmt.Errorf("record of %s: %w", c.new.ID, err)
+			}
 		}
 	}
 	txn.Commit()
 	g.revision = revision
-	for _, c := range changes {
-		if c.old != nil {
-			g.disown(c.old, c.new)
+	for _, s := range edits {
+		for _, c := range s.changes {
+			if c.old != nil {
+				g.disown(c.old, c.new)
+			}
+			g.known.tally.replace(c.old, c.new)
 		}
-		g.known.tally.replace(c.old, c.new)
-		for _, s := range g.subs {
-			s.f(c.old, c.new)
+	}
+	for _, s := range edits {
+		for _, c := range s.changes {
+			for _, sub := range g.subs {
+				// Nobody misses that a device was revoked because another's mistake
+				// was met before.
+				_ = s.call(func() error { sub.f(c.old, c.new); return nil })
+			}
 		}
 	}
 	return nil

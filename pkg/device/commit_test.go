@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -54,7 +56,8 @@ func atOnce(t *testing.T, changes ...func(*Registry) error) (g *Registry, errs [
 		go func() {
 			defer func() {
 				if v := recover(); v != nil {
-					done[i] <- fmt.Errorf("panic: %v", v)
+					err, _ := v.(error)
+					done[i] <- fmt.Errorf("panic: %w", err)
 				}
 			}()
 			done[i] <- f(g)
@@ -191,16 +194,68 @@ func TestTheSecondChangeOfADeviceFindsTheFirst(t *testing.T) {
 	}
 }
 
-// TestWhoPanicsLeavesNobodyWaiting: the one that makes the changes of all may be
-// stopped by another's.
-func TestWhoPanicsLeavesNobodyWaiting(t *testing.T) {
-	_, errs, _ := atOnce(t,
-		granting("pump-1", certificateOf("pump-1"), func(store.Writer) error { panic("a mistake") }),
-		granting("pump-2", certificateOf("pump-2"), nil))
-	for i, err := range errs {
-		if err == nil {
-			t.Errorf("change %d was made", i)
+// TestAPanicIsItsOwnersAndHarmsNoOther, wherever in a change it comes, and though
+// another makes the changes of all.
+func TestAPanicIsItsOwnersAndHarmsNoOther(t *testing.T) {
+	mistake := errors.New("a mistake")
+	careless := func(g *Registry) error {
+		_, err := g.Update(context.Background(), "first", func(*Record) error { panic(mistake) })
+		return err
+	}
+	for name, second := range map[string]func(*Registry) error{
+		"while it is made":    careless,
+		"while it is written": granting("pump-2", certificateOf("pump-2"), func(store.Writer) error { panic(mistake) }),
+	} {
+		for place := range 3 {
+			changes := []func(*Registry) error{granting("pump-1", certificateOf("pump-1"), wrote("pump-1")), granting("pump-3", certificateOf("pump-3"), wrote("pump-3"))}
+			changes = slices.Insert(changes, place, second)
+			g, errs, _ := atOnce(t, changes...)
+			for i, err := range errs {
+				switch {
+				case i != place && err != nil:
+					t.Errorf("%s, in place %d: change %d was harmed: %v", name, place, i, err)
+				case i == place && (!errors.Is(err, mistake) || !strings.Contains(err.Error(), "panic: a mistake") || !strings.Contains(err.Error(), "commit_test.go")):
+					t.Errorf("%s, in place %d: who made the mistake hears %v", name, place, err)
+				}
+			}
+			if _, ok := g.Get("pump-2"); ok {
+				t.Errorf("%s, in place %d: what has panicked is in the registry", name, place)
+			}
 		}
+	}
+}
+
+// TestAPanicOfWhoIsToldKeepsNothingFromOthers: what is changed is changed by then,
+// everybody hears of all of it, and what is counted stays right.
+func TestAPanicOfWhoIsToldKeepsNothingFromOthers(t *testing.T) {
+	g := registry(t)
+	g.Subscribe(func(_, r *Record) {
+		if r.ID == "pump-1" {
+			panic("a mistake")
+		}
+	})
+	var told []string
+	g.Subscribe(func(_, r *Record) { told = append(told, r.ID) })
+	func() {
+		defer func() {
+			if v := recover(); !strings.Contains(fmt.Sprint(v), "a mistake") {
+				t.Errorf("who made the change hears %v", v)
+			}
+		}()
+		_, err := g.Register(t.Context(), []*Record{{ID: "pump-1", Class: "pump"}, {ID: "pump-2", Class: "pump"}})
+		t.Error("no panic, and", err)
+	}()
+	if fmt.Sprint(told) != "[pump-1 pump-2]" {
+		t.Errorf("the other was told of %v", told)
+	}
+	if _, err := g.Grant(t.Context(), Grant{ID: "pump-2", Certificate: certificateOf("pump-2")}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := g.SetStatus(t.Context(), "pump-2", Quarantined, "test"); err != nil {
+		t.Fatal(err)
+	}
+	if got := fmt.Sprint(g.Counts(), g.Ending(time.Unix(9e9, 0))); got != "map[pending:1 quarantined:1] [0]" {
+		t.Errorf("counted %s", got)
 	}
 }
 
