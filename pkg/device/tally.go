@@ -40,8 +40,11 @@ func (t *tally) replace(old, r *Record) {
 	t.add(r)
 }
 
+// remove takes back what add counted. Should it never have been counted, the counts
+// stay as they are: they are for looking at, and nobody is kept from revoking a
+// device because they are wrong.
 func (t *tally) remove(r *Record) {
-	if t.statuses[r.Status]--; t.statuses[r.Status] == 0 {
+	if t.statuses[r.Status]--; t.statuses[r.Status] <= 0 {
 		delete(t.statuses, r.Status)
 	}
 	at, sec, ok := r.end()
@@ -49,8 +52,10 @@ func (t *tally) remove(r *Record) {
 		return
 	}
 	in := t.ends[at]
-	i := slices.Index(in, sec)
-	last := len(in) - 1
+	i, last := slices.Index(in, sec), len(in)-1
+	if i < 0 {
+		return
+	}
 	in[i] = in[last]
 	if in = in[:last]; last == 0 {
 		delete(t.ends, at)

@@ -67,6 +67,29 @@ func TestCountsAreThoseOfAWalk(t *testing.T) {
 	}
 }
 
+// TestWhatWasNeverCountedIsTakenFromNoCount, in an hour of which others were
+// counted, and in one of which nobody was.
+func TestWhatWasNeverCountedIsTakenFromNoCount(t *testing.T) {
+	y := newTally()
+	counted := pump("pump-1", 1)
+	y.add(counted)
+	for _, late := range []time.Duration{time.Second, 2 * hour * time.Second} {
+		never := pump("pump-2", 2)
+		never.Status = Active
+		never.Certificates[0].NotAfter = counted.Certificates[0].NotAfter.Add(late)
+		y.statuses[Active]++ // its status alone
+		y.remove(never)
+		at, sec, _ := counted.end()
+		if len(y.ends) != 1 || len(y.ends[at]) != 1 || y.ends[at][0] != sec || y.statuses[Active] != 1 {
+			t.Fatalf("%v later: counted %v, %v", late, y.statuses, y.ends)
+		}
+	}
+	quarantined := &Record{Status: Quarantined}
+	if y.remove(quarantined); len(y.statuses) != 1 {
+		t.Errorf("counted %v", y.statuses)
+	}
+}
+
 func TestTimesAreSplitIntoHours(t *testing.T) {
 	for _, s := range []int64{0, 1, -1, 3599, 3600, -3600, -3601, 1.9e9, 253402300799} {
 		at, sec := split(time.Unix(s, 999_999_999))
