@@ -18,8 +18,9 @@ import (
 
 const (
 	// listBackdate is how far a list's thisUpdate lies in the past, for readers
-	// whose clock is somewhat slow: OpenSSL grants none. What was revoked since is
-	// listed as revoked then, because a list can not know of what comes after it.
+	// whose clock is somewhat slow: OpenSSL grants none. A list can not know of what
+	// comes after it, so that every revocation on it is as much earlier than it was;
+	// always, because what one list says of a certificate each later one says.
 	listBackdate = 5 * time.Minute
 	// MinListValidity is the shortest time that a list can be valid for.
 	MinListValidity = 10 * time.Minute
@@ -83,7 +84,7 @@ func (a *Authority) revocationList(ctx context.Context, issuer *x509.Certificate
 		return nil, err
 	}
 	l := &RevocationList{Number: number, ThisUpdate: now.Add(-listBackdate), NextUpdate: now.Add(validity)}
-	entries, err := a.listed(lists, t, i, now.Add(-validity), l.ThisUpdate)
+	entries, err := a.listed(lists, t, i, now.Add(-validity))
 	if err != nil {
 		return nil, err
 	}
@@ -116,8 +117,9 @@ func nextNumber(lists db.CertificateRevocationListDB, now time.Time) (int64, err
 }
 
 // listed returns the entries of an intermediate's list: what was revoked and had
-// not expired at a time, as revoked by another at the latest.
-func (a *Authority) listed(lists db.CertificateRevocationListDB, t *trust, i int, since, latest time.Time) ([]x509.RevocationListEntry, error) {
+// not expired at a time. When each was revoked follows from the time that was kept
+// with its revocation here, and that is never written again.
+func (a *Authority) listed(lists db.CertificateRevocationListDB, t *trust, i int, since time.Time) ([]x509.RevocationListEntry, error) {
 	revoked, err := lists.GetRevokedCertificates()
 	if err != nil {
 		return nil, err
@@ -136,11 +138,7 @@ func (a *Authority) listed(lists db.CertificateRevocationListDB, t *trust, i int
 		} else if !mine {
 			continue
 		}
-		at := r.RevokedAt.UTC()
-		if at.After(latest) {
-			at = latest
-		}
-		out = append(out, x509.RevocationListEntry{SerialNumber: serial, RevocationTime: at, ReasonCode: r.ReasonCode})
+		out = append(out, x509.RevocationListEntry{SerialNumber: serial, RevocationTime: r.RevokedAt.UTC().Add(-listBackdate), ReasonCode: r.ReasonCode})
 	}
 	return out, nil
 }

@@ -71,6 +71,45 @@ func TestAListHasWhatWasRevokedUntilAfterItsEnd(t *testing.T) {
 	}
 }
 
+// TestWhenSomethingWasRevokedIsTheSameOnEveryList, from the first on, over another
+// revocation of it and a restart; and it is not after the list itself.
+func TestWhenSomethingWasRevokedIsTheSameOnEveryList(t *testing.T) {
+	now := time.Now()
+	dir, clock := newCA(t), func(c *Config) { c.Clock = func() time.Time { return now } }
+	a := openCA(t, dir, clock)
+	issued, err := a.Issue(t.Context(), device1(t, P256))
+	if err != nil {
+		t.Fatal(err)
+	}
+	serial := issued.Leaf.SerialNumber.String()
+	if err := a.Revoke(t.Context(), serial, "superseded"); err != nil {
+		t.Fatal(err)
+	}
+	now = time.Now()
+	s, err := a.Status(t.Context(), serial)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 4 {
+		l := list(t, a)
+		if at := l.RevokedCertificateEntries[0].RevocationTime; !at.Equal(s.RevokedAt.Add(-listBackdate).Truncate(time.Second)) || at.After(l.ThisUpdate) {
+			t.Errorf("list %d, of %v, says it was revoked at %v, and that was at %v", i, l.ThisUpdate, at, s.RevokedAt)
+		}
+		now = now.Add(2 * time.Minute)
+		switch i {
+		case 1:
+			if err := a.Revoke(t.Context(), serial, "key compromise"); err != nil {
+				t.Fatal(err)
+			}
+		case 2:
+			if err := a.Close(); err != nil {
+				t.Fatal(err)
+			}
+			a = openCA(t, dir, clock)
+		}
+	}
+}
+
 // TestNumbersOfListsOnlyGrow, over a restart and with a clock that goes back.
 func TestNumbersOfListsOnlyGrow(t *testing.T) {
 	now := time.Now()

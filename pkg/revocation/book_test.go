@@ -10,6 +10,12 @@ import (
 
 func (o *office) listed(c *x509.Certificate) bool {
 	o.t.Helper()
+	return o.entry(c) != nil
+}
+
+// entry returns what the list in force says of a certificate.
+func (o *office) entry(c *x509.Certificate) *x509.RevocationListEntry {
+	o.t.Helper()
 	l, err := o.book.List(o.t.Context(), o.ca.Intermediates()[0])
 	if err != nil {
 		o.t.Fatal(err)
@@ -18,12 +24,12 @@ func (o *office) listed(c *x509.Certificate) bool {
 	if err != nil {
 		o.t.Fatal(err)
 	}
-	for _, e := range parsed.RevokedCertificateEntries {
-		if e.SerialNumber.Cmp(c.SerialNumber) == 0 {
-			return true
+	for i := range parsed.RevokedCertificateEntries {
+		if e := &parsed.RevokedCertificateEntries[i]; e.SerialNumber.Cmp(c.SerialNumber) == 0 {
+			return e
 		}
 	}
-	return false
+	return nil
 }
 
 // TestAListIsMadeWhenThereIsAReason: a revocation, or half of its time; and not
@@ -99,5 +105,30 @@ func TestOneCertificateThatACrashCutOffIsMadeUpFor(t *testing.T) {
 	}
 	if s, err := o.ca.Status(t.Context(), pump.SerialNumber.String()); err != nil || !s.Revoked || s.Reason != 1 {
 		t.Errorf("then the CA says %+v %v", s, err)
+	}
+}
+
+// TestTheListsDateIsNotTheRecords: it is the CA's own, so that a record that does not
+// say when its device was revoked, as those of former releases do not, has one that
+// stays as it is.
+func TestTheListsDateIsNotTheRecords(t *testing.T) {
+	o := newOffice(t)
+	pump := o.enrol("pump-1")
+	rec, _ := o.devices.Get("pump-1")
+	rec, err := o.devices.Withdraw(t.Context(), "pump-1", rec.Certificates[0].Fingerprint, "lost", nil)
+	if err != nil || !rec.RevokedAt.IsZero() {
+		t.Fatalf("%+v %v", rec, err)
+	}
+	first := o.entry(pump)
+	if first == nil || first.RevocationTime.IsZero() {
+		t.Fatalf("the list says %+v", first)
+	}
+	for _, id := range []string{"pump-2", "pump-3", "pump-4"} {
+		o.wait(4 * time.Hour)
+		o.enrol(id)
+		o.revoke(id, "lost") // for a list that is made anew
+		if e := o.entry(pump); e == nil || !e.RevocationTime.Equal(first.RevocationTime) {
+			t.Errorf("after %v the list says %+v, and said %+v", o.ahead, e, first)
+		}
 	}
 }
