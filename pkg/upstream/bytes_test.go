@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/anteroom-iomt/anteroom/pkg/http1"
 )
 
 // captured sends one request and returns the head that arrived, as lines.
@@ -261,6 +263,35 @@ func TestAnAnswerHasOneLength(t *testing.T) {
 		}
 		if !errors.Is(err, ErrAnswer) {
 			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
+// A body where the status has none is one to some and none to others: over either
+// client, but that net/http tells nobody of an interim answer's chunks.
+func TestAnAnswerWithoutABodySpeaksOfNone(t *testing.T) {
+	w := newWorld(t)
+	for what, answer := range map[string]string{
+		"a length":         "HTTP/1.1 204 No Content\r\nContent-Length: 2\r\n\r\nok",
+		"chunks":           "HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+		"interim, length":  "HTTP/1.1 103 Early Hints\r\nContent-Length: 20\r\n\r\n" + ok,
+		"interim, chunked": "HTTP/1.1 103 Early Hints\r\nTransfer-Encoding: chunked\r\n\r\n" + ok,
+		"":                 "HTTP/1.1 103 Early Hints\r\nContent-Length: 0\r\n\r\nHTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n",
+	} {
+		for _, two := range []bool{false, true} {
+			if two && what == "interim, chunked" {
+				continue
+			}
+			cfg := backendConfig(serve(t, w.tls(), answering(answer)).addr)
+			cfg.HTTP2, cfg.Retries = two, 0
+			var resp Response
+			err := w.backend(t, cfg, Options{}).Do(&Request{Method: "GET", Target: "/", Host: "a", Context: t.Context(), Inform: func(int, http1.Header) {}}, &resp)
+			if err == nil {
+				resp.Close()
+			}
+			if errors.Is(err, ErrAnswer) != (what != "") {
+				t.Errorf("%s, HTTP/2 configured %v: %v", what, two, err)
+			}
 		}
 	}
 }

@@ -156,7 +156,7 @@ func (x *exchange) readHead() error {
 		case err != nil || st.Code == http.StatusSwitchingProtocols && !x.upgrade:
 			return errMalformed // upgrades go by Dial
 		case st.Code < 200 && st.Code != http.StatusSwitchingProtocols:
-			if interim++; interim > maxInterim {
+			if interim++; interim > maxInterim || bodiless(head.Header, st) != nil {
 				return errMalformed
 			}
 			if x.r.Inform != nil {
@@ -174,7 +174,7 @@ func (x *exchange) readHead() error {
 func (x *exchange) frame(st http1.Status) error {
 	h := x.resp.Header
 	fr, err := h.Framing(st.Minor)
-	if err != nil {
+	if err != nil || st.Code == http.StatusNoContent && bodiless(h, st) != nil {
 		return errMalformed
 	}
 	x.keep = persists(h, st.Minor)
@@ -190,6 +190,16 @@ func (x *exchange) frame(st http1.Status) error {
 		x.mode, x.left = bodyLength, fr.Length
 	default:
 		x.mode, x.keep = bodyToEnd, false
+	}
+	return nil
+}
+
+// bodiless reports an answer that speaks of a body where its status has none and
+// none is ever described (RFC 9112 sections 6.1 and 6.2): some read one, and take
+// what we read as the next answer for it.
+func bodiless(h http1.Header, st http1.Status) error {
+	if fr, err := h.Framing(st.Minor); err != nil || fr.Chunked || fr.Length > 0 {
+		return errMalformed
 	}
 	return nil
 }

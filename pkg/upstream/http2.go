@@ -110,7 +110,7 @@ func (b *Backend) attempt(req *http.Request, body *requestBody, a *address, at *
 		passed := 0
 		trace.Got1xxResponse = func(status int, h textproto.MIMEHeader) error {
 			// Who listens has to bound how many there are; net/http no longer does.
-			if passed++; passed > maxInterim || blank(h) {
+			if passed++; passed > maxInterim || blank(h) || embodied(h) {
 				return errMalformed
 			}
 			interim(status, h)
@@ -147,12 +147,25 @@ func (b *Backend) attempt(req *http.Request, body *requestBody, a *address, at *
 	return nil, errMalformed
 }
 
-// sound reports whether an answer is free of two things that the transport lets
-// pass: another protocol, for which nobody asked, since upgrades go by Dial; and
-// a blank in a field's name, by which a length could hide from us and not from
-// the device (RFC 9112 section 5.1).
+// sound reports whether an answer is free of three things that the transport lets
+// pass: another protocol, for which nobody asked, since upgrades go by Dial; a
+// blank in a field's name, by which a length could hide from us and not from
+// the device (RFC 9112 section 5.1); and a body where the status has none.
 func sound(resp *http.Response) bool {
+	if resp.StatusCode == http.StatusNoContent && (len(resp.TransferEncoding) > 0 || embodied(resp.Header)) {
+		return false
+	}
 	return !blank(resp.Header) && resp.StatusCode != http.StatusSwitchingProtocols
+}
+
+// embodied reports whether fields speak of a body, as [bodiless].
+func embodied(fields map[string][]string) bool {
+	for _, v := range fields["Content-Length"] {
+		if v != "0" {
+			return true
+		}
+	}
+	return len(fields["Transfer-Encoding"]) > 0
 }
 
 func blank(fields map[string][]string) bool {

@@ -76,6 +76,10 @@ func TestAnswersOfBackendsPass(t *testing.T) {
 			get("/api/a"), "HTTP/1.1 204 No Content\r\nX-A: b\r\n\r\n",
 			"HTTP/1.1 204 No Content\r\nX-A: b\r\n\r\n",
 		},
+		"no content, said twice": {
+			get("/api/a"), "HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n",
+			"HTTP/1.1 204 No Content\r\n\r\n",
+		},
 		"not modified": {
 			get("/api/a"), "HTTP/1.1 304 Not Modified\r\nEtag: \"1\"\r\n\r\n",
 			"HTTP/1.1 304 Not Modified\r\nEtag: \"1\"\r\n\r\n",
@@ -143,15 +147,18 @@ func undated(s string) string {
 
 func TestAnswersThatCanNotBeUnderstoodAre502(t *testing.T) {
 	for name, answer := range map[string]string{
-		"no HTTP":                "hello\r\n\r\n",
-		"nothing":                "",
-		"half a head":            "HTTP/1.1 200 OK\r\nContent-Le",
-		"two lengths":            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nabc",
-		"a signed length":        "HTTP/1.1 200 OK\r\nContent-Length: +2\r\n\r\nab",
-		"an unknown coding":      "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n",
-		"a switch nobody wanted": "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
-		"a status below 100":     "HTTP/1.1 099 Odd\r\nContent-Length: 0\r\n\r\n",
-		"a status beyond 599":    "HTTP/1.1 999 Odd\r\nContent-Length: 0\r\n\r\n",
+		"no HTTP":                      "hello\r\n\r\n",
+		"nothing":                      "",
+		"half a head":                  "HTTP/1.1 200 OK\r\nContent-Le",
+		"two lengths":                  "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nabc",
+		"a signed length":              "HTTP/1.1 200 OK\r\nContent-Length: +2\r\n\r\nab",
+		"an unknown coding":            "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n",
+		"a switch nobody wanted":       "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+		"no content with a length":     "HTTP/1.1 204 No Content\r\nContent-Length: 2\r\n\r\nok",
+		"no content in chunks":         "HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+		"an interim one with a length": "HTTP/1.1 103 Early Hints\r\nContent-Length: 2\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+		"a status below 100":           "HTTP/1.1 099 Odd\r\nContent-Length: 0\r\n\r\n",
+		"a status beyond 599":          "HTTP/1.1 999 Odd\r\nContent-Length: 0\r\n\r\n",
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t, rawBackend(t, answer))
@@ -379,6 +386,7 @@ func endless(t testing.TB) (b *upstream.Backend, asked, ended chan struct{}) {
 			_, _ = io.WriteString(w, "begun")
 			w.(http.Flusher).Flush()
 		}
+		_, _ = io.Copy(io.Discard, r.Body) // net/http sees an end only behind it
 		asked <- struct{}{}
 		<-r.Context().Done()
 		ended <- struct{}{}
@@ -401,6 +409,29 @@ func TestADeviceThatGoesAwayEndsItsRequest(t *testing.T) {
 		r.served.Wait()
 		if _, _, undelivered := r.judge.take(); len(undelivered) != 1 {
 			t.Errorf("%s: recorded as undelivered: %q", path, undelivered)
+		}
+	}
+}
+
+// TestADeviceThatGoesAwayAfterItsUploadEndsItsRequest: nobody reads the connection
+// any more once a body that was streamed is through, and the backend takes its time.
+func TestADeviceThatGoesAwayAfterItsUploadEndsItsRequest(t *testing.T) {
+	large := strings.Repeat("a", smallBody+1)
+	for what, body := range map[string]string{
+		"a length": fmt.Sprintf("Content-Length: %d\r\n\r\n%s", len(large), large),
+		"chunks":   "Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+		"invited":  "Expect: 100-continue\r\nContent-Length: 2\r\n\r\nok",
+	} {
+		b, asked, ended := endless(t)
+		r := newRig(t, b)
+		conn, _ := r.connect()
+		fmt.Fprint(conn, "POST /api/waiting HTTP/1.1\r\nHost: "+testHost+"\r\n"+body)
+		<-asked
+		conn.Close()
+		wait(t, ended, "the backend's request ends")
+		r.served.Wait()
+		if _, _, undelivered := r.judge.take(); len(undelivered) != 1 {
+			t.Errorf("%s: recorded as undelivered: %q", what, undelivered)
 		}
 	}
 }

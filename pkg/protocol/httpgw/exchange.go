@@ -265,10 +265,8 @@ func (x *exchange) ask(t Target, change func(http1.Header) http1.Header) error {
 			x.prepare(t, duties)
 		}
 		x.forwarded = true
-		if x.m.body == nil || x.isHeld {
-			x.watching = true
-			x.w.watch()
-		}
+		x.watching = true
+		x.w.watch()
 		err = x.route.backend.Do(&x.req, &x.resp)
 	}
 	if err != nil {

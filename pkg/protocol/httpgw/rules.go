@@ -23,7 +23,7 @@ var hop = map[string]bool{
 
 // claims are prefixes of fields by which proxies tell a backend who is calling.
 // A device's own are removed, whatever it wrote there (invariant 2). Names are
-// compared with underscores as dashes, because CGI-like servers do.
+// compared as CGI-like servers do (see dashed).
 var claims = []string{
 	"x-forwarded", "forwarded", "client-cert", "x-client-cert", "x-client-verify", "x-client-dn", "x-ssl-", "ssl-client",
 	"x-device-", "x-anteroom-", "x-real-ip", "x-original-", "x-rewrite-", "x-envoy-", "x-remote-", "remote-user",
@@ -59,13 +59,24 @@ func private(name string) bool {
 	return false
 }
 
-// dashed returns a field name as CGI-like servers would read it.
+// dashed returns a field name, which is in lower case, as CGI-like servers would
+// read it: some have a variable's name made of it by taking every character that is
+// no letter and no digit for the same one, and PHP does so with a dot.
 func dashed(name string) string {
-	if strings.IndexByte(name, '_') >= 0 {
-		return strings.ReplaceAll(name, "_", "-")
+	for i := range len(name) {
+		if !plain(name[i]) {
+			return strings.Map(func(r rune) rune {
+				if r < 0x80 && plain(byte(r)) {
+					return r
+				}
+				return '-'
+			}, name)
+		}
 	}
 	return name
 }
+
+func plain(c byte) bool { return 'a' <= c && c <= 'z' || c == '-' || '0' <= c && c <= '9' }
 
 // connection is what a Connection header says.
 type connection struct {
@@ -105,8 +116,12 @@ func parseConnection(h http1.Header) (c connection, f *fault) {
 // checkHeader refuses what no request may carry, whichever engine read it.
 func checkHeader(h http1.Header) *fault {
 	for i := range h {
-		if overrides[dashed(h[i].Name)] {
+		name := dashed(h[i].Name)
+		if overrides[name] {
 			return bad("the request asks for another method than its own")
+		}
+		if essential[name] && !hop[name] && name != h[i].Name {
+			return bad("the request has a header field that some take for another, which says what the request means")
 		}
 	}
 	for _, name := range [...]string{"content-type", "content-encoding", "authorization", "if-none-exist", "expect"} {

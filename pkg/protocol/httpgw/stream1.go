@@ -62,6 +62,14 @@ func (b *stream1) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// through reports whether the body was read to its end, so that nobody reads the
+// connection for it any more.
+func (b *stream1) through() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return !b.reading && b.body.done()
+}
+
 // quiesce implements bodyReader.
 func (b *stream1) quiesce() bool {
 	b.mu.Lock()
@@ -116,8 +124,8 @@ type watcher struct {
 func (a *answer1) watch() {
 	w := &a.c.watcher
 	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.on = true
-	w.mu.Unlock()
 	if w.timer == nil {
 		w.timer = time.AfterFunc(watchAfter, w.read)
 	} else {
@@ -125,10 +133,20 @@ func (a *answer1) watch() {
 	}
 }
 
-// read is called when the answer is long in coming.
+// read is called when the answer is long in coming. While the body is, whoever
+// reads that finds out.
 func (w *watcher) read() {
 	w.mu.Lock()
-	if !w.on || w.done != nil || w.c.limitRead(time.Time{}) != nil {
+	if !w.on || w.done != nil {
+		w.mu.Unlock()
+		return
+	}
+	if b, ok := w.c.msg.body.(*stream1); ok && !b.through() {
+		w.timer.Reset(watchAfter)
+		w.mu.Unlock()
+		return
+	}
+	if w.c.limitRead(time.Time{}) != nil {
 		w.mu.Unlock()
 		return
 	}
