@@ -3,6 +3,7 @@ package audit
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"sync"
@@ -18,11 +19,13 @@ type faulty struct {
 	osDisk
 	mu         sync.Mutex
 	write      error // fails a write after half of it
+	spared     int   // so many writes succeed before
 	sync       error
 	openErr    error
 	truncate   error
 	left       uint64
 	writes     int
+	longest    int // bytes of a write
 	truncated  int
 	everything bool // write all of it, then fail
 }
@@ -58,7 +61,8 @@ func (f *faultyFile) WriteAt(b []byte, at int64) (int, error) {
 	f.d.mu.Lock()
 	defer f.d.mu.Unlock()
 	f.d.writes++
-	if f.d.write != nil {
+	f.d.longest = max(f.d.longest, len(b))
+	if f.d.spared--; f.d.write != nil && f.d.spared < 0 {
 		n := len(b) / 2
 		if f.d.everything {
 			n = len(b)
@@ -167,6 +171,48 @@ func TestDiskFaults(t *testing.T) {
 				t.Errorf("%d records of the outage", len(es))
 			}
 		})
+	}
+}
+
+// What is to be written is written in pieces, so that devices are served between
+// them, and is lost or doubled as little as when it was one.
+func TestABatchIsWrittenInPieces(t *testing.T) {
+	dir := t.TempDir()
+	disk := &faulty{osDisk: osDisk{filepath.Join(dir, recordsName)}, left: 1 << 30}
+	cfg := testConfig(dir)
+	cfg.disk, cfg.retry = disk, time.Millisecond
+	cfg.Audit.FlushTime, cfg.Audit.RotateSize = config.Duration(time.Hour), 1<<30
+	l := must(t, cfg)
+	if err := l.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	disk.set(func(d *faulty) { d.write, d.spared, d.writes = syscall.ENOSPC, 2, 0 })
+	const n = 200 // fewer than would wake the writer
+	r := sample()
+	for i := range n {
+		r.Decision.ID = fmt.Sprintf("d%d", i)
+		if err := l.Append(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := l.Flush(t.Context()); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("flush, with a third piece that is not taken: %v", err)
+	}
+	disk.set(func(d *faulty) { d.write = nil })
+	eventually(t, "recovery", func() bool { return l.Flush(t.Context()) == nil })
+	mustClose(t, l)
+	disk.set(func(d *faulty) {
+		if d.longest > piece || d.writes < 3 {
+			t.Errorf("%d writes, of at most %d bytes", d.writes, d.longest)
+		}
+	})
+	if rep, err := Verify(t.Context(), dir, VerifyOptions{}); err != nil || !rep.Closed {
+		t.Fatalf("%v (%+v)", err, rep)
+	}
+	for i, id := range []string{"d0", "d100", "d199"} {
+		if got := len(collect(t, dir, ReadOptions{Filter: Filter{Decision: id}})); got != 1 {
+			t.Errorf("%d: %d records of %q", i, got, id)
+		}
 	}
 }
 
