@@ -47,7 +47,7 @@ const (
 	// growing is how many goroutines more there are than at any of the last looks
 	// while devices connect, as opposed to coming and going, and growTime how many
 	// looks those are, and for how many more it then counts as that.
-	growing  = 16
+	growing  = 64
 	growTime = 8
 
 	// lookEvery is how often the pace is set, and trimEvery after how many looks the
