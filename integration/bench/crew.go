@@ -66,8 +66,8 @@ type crew struct {
 	exit   error // read after events is closed
 }
 
-// man starts a fleet. The caller dismisses it. env goes to its environment.
-func (r *rig) man(plan fleet.Plan, env ...string) (*crew, error) {
+// man starts a fleet. The caller dismisses it.
+func (r *rig) man(plan fleet.Plan) (*crew, error) {
 	argv, err := partCommand(partFleet, plan)
 	if err != nil {
 		return nil, err
@@ -84,7 +84,6 @@ func (r *rig) man(plan fleet.Plan, env ...string) (*crew, error) {
 		argv = append([]string{"nice", "-n", "19"}, argv...)
 	}
 	c.cmd = exec.Command(argv[0], argv[1:]...)
-	c.cmd.Env = append(os.Environ(), env...)
 	c.cmd.Stderr = c.log
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if c.in, err = c.cmd.StdinPipe(); err != nil {
@@ -156,8 +155,8 @@ const slowDevice = 20 * time.Millisecond
 
 // perform mans a plan, and returns what it reports and how much CPU time the
 // target used meanwhile.
-func (r *rig) perform(ctx context.Context, t *running, plan fleet.Plan, within time.Duration, env ...string) (*fleet.Report, time.Duration, error) {
-	c, err := r.man(plan, env...)
+func (r *rig) perform(ctx context.Context, t *running, plan fleet.Plan, within time.Duration) (*fleet.Report, time.Duration, error) {
+	c, err := r.man(plan)
 	if err != nil {
 		return nil, 0, err
 	}

@@ -28,13 +28,11 @@ func latency(ctx context.Context, r *rig, t *running) (sample, error) {
 	straight.Addr, straight.ServerName = fmt.Sprintf("127.0.0.1:%d", r.backend.port), backendName
 	straight.Roots, straight.Cert, straight.Key = r.pki.backendCA, "", ""
 	within := 2*r.opt.duration + loadGrace
-	// A thread for each connection: see fleet.
-	threads := fmt.Sprintf("GOMAXPROCS=%d", plan.Connections+2)
-	direct, _, err := r.perform(ctx, t, straight, within, threads)
+	direct, _, err := r.perform(ctx, t, straight, within)
 	if err != nil {
 		return sample{}, fmt.Errorf("the backend alone: %w", err)
 	}
-	through, used, err := r.perform(ctx, t, plan, within, threads)
+	through, used, err := r.perform(ctx, t, plan, within)
 	if err != nil {
 		return sample{}, err
 	}

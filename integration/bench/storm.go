@@ -36,7 +36,7 @@ func storm(ctx context.Context, r *rig, t *running) (sample, error) {
 	}
 	plan := t.plan(r, fleet.Rate)
 	plan.Connections, plan.Rate, plan.Duration = r.opt.connections, establishedRate, stormWithin
-	established, err := r.man(plan, fmt.Sprintf("GOMAXPROCS=%d", plan.Connections+2))
+	established, err := r.man(plan)
 	if err != nil {
 		return sample{}, err
 	}

@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"strconv"
-	"strings"
 )
 
 // readBuffer holds a response's head.
@@ -58,11 +57,11 @@ func readHead(r *bufio.Reader) (status int, length int64, err error) {
 		if err != nil {
 			return 0, 0, err
 		}
-		rest, ok := strings.CutPrefix(line, "HTTP/1.1 ")
+		rest, ok := bytes.CutPrefix(line, []byte("HTTP/1.1 "))
 		if !ok || len(rest) < 3 {
 			return 0, 0, errors.New("not an HTTP/1.1 answer")
 		}
-		if status, err = strconv.Atoi(rest[:3]); err != nil {
+		if status, err = strconv.Atoi(string(rest[:3])); err != nil {
 			return 0, 0, errors.New("an answer without a status")
 		}
 		length = -1
@@ -70,14 +69,14 @@ func readHead(r *bufio.Reader) (status int, length int64, err error) {
 			if line, err = readLine(r); err != nil {
 				return 0, 0, err
 			}
-			if line == "" {
+			if len(line) == 0 {
 				break
 			}
-			name, value, _ := strings.Cut(line, ":")
-			if !strings.EqualFold(name, "Content-Length") {
+			name, value, _ := bytes.Cut(line, []byte(":"))
+			if !bytes.EqualFold(name, []byte("Content-Length")) {
 				continue
 			}
-			if length, err = strconv.ParseInt(strings.TrimSpace(value), 10, 64); err != nil || length < 0 {
+			if length, err = strconv.ParseInt(string(bytes.TrimSpace(value)), 10, 64); err != nil || length < 0 {
 				return 0, 0, errors.New("an answer with a bad Content-Length")
 			}
 		}
@@ -93,16 +92,17 @@ func readHead(r *bufio.Reader) (status int, length int64, err error) {
 	}
 }
 
-// readLine returns a line without its end.
-func readLine(r *bufio.Reader) (string, error) {
+// readLine returns a line without its end. It is good until the next read: a
+// generator that makes garbage stands still to collect it.
+func readLine(r *bufio.Reader) ([]byte, error) {
 	line, err := r.ReadSlice('\n')
 	if err != nil {
 		if errors.Is(err, io.EOF) {
 			err = errTruncated
 		}
-		return "", err
+		return nil, err
 	}
-	return string(bytes.TrimRight(line, "\r\n")), nil
+	return bytes.TrimRight(line, "\r\n"), nil
 }
 
 // exchange sends a request and reads its answer whole. An answer that is not a
@@ -111,6 +111,11 @@ func exchange(w io.Writer, r *bufio.Reader, req []byte) error {
 	if _, err := w.Write(req); err != nil {
 		return err
 	}
+	return receive(r)
+}
+
+// receive reads an answer whole, which must be a success.
+func receive(r *bufio.Reader) error {
 	status, length, err := readHead(r)
 	if err != nil {
 		return err

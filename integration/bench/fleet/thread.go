@@ -11,8 +11,8 @@ import (
 
 // A threadConn is a TCP connection whose calls block the thread. Go's own wait
 // in the network poller, where a timer may be a millisecond late and a goroutine
-// that became ready waits for its turn: a device that measures microseconds has a
-// thread to itself instead, and is woken by the kernel. One goroutine uses it.
+// that became ready waits for its turn: who measures microseconds asks the kernel
+// instead, and is woken by it. One goroutine uses it.
 type threadConn struct {
 	fd            int
 	local, remote netip.AddrPort
@@ -111,12 +111,4 @@ const setTimerSlack = 29
 // then are what they are.
 func sleepWell() {
 	_, _, _ = syscall.RawSyscall(syscall.SYS_PRCTL, setTimerSlack, 1, 0)
-}
-
-// sleepUntil blocks the thread until t.
-func sleepUntil(t time.Time) {
-	for d := time.Until(t); d > 0; d = time.Until(t) {
-		ts := syscall.NsecToTimespec(int64(d))
-		_ = syscall.Nanosleep(&ts, nil) // interrupted: again
-	}
 }
