@@ -28,9 +28,10 @@ const module = "github.com/anteroom-iomt/anteroom"
 // room belong to it unless they are named themselves; below pkg/protocol each
 // folder is a room of its own, an adapter.
 var floors = map[string]int{
-	"certs":    0,
-	"policies": 0,
-	"pkg/jws":  0,
+	"certs":       0,
+	"policies":    0,
+	"pkg/jws":     0,
+	"pkg/durable": 0, // files that are whole after a crash: nothing of ours
 
 	"pkg/config":     1,
 	"pkg/http1":      1, // syntax, and

@@ -15,6 +15,7 @@ import (
 	"github.com/anteroom-iomt/anteroom/pkg/ca"
 	"github.com/anteroom-iomt/anteroom/pkg/config"
 	"github.com/anteroom-iomt/anteroom/pkg/device"
+	"github.com/anteroom-iomt/anteroom/pkg/durable"
 	"github.com/anteroom-iomt/anteroom/pkg/enrol"
 	"github.com/anteroom-iomt/anteroom/pkg/protocol"
 	"github.com/anteroom-iomt/anteroom/pkg/store/bolt"
@@ -162,17 +163,7 @@ func settle(ctx context.Context, state string, cfg *config.File, m *backup.Manif
 	if err != nil {
 		return err
 	}
-	return writeDurable(filepath.Join(state, RestoredFile), b)
-}
-
-// writeDurable writes a file that is not there.
-func writeDurable(name string, data []byte) error {
-	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	return errors.Join(err, f.Sync(), f.Close())
+	return durable.Create(filepath.Join(state, RestoredFile), b, 0o600)
 }
 
 // put renames a directory to where nothing is, or an empty one.
@@ -183,11 +174,7 @@ func put(from, to string) error {
 	if err := os.Rename(from, to); err != nil {
 		return err
 	}
-	d, err := os.Open(filepath.Dir(to))
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return durable.SyncDir(filepath.Dir(to))
 }
 
 func absentOrEmpty(dir string) error {

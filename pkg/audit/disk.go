@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/anteroom-iomt/anteroom/pkg/durable"
 	"github.com/anteroom-iomt/anteroom/pkg/yield"
 )
 
@@ -55,7 +56,7 @@ func (d osDisk) open(segment string) (file, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := syncDir(d.dir); err != nil {
+	if err := durable.SyncDir(d.dir); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	return yield.NewFile(f), nil
@@ -67,15 +68,6 @@ func (d osDisk) free() (uint64, error) {
 		return 0, fmt.Errorf("free space of %s: %w", d.dir, err)
 	}
 	return st.Bavail * uint64(st.Bsize), nil
-}
-
-// syncDir makes the names in a directory durable.
-func syncDir(dir string) error {
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
 }
 
 // lockDir takes the directory's lock, which ends with the process at the
@@ -117,22 +109,4 @@ func segments(dir string) (names, strangers []string, err error) {
 // segmentPath returns where the segment lies in the audit directory dir.
 func segmentPath(dir, segment string) string {
 	return filepath.Join(dir, recordsName, segment+segmentEnding)
-}
-
-// createFile writes a new file durably, or fails with fs.ErrExist. It appears
-// whole or not at all.
-func createFile(path string, data []byte, mode os.FileMode) error {
-	tmp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
-	if err != nil {
-		return err
-	}
-	defer func() { _ = os.Remove(tmp.Name()) }() // the link remains
-	_, err = tmp.Write(data)
-	if err := errors.Join(err, tmp.Chmod(mode), tmp.Sync(), tmp.Close()); err != nil {
-		return err
-	}
-	if err := os.Link(tmp.Name(), path); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(path))
 }

@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"golang.org/x/mod/sumdb/note"
+
+	"github.com/anteroom-iomt/anteroom/pkg/durable"
 )
 
 // Origin returns the name of the log of a trust domain: the first line of its
@@ -31,10 +33,10 @@ func signingKey(dir, origin string, random io.Reader) (note.Signer, string, erro
 			return nil, "", fmt.Errorf("make the audit log's key: %w", err)
 		}
 		// The public half first: a directory that has the private one has both.
-		if err := os.WriteFile(filepath.Join(dir, publicName), []byte(public+"\n"), 0o644); err != nil {
+		if err := durable.Replace(filepath.Join(dir, publicName), []byte(public+"\n"), 0o644); err != nil {
 			return nil, "", err
 		}
-		if err := createFile(path, []byte(key+"\n"), fileMode); err != nil {
+		if err := create(path, []byte(key+"\n")); err != nil {
 			return nil, "", fmt.Errorf("store the audit log's key: %w", err)
 		}
 		private = []byte(key)
@@ -87,7 +89,15 @@ func pseudonymKey(dir string) ([]byte, error) {
 	}
 	key = make([]byte, pseudonymKeySize)
 	_, _ = rand.Read(key) // never fails
-	return key, createFile(filepath.Join(dir, pseudonymName), key, fileMode)
+	return key, create(filepath.Join(dir, pseudonymName), key)
+}
+
+// create writes a secret to a file that must not be there, whole or not at all.
+func create(path string, data []byte) error {
+	return durable.CreateWhole(path, fileMode, func(w io.Writer) error {
+		_, err := w.Write(data)
+		return err
+	})
 }
 
 // readSecret reads a file that nobody but its owner may read.

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/anteroom-iomt/anteroom/pkg/durable"
 	"github.com/anteroom-iomt/anteroom/pkg/protocol"
 )
 
@@ -230,7 +231,7 @@ func (w *writer) cut(r *recovered, f *os.File, name string) error {
 	}
 	n, err := io.Copy(out, f)
 	r.cut = n
-	return errors.Join(err, out.Sync(), out.Close(), syncDir(dir))
+	return errors.Join(err, out.Sync(), out.Close(), durable.SyncDir(dir))
 }
 
 // leave puts the writer behind everything that lies on disk, so that nothing

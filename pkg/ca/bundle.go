@@ -15,6 +15,7 @@ import (
 	"software.sslmate.com/src/go-pkcs12"
 
 	"github.com/anteroom-iomt/anteroom/pkg/device"
+	"github.com/anteroom-iomt/anteroom/pkg/durable"
 )
 
 // A P12Form is a choice of PKCS#12 encryption.
@@ -94,10 +95,10 @@ func (b *Bundle) WriteKey(dir string) error {
 	if err := os.MkdirAll(dir, dirMode); err != nil {
 		return fmt.Errorf("write key: %w", err)
 	}
-	if err := writeNew(filepath.Join(dir, b.Name+".key"), data, keyMode); err != nil {
+	if err := durable.Create(filepath.Join(dir, b.Name+".key"), data, keyMode); err != nil {
 		return fmt.Errorf("write key: %w", err)
 	}
-	return syncDir(dir)
+	return durable.SyncDir(dir)
 }
 
 // ReadKey reads what [Bundle.WriteKey] wrote.
@@ -148,7 +149,7 @@ func (b *Bundle) WriteFiles(dir string, p12 *P12Options) (paths []string, err er
 	}()
 	write := func(f *file) error {
 		path := filepath.Join(dir, f.name)
-		switch err := writeNew(path, f.data, f.mode); {
+		switch err := durable.Create(path, f.data, f.mode); {
 		case err == nil:
 			made = append(made, path)
 		case f.same && errors.Is(err, fs.ErrExist) && sameContent(path, f.data):
@@ -169,7 +170,7 @@ func (b *Bundle) WriteFiles(dir string, p12 *P12Options) (paths []string, err er
 	if err := write(chain); err != nil {
 		return nil, err
 	}
-	if err := syncDir(dir); err != nil {
+	if err := durable.SyncDir(dir); err != nil {
 		return nil, fmt.Errorf("write certificate files: %w", err)
 	}
 	return paths, nil

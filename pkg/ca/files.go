@@ -24,33 +24,6 @@ const (
 	certMode fs.FileMode = 0o644
 )
 
-// writeNew writes a file that must not exist yet, and returns once its content
-// is on stable storage. If it fails it leaves no file of its own.
-func writeNew(path string, data []byte, mode fs.FileMode) (err error) {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(path)
-		}
-	}()
-	if _, err = f.Write(data); err == nil {
-		err = f.Sync()
-	}
-	return errors.Join(err, f.Close())
-}
-
-// syncDir puts a directory's entries on stable storage.
-func syncDir(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
-}
-
 // absentOrEmpty returns an error unless path does not exist or is an empty
 // directory.
 func absentOrEmpty(path string) error {

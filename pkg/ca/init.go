@@ -19,6 +19,8 @@ import (
 	"unicode/utf8"
 
 	"go.step.sm/crypto/pemutil"
+
+	"github.com/anteroom-iomt/anteroom/pkg/durable"
 )
 
 const (
@@ -102,7 +104,7 @@ func Init(ctx context.Context, cfg InitConfig) (_ *InitResult, err error) {
 		return nil, fmt.Errorf("make CA: %w", err)
 	}
 	// From here the CA exists and must not be taken apart again, whatever happens.
-	if err := syncDir(filepath.Dir(dir)); err != nil {
+	if err := durable.SyncDir(filepath.Dir(dir)); err != nil {
 		return nil, fmt.Errorf("make CA: %s was made, but may not survive a power failure: %w", dir, err)
 	}
 	return &InitResult{Dir: dir, RootKeyPath: rootKey, Root: m.root, Intermediate: m.intermediate}, nil
@@ -269,7 +271,7 @@ func (m *material) place(dir, rootKey string) (err error) {
 		{intermediateFile, certPEM(m.intermediate), certMode},
 		{intermediateKeyFile, m.intermediateKey, keyMode},
 	} {
-		if err := writeNew(filepath.Join(tmp, f.name), f.data, f.mode); err != nil {
+		if err := durable.Create(filepath.Join(tmp, f.name), f.data, f.mode); err != nil {
 			return err
 		}
 	}
@@ -285,17 +287,17 @@ func (m *material) place(dir, rootKey string) (err error) {
 		if err := os.MkdirAll(filepath.Dir(at), dirMode); err != nil {
 			return err
 		}
-		if err := writeNew(at, m.rootKey, keyMode); err != nil {
+		if err := durable.Create(at, m.rootKey, keyMode); err != nil {
 			return err
 		}
-		if err := syncDir(filepath.Dir(at)); err != nil {
+		if err := durable.SyncDir(filepath.Dir(at)); err != nil {
 			return err
 		}
 	} else {
 		if err := os.MkdirAll(filepath.Dir(rootKey), dirMode); err != nil {
 			return err
 		}
-		if err := writeNew(rootKey, m.rootKey, keyMode); err != nil {
+		if err := durable.Create(rootKey, m.rootKey, keyMode); err != nil {
 			return err
 		}
 		defer func() {
@@ -303,11 +305,11 @@ func (m *material) place(dir, rootKey string) (err error) {
 				_ = os.Remove(rootKey)
 			}
 		}()
-		if err := syncDir(filepath.Dir(rootKey)); err != nil {
+		if err := durable.SyncDir(filepath.Dir(rootKey)); err != nil {
 			return err
 		}
 	}
-	if err := syncDir(tmp); err != nil {
+	if err := durable.SyncDir(tmp); err != nil {
 		return err
 	}
 	// Remove takes an empty directory only, Rename an absent name only.

@@ -16,6 +16,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/anteroom-iomt/anteroom/pkg/durable"
 )
 
 // keepEnded is how long an intermediate stays known after its end: what it signed
@@ -75,18 +77,18 @@ func (a *Authority) prepareRotation(ctx context.Context, passphrase []byte) (csr
 	a.reached("before the key")
 	mine := &x509.Certificate{SubjectKeyId: id}
 	if name != "" {
-		err = writeNew(filepath.Join(a.dir, kmsFileOf(mine)), []byte(name+"\n"), keyMode)
+		err = durable.Create(filepath.Join(a.dir, kmsFileOf(mine)), []byte(name+"\n"), keyMode)
 	} else {
 		var data []byte
 		if data, err = encryptKey(key.(*ecdsa.PrivateKey), passphrase); err == nil {
-			err = writeNew(filepath.Join(a.dir, keyFileOf(mine)), data, keyMode)
+			err = durable.Create(filepath.Join(a.dir, keyFileOf(mine)), data, keyMode)
 		}
 	}
 	if err != nil {
 		return nil, err
 	}
 	a.reached("the key is written")
-	return csr, syncDir(a.dir)
+	return csr, durable.SyncDir(a.dir)
 }
 
 // nextKey makes a key: in the module if there is one, and then name says where.
@@ -255,7 +257,7 @@ func (a *Authority) putTrust(t *trust, file string, data []byte) error {
 	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if err := writeNew(tmp, data, certMode); err != nil {
+	if err := durable.Create(tmp, data, certMode); err != nil {
 		return err
 	}
 	a.reached("the certificates are written beside")
@@ -274,7 +276,7 @@ func (a *Authority) putTrust(t *trust, file string, data []byte) error {
 		return errors.Join(err, os.Remove(tmp))
 	}
 	a.reached("the certificates are in place")
-	if err := syncDir(a.dir); err != nil {
+	if err := durable.SyncDir(a.dir); err != nil {
 		return fmt.Errorf("it is in use, but may not survive a power failure: %w", err)
 	}
 	return nil

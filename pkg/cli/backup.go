@@ -8,7 +8,6 @@ import (
 	"io"
 	"maps"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -19,6 +18,7 @@ import (
 	"github.com/anteroom-iomt/anteroom/pkg/admin"
 	"github.com/anteroom-iomt/anteroom/pkg/backup"
 	"github.com/anteroom-iomt/anteroom/pkg/config"
+	"github.com/anteroom-iomt/anteroom/pkg/durable"
 )
 
 // maxKeys bounds a file of public or private keys of age.
@@ -192,25 +192,12 @@ func mebibytes(n int64) string {
 
 // newFile writes a file that only its owner can read and that was not there. It
 // appears whole, and on stable storage, or not at all.
-func newFile(name string, write func(io.Writer) error) (err error) {
+func newFile(name string, write func(io.Writer) error) error {
+	// Looked at before what may take minutes; CreateWhole looks once more.
 	if exists(name) {
 		return fmt.Errorf("%s is there already, and nothing is overwritten", name)
 	}
-	f, err := os.CreateTemp(filepath.Dir(name), ".anteroom-backup-")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name()) // the link remains
-	if err = write(f); err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if err := os.Link(f.Name(), name); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(name))
+	return durable.CreateWhole(name, 0o600, write)
 }
 
 // sizer counts what is written, and shows it.

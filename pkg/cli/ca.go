@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/anteroom-iomt/anteroom/pkg/admin"
+	"github.com/anteroom-iomt/anteroom/pkg/durable"
 )
 
 func (a *app) caCommand() *cobra.Command {
@@ -50,7 +51,7 @@ valid for revocation.next_update of the configuration.`,
 					return err
 				}
 				if out != "" {
-					if err := replaceFile(out, []byte(l.PEM)); err != nil {
+					if err := durable.Replace(out, []byte(l.PEM), 0o644); err != nil {
 						return err
 					}
 				}

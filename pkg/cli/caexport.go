@@ -12,6 +12,7 @@ import (
 	"github.com/anteroom-iomt/anteroom/pkg/admin"
 	"github.com/anteroom-iomt/anteroom/pkg/ca"
 	"github.com/anteroom-iomt/anteroom/pkg/config"
+	"github.com/anteroom-iomt/anteroom/pkg/durable"
 )
 
 func (a *app) caExportCommand() *cobra.Command {
@@ -53,7 +54,7 @@ them, the issuing one first. The formats are pem, der (of one certificate only),
 					_, err := a.out.Write(data)
 					return err
 				}
-				if err := replaceFile(out, data); err != nil {
+				if err := durable.Replace(out, data, 0o644); err != nil {
 					return err
 				}
 				return a.print(picked, func(w io.Writer) { fmt.Fprintf(w, "Wrote %s: %d certificates\n", out, len(list)) })

@@ -22,6 +22,7 @@ import (
 	"github.com/anteroom-iomt/anteroom/pkg/ca"
 	"github.com/anteroom-iomt/anteroom/pkg/config"
 	"github.com/anteroom-iomt/anteroom/pkg/device"
+	"github.com/anteroom-iomt/anteroom/pkg/durable"
 	"github.com/anteroom-iomt/anteroom/policies"
 )
 
@@ -155,7 +156,7 @@ func (a *app) init(ctx context.Context, s *setup) (err error) {
 			return fmt.Errorf("init: %w", err)
 		}
 	}
-	if err := syncDir(s.dir); err != nil {
+	if err := durable.SyncDir(s.dir); err != nil {
 		return fmt.Errorf("init: everything was made, but may not survive a power failure: %w", err)
 	}
 	return a.print(map[string]any{"dir": s.dir, "trust_domain": s.trustDomain, "config": filepath.Join(s.dir, "anteroom.yaml"),
@@ -225,7 +226,7 @@ func (a *app) stage(ctx context.Context, s *setup, dir string) (generated bool, 
 		}
 	}
 	if generated {
-		if err := writeNew(at("secrets", "ca-passphrase"), fmt.Appendln(nil, string(pass)), 0o600); err != nil {
+		if err := durable.Create(at("secrets", "ca-passphrase"), fmt.Appendln(nil, string(pass)), 0o600); err != nil {
 			return false, err
 		}
 	}
@@ -235,13 +236,13 @@ func (a *app) stage(ctx context.Context, s *setup, dir string) (generated bool, 
 		return false, err
 	}
 	root := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: res.Root.Raw})
-	if err := writeNew(at("root-ca.crt"), root, 0o644); err != nil {
+	if err := durable.Create(at("root-ca.crt"), root, 0o644); err != nil {
 		return false, err
 	}
 	if err := policies.Write(at("policies")); err != nil {
 		return false, err
 	}
-	if err := writeNew(at("anteroom.yaml"), s.configuration(), 0o644); err != nil {
+	if err := durable.Create(at("anteroom.yaml"), s.configuration(), 0o644); err != nil {
 		return false, err
 	}
 	cfg, err := config.Load(at("anteroom.yaml"))
@@ -307,25 +308,6 @@ func certificates(data []byte) (out []*x509.Certificate, err error) {
 		out = append(out, c)
 	}
 	return out, nil
-}
-
-// syncDir brings a directory's entries to stable storage.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
-}
-
-// writeNew writes a file that is not there, durably.
-func writeNew(path string, data []byte, mode os.FileMode) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	return errors.Join(err, f.Sync(), f.Close())
 }
 
 // configuration returns the text of anteroom.yaml.

@@ -9,11 +9,11 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/anteroom-iomt/anteroom/pkg/durable"
 	"github.com/anteroom-iomt/anteroom/pkg/policy"
 	opabundle "github.com/anteroom-iomt/anteroom/pkg/policy/bundle"
 )
@@ -139,7 +139,7 @@ with the signature, with --key-id the key is only named.`,
 			if err := b.Write(&buf); err != nil {
 				return err
 			}
-			if err := replaceFile(out, buf.Bytes()); err != nil {
+			if err := durable.Replace(out, buf.Bytes(), 0o644); err != nil {
 				return fmt.Errorf("write %s: %w", out, err)
 			}
 			return a.print(map[string]any{"file": out, "revision": b.Manifest.Revision, "files": len(b.Files), "bytes": buf.Len(), "signed": b.Signed()}, func(w io.Writer) {
@@ -157,23 +157,4 @@ with the signature, with --key-id the key is only named.`,
 	f.StringVar(&sig.cert, "cert", "", "PEM certificate of that key, to go with the signature")
 	f.StringVar(&sig.id, "key-id", "", "name of the key, for whoever verifies without certificates")
 	return c
-}
-
-// replaceFile writes a file as a whole or not at all.
-func replaceFile(path string, data []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".anteroom-")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name()) // gone already if all went well
-	if _, err = f.Write(data); err == nil {
-		err = errors.Join(f.Chmod(0o644), f.Sync()) // or a power failure leaves an empty file in the other's place
-	}
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	if err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/anteroom-iomt/anteroom/pkg/admin"
+	"github.com/anteroom-iomt/anteroom/pkg/durable"
 	"github.com/anteroom-iomt/anteroom/pkg/policy"
 	opabundle "github.com/anteroom-iomt/anteroom/pkg/policy/bundle"
 )
@@ -231,7 +232,7 @@ it as it is.`,
 				if err != nil {
 					return err
 				}
-				if err := replaceFile(out, rev.Bundle); err != nil {
+				if err := durable.Replace(out, rev.Bundle, 0o644); err != nil {
 					return fmt.Errorf("write %s: %w", out, err)
 				}
 				return a.print(map[string]any{"file": out, "entry": rev.Entry}, func(w io.Writer) {

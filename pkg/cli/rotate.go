@@ -18,6 +18,7 @@ import (
 	"github.com/anteroom-iomt/anteroom/pkg/admin"
 	"github.com/anteroom-iomt/anteroom/pkg/ca"
 	"github.com/anteroom-iomt/anteroom/pkg/config"
+	"github.com/anteroom-iomt/anteroom/pkg/durable"
 )
 
 // rootKey is a root's key, on the machine that the command runs on.
@@ -136,7 +137,7 @@ func (a *app) prepareRotation(ctx context.Context, api *admin.API, out string) e
 	if err != nil {
 		return err
 	}
-	if err := writeNew(out, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: p.CSR}), 0o644); err != nil {
+	if err := durable.Create(out, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: p.CSR}), 0o644); err != nil {
 		return err
 	}
 	return a.print(map[string]string{"csr": out}, func(w io.Writer) {
@@ -192,7 +193,7 @@ neither a gateway nor a configuration.`,
 			if err != nil {
 				return err
 			}
-			if err := writeNew(out, ca.CertPEM(cert), 0o644); err != nil {
+			if err := durable.Create(out, ca.CertPEM(cert), 0o644); err != nil {
 				return err
 			}
 			return a.print(map[string]string{"certificate": out, "fingerprint": ca.Fingerprint(cert)}, func(w io.Writer) {
@@ -275,10 +276,10 @@ follows is a ceremony; docs/ca-ceremony.md has it step by step.`,
 				return err
 			}
 			cert, key := filepath.Join(dir, "root-ca.crt"), filepath.Join(dir, "root-ca.key")
-			if err := writeNew(key, r.KeyPEM, 0o600); err != nil {
+			if err := durable.Create(key, r.KeyPEM, 0o600); err != nil {
 				return err
 			}
-			if err := errors.Join(writeNew(cert, ca.CertPEM(r.Certificate), 0o644), syncDir(dir)); err != nil {
+			if err := errors.Join(durable.Create(cert, ca.CertPEM(r.Certificate), 0o644), durable.SyncDir(dir)); err != nil {
 				return err
 			}
 			return a.print(map[string]string{"certificate": cert, "key": key, "fingerprint": ca.Fingerprint(r.Certificate)}, func(w io.Writer) {

@@ -10,9 +10,10 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/anteroom-iomt/anteroom/pkg/durable"
 )
 
 // A token as people see it is five groups of seven letters and digits, such as
@@ -109,24 +110,7 @@ func loadKey(path string) ([]byte, error) {
 func makeKey(path string) ([]byte, error) {
 	key := make([]byte, keyBytes)
 	_, _ = rand.Read(key) // never fails (crypto/rand)
-	// Whole or not at all: a crash must not leave half a key.
-	f, err := os.CreateTemp(filepath.Dir(path), ".enrol-key-")
-	if err != nil {
-		return nil, fmt.Errorf("key of enrolment tokens: %w", err)
-	}
-	defer os.Remove(f.Name())
-	_, err = fmt.Fprintln(f, hex.EncodeToString(key))
-	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("key of enrolment tokens: %w", err)
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return nil, fmt.Errorf("key of enrolment tokens: %w", err)
-	}
-	if err := errors.Join(dir.Sync(), dir.Close()); err != nil {
+	if err := durable.Replace(path, fmt.Appendln(nil, hex.EncodeToString(key)), 0o600); err != nil {
 		return nil, fmt.Errorf("key of enrolment tokens: %w", err)
 	}
 	return key, nil

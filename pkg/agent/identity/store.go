@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/anteroom-iomt/anteroom/pkg/agent/tpm"
+	"github.com/anteroom-iomt/anteroom/pkg/durable"
 )
 
 const (
@@ -211,5 +212,5 @@ func (s *Store) drop(name string) error {
 	if err := os.Remove(s.path(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return syncDir(s.dir)
+	return durable.SyncDir(s.dir)
 }

@@ -7,6 +7,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+
+	"github.com/anteroom-iomt/anteroom/pkg/durable"
 )
 
 // load reads the file as it was left.
@@ -62,7 +64,7 @@ func (q *Queue) begin(f *os.File) error {
 		return err
 	}
 	q.size, q.head = int64(len(magic)), int64(len(magic))
-	return errors.Join(f.Sync(), syncDir(filepath.Dir(q.path)))
+	return errors.Join(f.Sync(), durable.SyncDir(filepath.Dir(q.path)))
 }
 
 // cutOff takes away what is behind the last whole record, and keeps it: if it is
@@ -78,7 +80,7 @@ func (q *Queue) cutOff(f *os.File, total int64) error {
 	if err = errors.Join(err, beside.Sync(), beside.Close()); err != nil {
 		return err
 	}
-	return errors.Join(f.Truncate(q.size), f.Sync(), syncDir(filepath.Dir(q.path)))
+	return errors.Join(f.Truncate(q.size), f.Sync(), durable.SyncDir(filepath.Dir(q.path)))
 }
 
 // rewrite writes the file anew with what waits, and what is remembered of what
@@ -101,7 +103,7 @@ func (q *Queue) rewrite() error {
 	// The new file has the name now, whatever follows.
 	was := q.f
 	q.f, q.size, q.head, q.first = n.f, n.size, n.head, nil
-	if err := syncDir(filepath.Dir(q.path)); err != nil {
+	if err := durable.SyncDir(filepath.Dir(q.path)); err != nil {
 		// Which of the two a crash would leave is not known.
 		q.broken = fmt.Errorf("store: sync: %w", err)
 	}
@@ -162,12 +164,4 @@ func (q *Queue) each(do func(*record) error) error {
 		}
 	}
 	return nil
-}
-
-func syncDir(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

@@ -1,12 +1,12 @@
 package store
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 
 	"github.com/anteroom-iomt/anteroom/pkg/agent/queue"
+	"github.com/anteroom-iomt/anteroom/pkg/durable"
 )
 
 // mostAside is how many rejected messages are kept. Somebody has to look.
@@ -40,27 +40,5 @@ func keepAside(dir, name string, body []byte) (string, error) {
 		return "", fmt.Errorf("%s holds %d messages, and somebody has to look at them", dir, len(there))
 	}
 	path := filepath.Join(dir, name)
-	return path, whole(path, body)
-}
-
-// whole writes a file for the agent's account, all of it or nothing.
-func whole(path string, body []byte) error {
-	dir := filepath.Dir(path)
-	f, err := os.CreateTemp(dir, ".new-") // 0600
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(body)
-	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return err
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return path, durable.Replace(path, body, 0o600)
 }

@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/anteroom-iomt/anteroom/pkg/durable"
 )
 
 const (
@@ -33,7 +35,7 @@ func own(dir, device string, log *slog.Logger) error {
 			return err
 		}
 	}
-	return whole(path, []byte(device+"\n"))
+	return durable.Replace(path, []byte(device+"\n"), 0o600)
 }
 
 func foreign(dir, was, device string, log *slog.Logger) error {

@@ -11,11 +11,11 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
 	"github.com/anteroom-iomt/anteroom/pkg/ca"
+	"github.com/anteroom-iomt/anteroom/pkg/durable"
 )
 
 const (
@@ -114,30 +114,9 @@ func (to *Recipient) renew(ctx context.Context) error {
 		return err
 	}
 	data := append(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})...)
-	if err := replace(to.path, data); err != nil {
+	if err := durable.Replace(to.path, data, 0o600); err != nil {
 		return err
 	}
 	to.cert = cert
 	return nil
-}
-
-// replace writes a file whole or not at all, readable by its owner.
-func replace(path string, data []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".scep-")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(data)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
 }

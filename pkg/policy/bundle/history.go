@@ -2,7 +2,6 @@ package bundle
 
 import (
 	"bytes"
-	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -16,6 +15,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/anteroom-iomt/anteroom/pkg/durable"
 )
 
 // ErrNoRevision says that a History does not hold what was asked for.
@@ -125,7 +126,7 @@ func (h *History) sweep() {
 	for _, d := range names {
 		n, ok := strings.CutSuffix(d.Name(), ".tar.gz")
 		number, err := strconv.Atoi(n)
-		if strings.HasPrefix(d.Name(), tempPrefix) || ok && err == nil && h.find(number) == nil {
+		if strings.HasPrefix(d.Name(), durable.TempPrefix) || ok && err == nil && h.find(number) == nil {
 			_ = os.Remove(filepath.Join(h.dir, d.Name()))
 		}
 	}
@@ -282,7 +283,7 @@ func (h *History) Add(e Entry, archive []byte, after, keep int, canary *Canary) 
 	if err := makeDir(h.dir); err != nil {
 		return Entry{}, fmt.Errorf("keep policy revision: %w", err)
 	}
-	if err := replace(h.path(e.Number), archive); err != nil {
+	if err := durable.Replace(h.path(e.Number), archive, fileMode); err != nil {
 		return Entry{}, fmt.Errorf("keep policy revision: %w", err)
 	}
 	if err := h.save(next); err != nil {
@@ -358,42 +359,15 @@ func (h *History) save(next history) error {
 	if err != nil {
 		return fmt.Errorf("policy history: %w", err)
 	}
-	if err := replace(filepath.Join(h.dir, historyFile), append(body, '\n')); err != nil {
+	if err := durable.Replace(filepath.Join(h.dir, historyFile), append(body, '\n'), fileMode); err != nil {
 		return fmt.Errorf("policy history: %w", err)
 	}
 	h.cur = next
 	return nil
 }
 
-// tempPrefix begins the names of files that are being written.
-const tempPrefix = ".new-"
-
-// replace writes a file so that after a crash it is there as a whole, new or
-// old.
-func replace(path string, body []byte) (err error) {
-	dir := filepath.Dir(path)
-	f, err := os.CreateTemp(dir, tempPrefix)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(f.Name())
-		}
-	}()
-	_, err = f.Write(body)
-	if err = cmp.Or(err, f.Sync()); err != nil {
-		_ = f.Close()
-		return err
-	}
-	if err = f.Close(); err != nil {
-		return err
-	}
-	if err = os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	return syncDir(dir)
-}
+// fileMode is of all that is kept: nobody but the gateway reads it.
+const fileMode fs.FileMode = 0o600
 
 // makeDir makes a directory that survives a crash.
 func makeDir(path string) error {
@@ -403,15 +377,7 @@ func makeDir(path string) error {
 		}
 		return err
 	}
-	return syncDir(filepath.Dir(path))
-}
-
-func syncDir(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return cmp.Or(d.Sync(), d.Close())
+	return durable.SyncDir(filepath.Dir(path))
 }
 
 // readLimited reads a file of at most limit bytes.

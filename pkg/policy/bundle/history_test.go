@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/anteroom-iomt/anteroom/pkg/durable"
 )
 
 // A fixed clock that goes on by a second at each look.
@@ -195,7 +197,7 @@ func TestKilledBeforeItIsInTheHistory(t *testing.T) {
 	dir := t.TempDir()
 	h := openHistory(t, dir)
 	push(t, h, 9, nil)
-	for _, name := range []string{"000002.tar.gz", tempPrefix + "123"} {
+	for _, name := range []string{"000002.tar.gz", durable.TempPrefix + "123"} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte("half"), 0o600); err != nil {
 			t.Fatal(err)
 		}

@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/anteroom-iomt/anteroom/pkg/durable"
 )
 
 const (
@@ -82,17 +84,17 @@ func writeKept(dir string, k kept, archive []byte) error {
 		return err
 	}
 	if archive != nil {
-		if err := replace(k.path(dir), archive); err != nil {
+		if err := durable.Replace(k.path(dir), archive, fileMode); err != nil {
 			return err
 		}
 	}
-	if err := replace(filepath.Join(dir, keptFile), append(body, '\n')); err != nil {
+	if err := durable.Replace(filepath.Join(dir, keptFile), append(body, '\n'), fileMode); err != nil {
 		return err
 	}
 	// Former ones take room and no more.
 	names, _ := os.ReadDir(dir)
 	for _, d := range names {
-		if n := d.Name(); n != k.Digest+".tar.gz" && (strings.HasSuffix(n, ".tar.gz") || strings.HasPrefix(n, tempPrefix)) {
+		if n := d.Name(); n != k.Digest+".tar.gz" && (strings.HasSuffix(n, ".tar.gz") || strings.HasPrefix(n, durable.TempPrefix)) {
 			_ = os.Remove(filepath.Join(dir, n))
 		}
 	}
