@@ -277,6 +277,9 @@ func (d *decoder) checkLimits(at string, l *Limits) {
 	if l.Connections < 1 || l.PerDevice < 1 || l.HeaderFields < 1 || l.BundleEntries < 1 || l.Streams < 1 || l.Streams > 10000 {
 		d.bad(at, "connections, per_device, header_fields, bundle_entries and streams (to 10000) must be at least 1", "")
 	}
+	if l.PerAddress > l.Connections {
+		d.bad(at+".per_address", fmt.Sprintf("it must be at most %d, the connections there may be", l.Connections), "")
+	}
 	if l.Handshake <= 0 || l.Idle <= 0 || l.Head <= 0 || l.Stall <= 0 {
 		d.bad(at, "handshake, idle, head and stall must be more than nothing", "there is no waiting for ever")
 	}

@@ -61,6 +61,7 @@ func TestChecks(t *testing.T) {
 		"files without key":    {listener, listener + "    certificate: {source: files, certificate: a}\n", "listeners[0].certificate: files needs both certificate and key"},
 		"moment of a cert":     {listener, listener + "    certificate: {ttl: 1s}\n", "listeners[0].certificate.ttl: it must be at least 1m"},
 		"no connections":       {listener, listener + "    limits: {connections: 0}\n", "listeners[0].limits: connections, per_device"},
+		"more strangers":       {listener, listener + "    limits: {connections: 8, per_address: 9}\n", "listeners[0].limits.per_address: it must be at most 8"},
 		"streams":              {listener, listener + "    limits: {streams: 10001}\n", "streams (to 10000) must be at least 1"},
 		"waiting for ever":     {listener, listener + "    limits: {idle: 0s}\n", "there is no waiting for ever"},
 		"small head":           {listener, listener + "    limits: {head_bytes: 1KiB}\n", "listeners[0].limits.head_bytes: it must be from 4KiB to 1MiB"},

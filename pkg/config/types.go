@@ -167,6 +167,7 @@ type ProxyProtocol struct {
 type Limits struct {
 	Connections   int      `yaml:"connections" default:"100000" doc:"Open connections on the listener."`
 	PerDevice     int      `yaml:"per_device" default:"64" doc:"Open connections of one device on the listener."`
+	PerAddress    int      `yaml:"per_address" doc:"Open connections from one address (IPv6: one /64) that have not shown yet who they are. Default: an eighth of connections, at least 64, and never all of them. Devices behind a load balancer come from its address, unless proxy_protocol names it."`
 	Handshake     Duration `yaml:"handshake" default:"15s" doc:"Longest TLS handshake."`
 	Idle          Duration `yaml:"idle" default:"10m" doc:"Longest silence between two requests on a connection."`
 	Head          Duration `yaml:"head" default:"20s" doc:"From the first to the last byte of a request head."`

@@ -37,16 +37,14 @@ type Door struct {
 	close   sync.Once
 	wg      sync.WaitGroup
 	conns   atomic.Int64
-
-	mu   sync.Mutex
-	each map[netip.Addr]int // open connections by address
+	each    crowd // open connections
 }
 
 var _ net.Listener = (*Door)(nil)
 
 // OpenDoor opens a door. It has the gateway's certificate like a listener.
 func (srv *Server) OpenDoor(ctx context.Context, cfg config.Enrolment) (*Door, error) {
-	d := &Door{srv: srv, cfg: cfg, ready: make(chan *tls.Conn), each: map[netip.Addr]int{}}
+	d := &Door{srv: srv, cfg: cfg, ready: make(chan *tls.Conn)}
 	var err error
 	if d.proxies, err = parsePrefixes(cfg.ProxyProtocol.From); err != nil {
 		return nil, fmt.Errorf("enrolment listener: %w", err)
@@ -151,7 +149,7 @@ func (d *Door) enter(raw net.Conn) {
 		c.Conn, remote = inner, named
 	}
 	c.remote = remote
-	if !d.take(c) {
+	if c.counted = d.each.enter(remote.Addr(), d.cfg.Limits.PerAddress); !c.counted {
 		refuse(&Refusal{Code: "address-full", Why: "the address has as many connections as it may"})
 		return
 	}
@@ -173,19 +171,6 @@ func (d *Door) enter(raw net.Conn) {
 	case <-d.ctx.Done():
 		c.Close()
 	}
-}
-
-// take counts a connection of an address, if it may have one more.
-func (d *Door) take(c *doorConn) bool {
-	addr := Neighbourhood(c.remote.Addr())
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.each[addr] >= d.cfg.Limits.PerAddress {
-		return false
-	}
-	d.each[addr]++
-	c.counted = true
-	return true
 }
 
 // Neighbourhood returns what counts as one address: an IPv4 address, or an IPv6
@@ -230,14 +215,8 @@ func (c *doorConn) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(c.remo
 func (c *doorConn) Close() error {
 	c.once.Do(func() {
 		c.door.conns.Add(-1)
-		if !c.counted {
-			return
-		}
-		addr := Neighbourhood(c.remote.Addr())
-		c.door.mu.Lock()
-		defer c.door.mu.Unlock()
-		if c.door.each[addr]--; c.door.each[addr] == 0 {
-			delete(c.door.each, addr)
+		if c.counted {
+			c.door.each.leave(c.remote.Addr())
 		}
 	})
 	return c.Conn.Close()

@@ -47,7 +47,9 @@ type listener struct {
 	ln    net.Listener
 	setup atomic.Pointer[setup]
 	conns atomic.Int64
-	wg    sync.WaitGroup // the accept loop and every connection
+	// strangers are those of them that have not shown who they are.
+	strangers crowd
+	wg        sync.WaitGroup // the accept loop and every connection
 }
 
 // setup is one configuration of a listener, made whole before it is used.
@@ -164,6 +166,11 @@ func (l *listener) admit(ctx context.Context, raw net.Conn, set *setup) (*tls.Co
 			return nil, nil // it is closed already
 		}
 	}
+	if !l.strangers.enter(remote.Addr(), strangersMost(&set.cfg.Limits)) {
+		l.srv.refused(set, remote, &Refusal{Code: "address-full", Why: "the address has as many connections as it may that have not shown who they are"}, nil)
+		return nil, nil
+	}
+	defer l.strangers.leave(remote.Addr())
 	tc, err := l.srv.handshake(ctx, raw, conn, remote.Addr(), set.tls.Load(), set.cfg.Limits.Handshake.D())
 	if err != nil {
 		if ctx.Err() == nil {
