@@ -71,7 +71,7 @@ func TestWhatIsAlikeIsAskedAnewWhenSomethingElseIs(t *testing.T) {
 			s.sets = &swap{current{ruled(t, c.rules, policy.Options{})}}
 			s.judge = NewJudge(JudgeConfig{Policy: s.sets, Audit: s.log, Clock: func() time.Time { return s.now },
 				BreakGlass: func(*device.Record, string) *breakglass.Grant { return s.grant }})
-			s.s.Started, s.s.Certificate.NotAfter = s.now, s.now.Add(time.Hour)
+			s.s.Started, s.s.NotAfter = s.now, s.now.Add(time.Hour)
 			s.change(func(r *device.Record) {
 				r.Certificates[0].NotAfter = s.now.Add(48 * time.Hour)
 				r.Posture.AssessedAt = s.now.Add(-23*time.Hour - 30*time.Minute)

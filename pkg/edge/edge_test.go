@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -45,6 +46,31 @@ func TestAnAdapterFindsTheConnectionBelow(t *testing.T) {
 	}
 	if line, err := say(conn, "below"); err != nil || line != "monitor-1 *wire.Conn" {
 		t.Errorf("got %q, %v", line, err)
+	}
+}
+
+// crypto/tls holds what a device showed for as long as the connection lasts, and it
+// is emptied of it: that it hands out its own lists is nowhere promised.
+func TestAConnectionKeepsNoCertificates(t *testing.T) {
+	for _, version := range []uint16{tls.VersionTLS13, tls.VersionTLS12} {
+		t.Run(tls.VersionName(version), func(t *testing.T) {
+			f := newFixture(t, nil)
+			c := f.client(f.enrol("monitor-1", time.Hour))
+			c.ClientSessionCache = tls.NewLRUClientSessionCache(4)
+			c.MinVersion, c.MaxVersion = version, version
+			for _, way := range []string{"at first", "resumed"} {
+				conn, _, err := f.hello(c)
+				if err != nil || conn.ConnectionState().DidResume != (way == "resumed") {
+					t.Fatal(way, err)
+				}
+				if line, err := say(conn, "shown"); err != nil || line != "monitor-1 2 shown, 0 bytes kept" {
+					t.Errorf("%s: %q, %v", way, line, err)
+				}
+				if s := <-f.echo.sessions; !bytes.Equal(s.Certificate, c.Certificates[0].Certificate[0]) {
+					t.Errorf("%s, the session has another certificate", way)
+				}
+			}
+		})
 	}
 }
 
@@ -160,16 +186,20 @@ func TestAResumedSessionIsCheckedLikeAFullOne(t *testing.T) {
 			if _, _, err := f.hello(c); err != nil {
 				t.Fatal(err)
 			}
-			conn, line, err := f.hello(c)
-			if err != nil || !conn.ConnectionState().DidResume {
-				t.Fatalf("did not resume: %v", err)
-			}
-			if line != "monitor-1 hello" {
-				t.Fatalf("the resumed session is %q", line)
+			// More than once, because a session that is resumed gives its certificates away
+			// (see forget).
+			for range 3 {
+				conn, line, err := f.hello(c)
+				if err != nil || !conn.ConnectionState().DidResume {
+					t.Fatalf("did not resume: %v", err)
+				}
+				if line != "monitor-1 hello" {
+					t.Fatalf("the resumed session is %q", line)
+				}
 			}
 			// Traefik issue 7644: backends were not told of the certificate.
 			<-f.echo.sessions
-			if s := <-f.echo.sessions; !s.TLS.Resumed || s.Certificate == nil || len(s.Fingerprint) != 64 {
+			if s := <-f.echo.sessions; !s.TLS.Resumed || !bytes.Equal(s.Certificate, c.Certificates[0].Certificate[0]) || len(s.Fingerprint) != 64 {
 				t.Errorf("the resumed session has no certificate: %+v", s.TLS)
 			}
 			f.reg.update("monitor-1", func(r *device.Record) { r.Status = device.Revoked })

@@ -179,6 +179,9 @@ func (e echo) Serve(conn net.Conn, s *protocol.Session) {
 		if line == "below\n" {
 			line = below(conn) + "\n"
 		}
+		if line == "shown\n" {
+			line = shown(conn.(*tls.Conn)) + "\n"
+		}
 		if _, err := fmt.Fprintf(conn, "%s %s", s.Device().ID, line); err != nil {
 			return
 		}
@@ -194,6 +197,18 @@ func below(conn net.Conn) string {
 		}
 		conn = t.NetConn()
 	}
+}
+
+// shown says what a connection keeps of its peer's certificates.
+func shown(conn *tls.Conn) string {
+	state := conn.ConnectionState()
+	n := 0
+	for _, certs := range append(state.VerifiedChains, state.PeerCertificates) {
+		for _, c := range certs {
+			n += len(c.Raw) + len(c.RawTBSCertificate)
+		}
+	}
+	return fmt.Sprintf("%d shown, %d bytes kept", len(state.PeerCertificates), n)
 }
 
 // fixture is a server with one listener and everything behind it.

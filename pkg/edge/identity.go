@@ -52,6 +52,9 @@ type identity struct {
 	fingerprint string
 }
 
+// nobody is what stands in for a certificate that is forgotten.
+var nobody = &x509.Certificate{}
+
 // identify says who is behind a TLS connection. It is asked in every handshake,
 // full or resumed, and relies on nothing an earlier handshake found out: the
 // chain was verified by crypto/tls (against the pool of now, on resumption
@@ -80,6 +83,22 @@ func identify(state *tls.ConnectionState, trustDomain string, reg Registry, now 
 		return nil, &Refusal{Code: refusedExpired, Device: id, Why: "the certificate of " + id + " is not valid yet"}
 	}
 	return who, nil
+}
+
+// forget has a connection keep nothing of the certificates that its device showed.
+// crypto/tls holds them parsed for as long as the connection lasts, a third of what
+// an idle one takes, and nobody asks it for them again: a session has what is needed.
+// The lists in state are the connection's own (docs/adr/0023-forget.md); what takes
+// a certificate's place is one of nobody, that ended long ago and chains to nothing.
+func forget(state *tls.ConnectionState) {
+	for i := range state.PeerCertificates {
+		state.PeerCertificates[i] = nobody
+	}
+	for _, chain := range state.VerifiedChains {
+		for i := range chain {
+			chain[i] = nobody
+		}
+	}
 }
 
 // admissible reports whether a device with this record and this certificate may

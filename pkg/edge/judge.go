@@ -197,7 +197,7 @@ func (j *Judge) decide(ctx context.Context, set *policy.Set, s *protocol.Session
 		}
 		return d
 	}
-	if err := admissible(rec, s.Fingerprint, s.Certificate.NotAfter, now, lane); err != nil {
+	if err := admissible(rec, s.Fingerprint, s.NotAfter, now, lane); err != nil {
 		s.End(err)
 		return refuse(protocol.CauseDevice, "", err.Error())
 	}

@@ -2,7 +2,6 @@ package edge
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
 	"slices"
 	"sync/atomic"
@@ -46,7 +45,7 @@ func newBench(t *testing.T) *bench {
 	later := time.Now().Add(time.Hour)
 	b.s = protocol.NewSession(context.Background(), &device.Record{ID: "monitor-1", Class: "patient-monitor", Status: device.Active,
 		Certificates: []device.Certificate{{Fingerprint: "f", NotAfter: later}}})
-	b.s.Certificate, b.s.Fingerprint = &x509.Certificate{NotAfter: later}, "f"
+	b.s.NotAfter, b.s.Fingerprint = later, "f"
 	return b
 }
 
@@ -106,7 +105,7 @@ func TestEveryTransactionAsksTheRegistry(t *testing.T) {
 		}
 	}
 	b := newBench(t)
-	b.s.Certificate.NotAfter = time.Now().Add(-time.Second)
+	b.s.NotAfter = time.Now().Add(-time.Second)
 	if v := b.judge.Judge(t.Context(), b.s, b.route, metadata()); v.Allow {
 		t.Error("allowed with a certificate that has ended")
 	}
@@ -277,7 +276,7 @@ func TestAnEmergencyOpensNothingForADeviceThatIsOut(t *testing.T) {
 		"retired":               func(_ *bench, r *device.Record) { r.Status = device.Retired },
 		"pending":               func(_ *bench, r *device.Record) { r.Status = device.Pending },
 		"certificate withdrawn": func(_ *bench, r *device.Record) { r.Certificates[0].RevokedAt = time.Now() },
-		"certificate expired":   func(b *bench, _ *device.Record) { b.s.Certificate.NotAfter = time.Now().Add(-time.Second) },
+		"certificate expired":   func(b *bench, _ *device.Record) { b.s.NotAfter = time.Now().Add(-time.Second) },
 	} {
 		b, _ := newEmergency(t)
 		rec := *b.s.Device()

@@ -158,7 +158,7 @@ func TestTheLaneClosesBetweenHandshakeAndTable(t *testing.T) {
 	f.status("monitor-1", device.Quarantined)
 	rec, _ := f.reg.Get("monitor-1")
 	s := protocol.NewSession(t.Context(), rec)
-	s.ID, s.Listener, s.Certificate, s.Fingerprint = "s", "devices", pair.Leaf, rec.Certificates[0].Fingerprint
+	s.ID, s.Listener, s.NotAfter, s.Fingerprint = "s", "devices", pair.Leaf.NotAfter, rec.Certificates[0].Fingerprint
 	s.SetLane(true)
 	if err := f.srv.Sessions.add(s, 8); err == nil {
 		t.Error("in the table, though there is no lane")

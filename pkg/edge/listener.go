@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
@@ -194,8 +195,9 @@ func (l *listener) admit(ctx context.Context, raw net.Conn, set *setup) (*tls.Co
 	s.Remote = remote
 	s.Started = l.srv.cfg.Clock()
 	s.TLS = facts(&st)
-	s.Certificate = who.leaf
+	s.Certificate, s.NotAfter = bytes.Clone(who.leaf.Raw), who.leaf.NotAfter
 	s.Fingerprint = who.fingerprint
+	forget(&st)
 	s.SetLane(who.record.Status == device.Quarantined)
 	if err := l.srv.Sessions.add(s, set.cfg.Limits.PerDevice); err != nil {
 		s.End(err)

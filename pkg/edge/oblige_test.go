@@ -45,7 +45,7 @@ func TestADeviceBeyondItsLimitIsRefusedAndComesAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := obligedBench(t, `[{"limit_rps": 2}]`)
 		other := protocol.NewSession(t.Context(), b.s.Device())
-		other.Certificate, other.Fingerprint = b.s.Certificate, b.s.Fingerprint
+		other.NotAfter, other.Fingerprint = b.s.NotAfter, b.s.Fingerprint
 		for _, s := range []*protocol.Session{b.s, other} {
 			if v := b.judge.Judge(t.Context(), s, b.route, metadata()); !v.Allow || v.Obligations == nil {
 				t.Fatalf("%+v", v)

@@ -106,7 +106,7 @@ func (t *Sessions) add(s *protocol.Session, limit int) error {
 	t.doubles.began(s, others)
 	// Timers run on the monotonic clock; a certificate's end is a wall-clock
 	// time. A step of the clock is caught by the check before every decision.
-	e.expiry = time.AfterFunc(s.Certificate.NotAfter.Sub(t.now()), func() { s.End(errExpired) })
+	e.expiry = time.AfterFunc(s.NotAfter.Sub(t.now()), func() { s.End(errExpired) })
 	t.mu.Unlock()
 
 	rec, ok := t.reg.Get(id)
@@ -127,7 +127,7 @@ func (t *Sessions) refresh(e *entry, rec *device.Record, known bool) error {
 	if !known {
 		err = &Refusal{Code: refusedUnknown, Device: rec.ID, Why: "device " + rec.ID + " was removed from the registry"}
 	} else {
-		err = admissible(rec, e.Fingerprint, e.Certificate.NotAfter, t.now(), e.InLane() && t.laneOn(e.Listener))
+		err = admissible(rec, e.Fingerprint, e.NotAfter, t.now(), e.InLane() && t.laneOn(e.Listener))
 	}
 	// A record that came later must not be overwritten by one that was read
 	// earlier: add and a change may overlap.

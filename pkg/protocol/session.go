@@ -2,7 +2,6 @@ package protocol
 
 import (
 	"context"
-	"crypto/x509"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -32,8 +31,9 @@ type Session struct {
 	Remote      netip.AddrPort
 	Started     time.Time
 	TLS         TLS
-	Certificate *x509.Certificate
-	Fingerprint string // SHA-256 of Certificate.Raw, lower-case hex
+	Certificate []byte    // that of the handshake, DER
+	NotAfter    time.Time // its end
+	Fingerprint string    // its SHA-256, lower-case hex
 
 	device   atomic.Pointer[device.Record]
 	memo     atomic.Pointer[any]

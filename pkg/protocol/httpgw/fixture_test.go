@@ -278,7 +278,7 @@ func (r *rig) newSession() *protocol.Session {
 	if r.secure {
 		r.tls.Version = "1.3"
 	}
-	s.TLS, s.Certificate, s.Fingerprint = r.tls, deviceCert(r.t), "00"
+	s.TLS, s.Certificate, s.Fingerprint = r.tls, deviceCert(r.t).Raw, "00"
 	if r.session != nil {
 		r.session(s)
 	}

@@ -189,7 +189,7 @@ func newIdentity(s *protocol.Session, rec *device.Record, host string) *upstream
 			h = append(h, http1.Field{Name: name, Value: value})
 		}
 	}
-	set("client-cert", ":"+base64.StdEncoding.EncodeToString(s.Certificate.Raw)+":")
+	set("client-cert", ":"+base64.StdEncoding.EncodeToString(s.Certificate)+":")
 	set("forwarded", fmt.Sprintf("for=%s;host=%q;proto=https", forwarded, host))
 	set("x-forwarded-for", addr.String())
 	set("x-forwarded-host", host)
