@@ -4,6 +4,8 @@ import (
 	"net/http"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/anteroom-iomt/anteroom/pkg/http1"
 )
 
 // parseForm reads parameters in the form of a query
@@ -67,15 +69,10 @@ func unescapeParam(s string) (string, *Refusal) {
 		case '+':
 			c = ' '
 		case '%':
-			if i+2 >= len(s) {
+			var ok bool
+			if c, ok = http1.Unescape(s, i); !ok {
 				return "", refuse(http.StatusBadRequest, "a parameter holds an invalid percent escape")
 			}
-			h, ok1 := nibble(s[i+1])
-			l, ok2 := nibble(s[i+2])
-			if !ok1 || !ok2 {
-				return "", refuse(http.StatusBadRequest, "a parameter holds an invalid percent escape")
-			}
-			c = h<<4 | l
 			i += 2
 			if c < ' ' || c == 0x7f {
 				return "", refuse(http.StatusBadRequest, "a parameter holds a control character")
@@ -86,7 +83,11 @@ func unescapeParam(s string) (string, *Refusal) {
 	if !utf8.Valid(out) {
 		return "", refuse(http.StatusBadRequest, "a parameter is not UTF-8")
 	}
-	return string(out), nil
+	text := string(out)
+	if http1.HasC1(text) {
+		return "", refuse(http.StatusBadRequest, "a parameter holds a control character")
+	}
+	return text, nil
 }
 
 // appendForm appends the one serialisation of parameters to dst.

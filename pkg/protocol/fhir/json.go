@@ -1,6 +1,8 @@
 package fhir
 
 import (
+	"encoding/binary"
+	"encoding/hex"
 	"fmt"
 	"math/bits"
 	"net/http"
@@ -350,27 +352,11 @@ func hex4(data []byte, i int) (rune, bool) {
 	if len(data) < i+4 {
 		return 0, false
 	}
-	var v rune
-	for _, c := range data[i : i+4] {
-		d, ok := nibble(c)
-		if !ok {
-			return 0, false
-		}
-		v = v<<4 | rune(d)
+	var v [2]byte
+	if _, err := hex.Decode(v[:], data[i:i+4]); err != nil {
+		return 0, false
 	}
-	return v, true
-}
-
-func nibble(c byte) (byte, bool) {
-	switch {
-	case '0' <= c && c <= '9':
-		return c - '0', true
-	case 'a' <= c && c <= 'f':
-		return c - 'a' + 10, true
-	case 'A' <= c && c <= 'F':
-		return c - 'A' + 10, true
-	}
-	return 0, false
+	return rune(binary.BigEndian.Uint16(v[:])), true
 }
 
 func (r *jsonReader) number(i int) int {

@@ -105,6 +105,8 @@ func TestRefusedForms(t *testing.T) {
 		{"application/x-www-form-urlencoded", "patient=%4g", 400},
 		{"application/x-www-form-urlencoded", "patient=%00", 400},
 		{"application/x-www-form-urlencoded", "patient=%0a", 400},
+		{"application/x-www-form-urlencoded", "patient=%C2%9B31m", 400}, // as in a query
+		{"application/x-www-form-urlencoded", "patient=\u0085", 400},
 		{"application/x-www-form-urlencoded", "patient=%ff", 400},
 		{"application/x-www-form-urlencoded", "patient=1\n", 400},
 		{"application/x-www-form-urlencoded", "patient=ä", 400},

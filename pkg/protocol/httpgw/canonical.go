@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/anteroom-iomt/anteroom/pkg/http1"
 )
 
 // maxTarget bounds a request target, as received and as forwarded, in bytes (RFC 9112 section 3 recommends
@@ -125,7 +127,7 @@ func decodeSegment(seg string) (string, *fault) {
 			out = append(out, seg[i])
 			continue
 		}
-		c, ok := unhex(seg, i)
+		c, ok := http1.Unescape(seg, i)
 		if !ok {
 			return "", bad("the path holds an invalid percent escape")
 		}
@@ -146,12 +148,12 @@ func decodeSegment(seg string) (string, *fault) {
 		return "", bad("the path is not UTF-8")
 	}
 	s := string(out)
-	if hasC1(s) {
+	if http1.HasC1(s) {
 		return "", bad("the path holds an encoded control character")
 	}
 	for i := range len(s) {
 		if s[i] == '%' {
-			if _, twice := unhex(s, i); twice {
+			if _, twice := http1.Unescape(s, i); twice {
 				return "", bad("the path is percent-encoded twice")
 			}
 		}
@@ -205,7 +207,7 @@ func decodeParam(s string) (string, *fault) {
 		case '+':
 			out = append(out, ' ')
 		case '%':
-			d, ok := unhex(s, i)
+			d, ok := http1.Unescape(s, i)
 			if !ok {
 				return "", bad("the query holds an invalid percent escape")
 			}
@@ -221,48 +223,10 @@ func decodeParam(s string) (string, *fault) {
 	if !utf8.Valid(out) {
 		return "", bad("the query is not UTF-8")
 	}
-	if v := string(out); !hasC1(v) {
+	if v := string(out); !http1.HasC1(v) {
 		return v, nil
 	}
 	return "", bad("the query holds an encoded control character")
-}
-
-// hasC1 reports whether valid UTF-8 holds a control character beyond ASCII
-// (U+0080 to U+009F), which terminals obey as they do the others.
-func hasC1(s string) bool {
-	for i := strings.IndexByte(s, 0xc2); i >= 0; {
-		if s[i+1] < 0xa0 {
-			return true
-		}
-		next := strings.IndexByte(s[i+1:], 0xc2)
-		if next < 0 {
-			return false
-		}
-		i += 1 + next
-	}
-	return false
-}
-
-// unhex decodes the escape at s[i].
-func unhex(s string, i int) (byte, bool) {
-	if len(s) < i+3 {
-		return 0, false
-	}
-	h, ok1 := nibble(s[i+1])
-	l, ok2 := nibble(s[i+2])
-	return h<<4 | l, ok1 && ok2
-}
-
-func nibble(c byte) (byte, bool) {
-	switch {
-	case '0' <= c && c <= '9':
-		return c - '0', true
-	case 'a' <= c && c <= 'f':
-		return c - 'a' + 10, true
-	case 'A' <= c && c <= 'F':
-		return c - 'A' + 10, true
-	}
-	return 0, false
 }
 
 // Characters that are not escaped when a target is serialised (RFC 3986 section
