@@ -109,7 +109,7 @@ func (a *anteroom) start(ctx context.Context, r *rig) (*running, error) {
 		a.runs++
 		argv = append(argv, "--cpuprofile", filepath.Join(dir, fmt.Sprintf("%d.pprof", a.runs)))
 	}
-	p, err := startPinned(r.opt.serverCPU, a.name(), a.dir, []string{"GOMAXPROCS=1"}, argv...)
+	p, err := r.serve(a.name(), a.dir, []string{"GOMAXPROCS=1"}, argv...)
 	if err != nil {
 		return nil, err
 	}

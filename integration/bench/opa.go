@@ -80,7 +80,7 @@ func (n *nginxOPA) start(ctx context.Context, r *rig) (*running, error) {
 		return nil, err
 	}
 	addr := fmt.Sprintf("127.0.0.1:%d", f.OPAPort)
-	opa, err := startPinned(r.opt.serverCPU, "opa", n.dir, []string{"GOMAXPROCS=1", "HOME=" + n.dir}, n.path,
+	opa, err := r.serve("opa", n.dir, []string{"GOMAXPROCS=1", "HOME=" + n.dir}, n.path,
 		"run", "--server", "--addr", addr, "--skip-version-check", "--log-level", "error", "--ignore", "*_test.rego", "--ignore", "schemas",
 		filepath.Join(r.root, "policies"), "opa.rego", "opa-registry.yaml")
 	if err != nil {

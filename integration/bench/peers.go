@@ -137,7 +137,7 @@ func (b *bareRelay) start(ctx context.Context, r *rig) (*running, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := startPinned(r.opt.serverCPU, b.name(), b.dir, []string{"GOMAXPROCS=1"}, argv...)
+	p, err := r.serve(b.name(), b.dir, []string{"GOMAXPROCS=1"}, argv...)
 	if err != nil {
 		return nil, err
 	}
@@ -160,7 +160,7 @@ func startPeer(ctx context.Context, r *rig, name string, f front, conf, template
 	// The variables matter to Caddy alone: one thread for Go code, and a home
 	// that leaves the user's own alone.
 	env := []string{"GOMAXPROCS=1", "HOME=" + dir, "XDG_DATA_HOME=" + dir, "XDG_CONFIG_HOME=" + dir}
-	p, err := startPinned(r.opt.serverCPU, name, dir, env, argv...)
+	p, err := r.serve(name, dir, env, argv...)
 	if err != nil {
 		return nil, err
 	}

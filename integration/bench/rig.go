@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"text/template"
 )
@@ -39,10 +40,16 @@ type rig struct {
 	originPort int
 	wrk        string // path of the load generator
 	wrkVersion string
-	preload    string // library that gives wrk a client certificate
-	body       string // file with the request's body
-	script     string // wrk's script
+	preload    string   // library that gives wrk a client certificate
+	body       string   // file with the request's body
+	script     string   // wrk's script
+	env        []string // of the targets, besides their own
 	out        io.Writer
+}
+
+// serve starts a target's program.
+func (r *rig) serve(name, dir string, env []string, argv ...string) (*process, error) {
+	return startPinned(r.opt.serverCPU, name, dir, slices.Concat(r.env, env), argv...)
 }
 
 // newRig sets everything up but the targets. The caller closes it.

@@ -18,6 +18,7 @@ type scenario struct {
 	base  string                    // the target that ratios are to; empty for nginx
 	only  []string                  // targets it is for; nil for all
 	seed  func(opt options) seeding // devices it is about; nil for one
+	env   []string                  // of the targets
 	run   func(ctx context.Context, r *rig, t *running) (sample, error)
 }
 
@@ -86,6 +87,16 @@ func scenarios() []scenario {
 			name: "download", title: "CPU per MB of a download", unit: "µs", base: "relay",
 			how: "One body over one connection. Time to first byte is from the request to the body's first byte at the device.",
 			run: download, only: []string{"nginx", "haproxy", "caddy", "relay", gateway},
+		},
+		{
+			name: "upload-memory", title: "Memory of an upload", unit: "kB",
+			how: "Proportional set size at its highest while 32 bodies pass at once, less the same of one, for each of the 31 more: what a connection on either side and a body between them hold. " + collected,
+			run: uploadMemory, only: []string{"nginx", "haproxy", "caddy", "relay", gateway}, env: collects,
+		},
+		{
+			name: "download-memory", title: "Memory of a download", unit: "kB",
+			how: "The same of bodies on their way out. " + collected,
+			run: downloadMemory, only: []string{"nginx", "haproxy", "caddy", "relay", gateway}, env: collects,
 		},
 		{
 			name: "h2", title: "CPU per HTTP/2 request, 1 kB FHIR POST, mutual TLS 1.3", unit: "µs",
@@ -180,6 +191,7 @@ func (r *rig) measure(ctx context.Context, s scenario, t target) sample {
 			return sample{faults: []string{err.Error()}}
 		}
 	}
+	r.env = s.env
 	run, err := t.start(ctx, r)
 	if err != nil {
 		return sample{faults: []string{err.Error()}}

@@ -22,7 +22,7 @@ const (
 	// Idle connects, sends one request on each connection, and stays. Each
 	// connection that the gateway ends is an event, "closed".
 	Idle Mode = "idle"
-	// Transfer sends one large body, or receives one, over one connection.
+	// Transfer sends a large body, or receives one, over each of its connections.
 	Transfer Mode = "transfer"
 	// Rate sends requests at a constant rate, whatever becomes of them.
 	Rate Mode = "rate"
@@ -48,7 +48,7 @@ type Plan struct {
 
 	Connections int // at a time
 	Duration    time.Duration
-	Bytes       int64   // Transfer: the body's size
+	Bytes       int64   // Transfer: a body's size
 	Rate        float64 // Rate: requests in a second
 	Stay        bool    // Storm: devices stay connected
 	WebSocket   bool    // Idle: the one request asks for a WebSocket
@@ -63,8 +63,8 @@ type Report struct {
 	Tries     int64            // Storm: the most that one device needed
 	Elapsed   time.Duration
 	Resumed   int64         // connections that resumed a session
-	Bytes     int64         // Transfer: the body's
-	FirstByte time.Duration // Transfer: until the first byte of the body was at the other end
+	Bytes     int64         // Transfer: a body's
+	FirstByte time.Duration // Transfer: until the first byte of the last body was at the other end
 	Latency   *Spread       // Rate: from when a request was due; Storm: from the storm's begin until served
 	TLS       string        // version, group and cipher suite, as negotiated
 }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/anteroom-iomt/anteroom/integration/bench/origin"
@@ -26,7 +27,8 @@ const (
 // Size stands in a plan's path for the size of the body that is asked for.
 const Size = "{size}"
 
-// transfer sends one large body, or receives one.
+// transfer sends large bodies, or receives them, each over a connection of its
+// own, all at once.
 func (r *run) transfer(ctx context.Context) error {
 	if err := r.once(ctx, min(warmBytes, r.Bytes)); err != nil {
 		return err
@@ -35,11 +37,17 @@ func (r *run) transfer(ctx context.Context) error {
 		return err
 	}
 	began := time.Now()
-	if err := r.once(ctx, r.Bytes); err != nil {
-		r.failed(err)
-	} else {
-		r.answered(1, 0)
+	var wg sync.WaitGroup
+	for range r.Connections {
+		wg.Go(func() {
+			if err := r.once(ctx, r.Bytes); err != nil {
+				r.failed(err)
+			} else {
+				r.answered(1, 0)
+			}
+		})
 	}
+	wg.Wait()
 	return r.done(began)
 }
 

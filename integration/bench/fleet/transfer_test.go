@@ -24,7 +24,7 @@ func TestATransferIsCountedWholeOrNotAtAll(t *testing.T) {
 		}), true},
 	} {
 		p := serve(t, c.handler)
-		p.Mode, p.Method, p.Path, p.Bytes = Transfer, c.method, c.path, size
+		p.Mode, p.Method, p.Path, p.Bytes, p.Connections = Transfer, c.method, c.path, size, 2
 		f := start(t, p)
 		if c.fails {
 			f.await("error")
@@ -33,7 +33,7 @@ func TestATransferIsCountedWholeOrNotAtAll(t *testing.T) {
 		f.await("ready")
 		f.say(Go)
 		rep := f.await("done").Report
-		if rep.Requests != 1 || rep.Bytes != size || rep.FirstByte <= 0 || len(rep.Failed) > 0 {
+		if rep.Requests != 2 || rep.Bytes != size || rep.FirstByte <= 0 || len(rep.Failed) > 0 {
 			t.Errorf("%s: %+v", c.name, rep)
 		}
 	}
