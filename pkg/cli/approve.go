@@ -1,16 +1,13 @@
 package cli
 
 import (
-	"bufio"
 	"context"
-	"encoding/csv"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -76,19 +73,11 @@ func readIDs(path string) ([]string, error) {
 		return nil, err
 	}
 	defer f.Close()
-	br := bufio.NewReader(&table{f, maxInventory + 1})
-	if mark, err := br.Peek(3); err == nil && string(mark) == "\xef\xbb\xbf" {
-		_, _ = br.Discard(3) // spreadsheets write one
-	}
-	head, err := br.Peek(br.Size())
-	if err != nil && !errors.Is(err, io.EOF) {
+	cr, err := openTable(f, likelyComma)
+	if err != nil {
 		return nil, err
 	}
-	cr := csv.NewReader(br)
 	cr.FieldsPerRecord, cr.Comment = -1, '#'
-	if cr.Comma, err = (&inventory{}).comma(head); err != nil {
-		return nil, err
-	}
 	var ids []string
 	column, first := 0, true
 	for {
@@ -159,17 +148,8 @@ func (a *app) listWaiting(cmd *cobra.Command) error {
 		if err != nil {
 			return err
 		}
-		if list == nil {
-			list = []enrol.Newcomer{}
-		}
-		return a.print(list, func(w io.Writer) {
-			if len(list) == 0 {
-				fmt.Fprintln(w, "No device waits for approval.")
-				return
-			}
-			tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-			fmt.Fprintln(tw, "DEVICE\tMANUFACTURER\tSERIAL\tFACTORY KEY\tFROM\tSTATE")
-			for _, n := range list {
+		return printList(a, list, "No device waits for approval.",
+			[]string{"DEVICE", "MANUFACTURER", "SERIAL", "FACTORY KEY", "FROM", "STATE"}, func(n enrol.Newcomer) []string {
 				key, state := "-", "waits since "+n.Since.Format(time.RFC3339)
 				if n.FactoryKey != "" {
 					key = n.FactoryKey[:shownKey] + "…"
@@ -177,9 +157,7 @@ func (a *app) listWaiting(cmd *cobra.Command) error {
 				if !n.Approved.IsZero() {
 					state = "approved by " + n.By
 				}
-				fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\n", n.Device, dash(n.Manufacturer), dash(n.Serial), key, dash(n.Remote), state)
-			}
-			tw.Flush()
-		})
+				return []string{n.Device, dash(n.Manufacturer), dash(n.Serial), key, dash(n.Remote), state}
+			})
 	})
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -243,16 +242,8 @@ func (a *app) grantListCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return a.print(gs, func(w io.Writer) {
-					if len(gs) == 0 {
-						fmt.Fprintln(w, "No grant is open, and none is to be reviewed.")
-						return
-					}
-					tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-					defer tw.Flush()
-					fmt.Fprintln(tw, "GRANT\tSTATE\tFOR\tUNTIL\tOPENED BY\tAPPROVED BY\tREASON")
-					for i := range gs {
-						g := &gs[i]
+				return printList(a, gs, "No grant is open, and none is to be reviewed.",
+					[]string{"GRANT", "STATE", "FOR", "UNTIL", "OPENED BY", "APPROVED BY", "REASON"}, func(g admin.Grant) []string {
 						state, until := string(g.State), "-"
 						if g.NeedsReview {
 							state += ", NOT REVIEWED"
@@ -267,9 +258,8 @@ func (a *app) grantListCommand() *cobra.Command {
 						if g.Alone {
 							approved = "NOBODY"
 						}
-						fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", g.ID, state, &g.Terms, until, g.OpenedBy, dash(approved), g.Terms.Reason)
-					}
-				})
+						return []string{g.ID, state, g.Terms.String(), until, g.OpenedBy, dash(approved), g.Terms.Reason}
+					})
 			})
 		},
 	}

@@ -2,9 +2,7 @@ package cli
 
 import (
 	"context"
-	"fmt"
 	"io"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -52,10 +50,9 @@ func (a *app) listCommand() *cobra.Command {
 					rows := calendarOf(recs, calendar, time.Now())
 					return a.print(rows, func(w io.Writer) { printCalendar(w, rows) })
 				}
-				if recs == nil {
-					recs = []*device.Record{}
-				}
-				return a.print(recs, func(w io.Writer) { printDevices(w, recs) })
+				return printList(a, recs, "No such devices.", []string{"ID", "CLASS", "STATUS", "LOCATION", "CERTIFICATE ENDS"}, func(r *device.Record) []string {
+					return []string{r.ID, r.Class, string(r.Status), dash(r.Location), day(r.Expires())}
+				})
 			})
 		},
 	}
@@ -66,17 +63,4 @@ func (a *app) listCommand() *cobra.Command {
 	f.StringVar(&expiring, "expiring", "", "only active devices whose certificate ends within this time, such as 30d, or has ended")
 	f.StringVar(&calendar, "calendar", "", "week or month: group active devices by when their certificates end, within a year if --expiring does not say")
 	return c
-}
-
-func printDevices(w io.Writer, recs []*device.Record) {
-	if len(recs) == 0 {
-		fmt.Fprintln(w, "No such devices.")
-		return
-	}
-	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(tw, "ID\tCLASS\tSTATUS\tLOCATION\tCERTIFICATE ENDS")
-	for _, r := range recs {
-		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\n", r.ID, r.Class, r.Status, dash(r.Location), day(r.Expires()))
-	}
-	tw.Flush()
 }

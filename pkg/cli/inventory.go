@@ -44,6 +44,22 @@ func (t *table) Read(b []byte) (int, error) {
 	return n, err
 }
 
+// openTable begins to read a table. comma says what is between its columns, when it
+// has seen how the table begins.
+func openTable(r io.Reader, comma func(head []byte) (rune, error)) (*csv.Reader, error) {
+	br := bufio.NewReader(&table{r, maxInventory + 1})
+	if mark, err := br.Peek(3); err == nil && string(mark) == "\xef\xbb\xbf" {
+		_, _ = br.Discard(3) // spreadsheets write one
+	}
+	head, err := br.Peek(br.Size())
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	cr := csv.NewReader(br)
+	cr.Comma, err = comma(head)
+	return cr, err
+}
+
 // An inventoryRow is one row: a device, or why it is none.
 type inventoryRow struct {
 	line int
@@ -58,16 +74,8 @@ const tagField = "tag."
 
 // read reads all rows. The error is about the file as a whole.
 func (in *inventory) read(r io.Reader) ([]inventoryRow, error) {
-	br := bufio.NewReader(&table{r, maxInventory + 1})
-	if mark, err := br.Peek(3); err == nil && string(mark) == "\xef\xbb\xbf" {
-		_, _ = br.Discard(3) // spreadsheets write one
-	}
-	head, err := br.Peek(br.Size())
-	if err != nil && !errors.Is(err, io.EOF) {
-		return nil, err
-	}
-	cr := csv.NewReader(br)
-	if cr.Comma, err = in.comma(head); err != nil {
+	cr, err := openTable(r, in.comma)
+	if err != nil {
 		return nil, err
 	}
 	names, err := cr.Read()
@@ -113,8 +121,7 @@ func (in *inventory) read(r io.Reader) ([]inventoryRow, error) {
 	}
 }
 
-// comma returns what is between columns: as asked for, or whatever the first line
-// has most of.
+// comma returns what is between columns: as asked for, or what is likely.
 func (in *inventory) comma(head []byte) (rune, error) {
 	switch r := []rune(in.separator); {
 	case in.separator == "tab" || in.separator == `\t`:
@@ -124,6 +131,11 @@ func (in *inventory) comma(head []byte) (rune, error) {
 	case in.separator != "":
 		return 0, usagef("--separator: %q is not one character", in.separator)
 	}
+	return likelyComma(head)
+}
+
+// likelyComma returns whatever the first line has most of.
+func likelyComma(head []byte) (rune, error) {
 	line, _, _ := strings.Cut(string(head), "\n")
 	best := ','
 	for _, c := range []rune{';', '\t'} {

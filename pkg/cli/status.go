@@ -116,20 +116,8 @@ func (a *app) sessionCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				if ss == nil {
-					ss = []admin.SessionInfo{}
-				}
-				return a.print(ss, func(w io.Writer) {
-					if len(ss) == 0 {
-						fmt.Fprintln(w, "No sessions.")
-						return
-					}
-					tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-					fmt.Fprintln(tw, "ID\tDEVICE\tCLASS\tLISTENER\tREMOTE\tTLS\tSINCE")
-					for _, s := range ss {
-						fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", s.ID, s.Device, s.Class, s.Listener, s.Remote, s.TLS, s.Started.Format(time.RFC3339))
-					}
-					tw.Flush()
+				return printList(a, ss, "No sessions.", []string{"ID", "DEVICE", "CLASS", "LISTENER", "REMOTE", "TLS", "SINCE"}, func(s admin.SessionInfo) []string {
+					return []string{s.ID, s.Device, s.Class, s.Listener, s.Remote, s.TLS, s.Started.Format(time.RFC3339)}
 				})
 			})
 		},
@@ -157,17 +145,12 @@ func (a *app) operatorCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return a.print(ops, func(w io.Writer) {
-					tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-					fmt.Fprintln(tw, "NAME\tROLES\tCERTIFICATE ENDS")
-					for _, o := range ops {
-						ends := day(o.NotAfter)
-						if !o.RevokedAt.IsZero() {
-							ends = "revoked " + day(o.RevokedAt)
-						}
-						fmt.Fprintf(tw, "%s\t%s\t%s\n", o.Name, dash(roles(o.Roles)), ends)
+				return printList(a, ops, "No operators.", []string{"NAME", "ROLES", "CERTIFICATE ENDS"}, func(o admin.Operator) []string {
+					ends := day(o.NotAfter)
+					if !o.RevokedAt.IsZero() {
+						ends = "revoked " + day(o.RevokedAt)
 					}
-					tw.Flush()
+					return []string{o.Name, dash(roles(o.Roles)), ends}
 				})
 			})
 		},

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -149,20 +148,8 @@ func (a *app) listTokens(cmd *cobra.Command) error {
 		if err != nil {
 			return err
 		}
-		if list == nil {
-			list = []admin.TokenStatus{}
-		}
-		return a.print(list, func(w io.Writer) {
-			if len(list) == 0 {
-				fmt.Fprintln(w, "No tokens.")
-				return
-			}
-			tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-			fmt.Fprintln(tw, "NAME\tDEVICE\tBY\tEXPIRES\tSTATE")
-			for _, t := range list {
-				fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\n", t.Name, t.Device, t.By, t.Expires.Format(time.RFC3339), tokenState(&t))
-			}
-			tw.Flush()
+		return printList(a, list, "No tokens.", []string{"NAME", "DEVICE", "BY", "EXPIRES", "STATE"}, func(t admin.TokenStatus) []string {
+			return []string{t.Name, t.Device, t.By, t.Expires.Format(time.RFC3339), tokenState(&t)}
 		})
 	})
 }
