@@ -410,7 +410,29 @@ func TestSmallstepsStepEnrolsAndRenews(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	must("ca", "root", "fetched.crt", "--ca-url", h.url(""), "--fingerprint", strings.TrimSpace(fingerprint))
+	fetch := func(fingerprint string) (string, error) {
+		_ = os.Remove(filepath.Join(dir, "fetched.crt"))
+		return step("ca", "root", "fetched.crt", "--ca-url", h.url(""), "--fingerprint", strings.TrimSpace(fingerprint))
+	}
+	if out, err := fetch(fingerprint); err != nil {
+		t.Error(out)
+	}
+	// A root that comes and goes meanwhile.
+	h.Write("new-pass", "another passphrase for it\n")
+	h.Must("ca", "root", "new", "--out", h.Path("safe"), "--trust-domain", rig.TrustDomain, "--organisation", "Test Hospital", "--passphrase-file", h.Path("new-pass"))
+	h.Must("ca", "root", "add", h.Path("safe", "root-ca.crt"))
+	next := strings.ReplaceAll(fingerprintOf(t, h.Hospital, h.Path("safe", "root-ca.crt")), ":", "")
+	if out, err := fetch(next); err != nil {
+		t.Errorf("a new root: %s", out)
+	}
+	must(at("roots", "roots.pem")...)
+	if got := splitPEM(t, filepath.Join(dir, "roots.pem")); len(got) != 2 {
+		t.Errorf("%d roots", len(got))
+	}
+	h.Must("ca", "root", "remove", next, "--yes")
+	if out, err := fetch(next); err == nil || !strings.Contains(out, "no root that is trusted here") {
+		t.Errorf("a root that is gone: %v %s", err, out)
+	}
 	if out, err := step(at("certificate", "--token", token, "pump-1", "thief.crt", "thief.key")...); err == nil || !strings.Contains(out, "was used at") {
 		t.Errorf("the token again: %v %s", err, out)
 	}

@@ -128,7 +128,7 @@ func (d *desk) made(id, by, model, serial string) {
 
 func (d *desk) makers(list ...config.Manufacturer) *Makers {
 	d.t.Helper()
-	m, err := LoadMakers(list, d.Authorities())
+	m, err := LoadMakers(list, d.Authorities)
 	if err != nil {
 		d.t.Fatal(err)
 	}
@@ -486,12 +486,12 @@ func TestAnchorsThatAreNone(t *testing.T) {
 		"no file":                     {filepath.Join(t.TempDir(), "absent.pem"), "no such file"},
 		"a large file":                {file(strings.Repeat(" ", maxAnchors+1)), "larger than"},
 	} {
-		_, err := LoadMakers([]config.Manufacturer{{Name: "Acme", Anchors: c.path}}, d.Authorities())
+		_, err := LoadMakers([]config.Manufacturer{{Name: "Acme", Anchors: c.path}}, d.Authorities)
 		if err == nil || !strings.Contains(err.Error(), c.why) || !strings.HasPrefix(err.Error(), "manufacturer Acme: ") {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	_, err = LoadMakers([]config.Manufacturer{{Name: "Acme", Anchors: anchors(t, a)}, {Name: "Bolt", Anchors: anchors(t, a)}}, nil)
+	_, err = LoadMakers([]config.Manufacturer{{Name: "Acme", Anchors: anchors(t, a)}, {Name: "Bolt", Anchors: anchors(t, a)}}, d.Authorities)
 	if err == nil || !strings.Contains(err.Error(), "an anchor vouches for one manufacturer's devices") {
 		t.Errorf("one anchor for two: %v", err)
 	}
@@ -501,5 +501,30 @@ func TestAnchorsThatAreNone(t *testing.T) {
 	}
 	if got := m.Ended(time.Now().AddDate(-1, 0, 0)); len(got) != 1 {
 		t.Error(got)
+	}
+}
+
+// TestAMakersKeyThatBecomesOursVouchesForNobody, without a restart: what our CA signed
+// is enrolled already, and whoever signs for it from now on is no manufacturer.
+func TestAMakersKeyThatBecomesOursVouchesForNobody(t *testing.T) {
+	a := newFactory(t, "Acme")
+	line := a.makes(t, authority("Line 1", 0))
+	for what, becomes := range map[string]*factory{"its anchor": a, "a CA between": line} {
+		d := newDesk(t)
+		ours := d.Authorities()
+		m, err := LoadMakers([]config.Manufacturer{{Name: "Acme", Anchors: anchors(t, a)}}, func() []*x509.Certificate { return ours })
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.made("pump-1", "Acme", "P1", "1")
+		dev := line.makes(t, idevid("1"))
+		csr := request(t, newKey(t, ca.P256), "")
+		_, err = d.with(m, dev, csr, line)
+		waits(t, what+" is another's", err)
+		ours = append(ours, becomes.cert)
+		_, err = d.with(m, dev, csr, line)
+		if r := refused(t, what+" is ours", err, BadProof); r != nil && !strings.Contains(r.Why, "of the CA here") {
+			t.Errorf("%s: %s", what, r.Why)
+		}
 	}
 }

@@ -179,12 +179,12 @@ func TestWhatIsNoWholeListOfAnAnchorIsRefused(t *testing.T) {
 	} {
 		path := filepath.Join(t.TempDir(), "list")
 		replace(t, path, c.data)
-		_, err := LoadMakers([]config.Manufacturer{{Name: "Acme", Anchors: file, CRL: path}}, d.Authorities())
+		_, err := LoadMakers([]config.Manufacturer{{Name: "Acme", Anchors: file, CRL: path}}, d.Authorities)
 		if err == nil || !strings.Contains(err.Error(), c.why) || !strings.Contains(err.Error(), path) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	if _, err := LoadMakers([]config.Manufacturer{{Name: "Acme", Anchors: file, CRL: filepath.Join(t.TempDir(), "gone")}}, d.Authorities()); err == nil {
+	if _, err := LoadMakers([]config.Manufacturer{{Name: "Acme", Anchors: file, CRL: filepath.Join(t.TempDir(), "gone")}}, d.Authorities); err == nil {
 		t.Error("a list that is not there")
 	}
 }

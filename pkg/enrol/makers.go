@@ -29,7 +29,10 @@ const (
 // Makers are the manufacturers whose certificates (IEEE 802.1AR initial device
 // identifiers) show that a device is the one of a serial number. What they sign
 // counts here and nowhere else.
-type Makers struct{ list []*maker }
+type Makers struct {
+	list []*maker
+	ours func() []*x509.Certificate
+}
 
 // A maker is one manufacturer and what its anchors may vouch for.
 type maker struct {
@@ -40,13 +43,14 @@ type maker struct {
 	lists   *makerLists     // of what it revoked; nil if nobody asks
 }
 
-// LoadMakers reads the trust anchors of manufacturers. ours are the certificates
-// of the CA here, which is no manufacturer's. Nothing is left out: an anchor that
+// LoadMakers reads the trust anchors of manufacturers. ours returns the certificates
+// of the CA here, which is no manufacturer's; it is asked again for every device,
+// because roots and intermediates come and go. Nothing is left out: an anchor that
 // is not one is an error, because whoever put it there relies on it.
-func LoadMakers(list []config.Manufacturer, ours []*x509.Certificate) (*Makers, error) {
-	m := &Makers{}
+func LoadMakers(list []config.Manufacturer, ours func() []*x509.Certificate) (*Makers, error) {
+	m := &Makers{ours: ours}
 	whose := map[string]string{}
-	for _, c := range ours {
+	for _, c := range ours() {
 		whose[keyOf(c.RawSubjectPublicKeyInfo)] = "the CA here"
 	}
 	for i := range list {
@@ -226,6 +230,9 @@ func (m *Makers) identify(leaf *x509.Certificate, chain []*x509.Certificate, now
 	if by == nil {
 		return nil, fmt.Errorf("no manufacturer that is trusted here vouches for it: %w", unquoted(why))
 	}
+	if m.leadsHome(chains) {
+		return nil, errors.New("it chains to a certificate of the CA here, which is no manufacturer's")
+	}
 	if err := by.lists.check(chains, now); err != nil {
 		return nil, err
 	}
@@ -244,6 +251,15 @@ func (m *Makers) identify(leaf *x509.Certificate, chain []*x509.Certificate, now
 		return nil, fmt.Errorf("its subject does not name one model in %s", strings.ToUpper(by.cfg.ModelIn))
 	}
 	return out, nil
+}
+
+// leadsHome reports whether one of the chains goes by a key of the CA's here: what
+// that signs is enrolled already, whoever else might vouch for it.
+func (m *Makers) leadsHome(chains [][]*x509.Certificate) bool {
+	ours := m.ours()
+	return slices.ContainsFunc(slices.Concat(chains...), func(c *x509.Certificate) bool {
+		return slices.ContainsFunc(ours, func(o *x509.Certificate) bool { return bytes.Equal(c.RawSubjectPublicKeyInfo, o.RawSubjectPublicKeyInfo) })
+	})
 }
 
 // verify checks the chain to one of the maker's anchors: signatures, validity, path

@@ -39,7 +39,7 @@ func (g *Gateway) openEnrolment(ctx context.Context, cfg config.Enrolment) error
 		return nil
 	}
 	registrar := g.service.Registrar()
-	makers, err := enrol.LoadMakers(cfg.Manufacturers, registrar.Authorities())
+	makers, err := enrol.LoadMakers(cfg.Manufacturers, registrar.Authorities)
 	if err != nil {
 		return err
 	}

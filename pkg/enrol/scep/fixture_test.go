@@ -78,7 +78,7 @@ enrolment: {address: "127.0.0.1:0", hosts: ["127.0.0.1"], limits: {requests: 100
 	g := enrol.New(enrol.Config{Devices: d.devices, CA: shared.CA, Audit: d.log, Tokens: d.tokens, Newcomers: d.new, Clock: time.Now, Logger: logger,
 		Policy:   func(context.Context) (*policy.Set, error) { return shared.Policy, nil },
 		Settings: func() *config.File { return d.cfg }})
-	mk, err := enrol.LoadMakers(makers, g.Authorities())
+	mk, err := enrol.LoadMakers(makers, g.Authorities)
 	must(t, err)
 	d.to, err = OpenRecipient(t.Context(), shared.CA, filepath.Join(d.dir, "scep.pem"), time.Now)
 	must(t, err)

@@ -1,9 +1,7 @@
 package step
 
 import (
-	"crypto/sha256"
 	"crypto/x509"
-	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
@@ -11,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/anteroom-iomt/anteroom/pkg/ca"
 	"github.com/anteroom-iomt/anteroom/pkg/enrol"
 	"github.com/anteroom-iomt/anteroom/pkg/enrol/web"
 )
@@ -27,15 +26,9 @@ func Endpoints(g *enrol.Registrar, clock func() time.Time) []web.Endpoint {
 			answer(w, http.StatusOK, map[string]any{"version": "0.28.0", "requireClientAuthentication": false})
 		}},
 	}
-	for _, c := range s.roots() {
-		sum := sha256.Sum256(c.Raw)
-		text := certificate(c)
-		out = append(out, web.Endpoint{Method: http.MethodGet, Path: "/root/" + hex.EncodeToString(sum[:]), Serve: func(w http.ResponseWriter, _ *web.Request) {
-			answer(w, http.StatusOK, map[string]string{"ca": text})
-		}})
-	}
 	for _, version := range []string{"", "/1.0"} {
 		out = append(out,
+			web.Endpoint{Method: http.MethodGet, Path: version + "/root/", Serve: s.root},
 			web.Endpoint{Method: http.MethodGet, Path: version + "/roots", Serve: s.listRoots},
 			web.Endpoint{Method: http.MethodPost, Path: version + "/sign", Serve: s.sign},
 			web.Endpoint{Method: http.MethodPost, Path: version + "/renew", Serve: s.renew},
@@ -61,6 +54,18 @@ func (s *server) roots() (out []*x509.Certificate) {
 
 func certificate(c *x509.Certificate) string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw}))
+}
+
+// root is the root with a SHA-256, which is how step knows one that it does not have.
+// Which there are is asked for each time: roots come and go while the gateway runs.
+func (s *server) root(w http.ResponseWriter, r *web.Request) {
+	for _, c := range s.roots() {
+		if ca.Fingerprint(c) == r.Name {
+			answer(w, http.StatusOK, map[string]string{"ca": certificate(c)})
+			return
+		}
+	}
+	refused(w, http.StatusNotFound, "no root that is trusted here has this SHA-256")
 }
 
 func (s *server) listRoots(w http.ResponseWriter, _ *web.Request) {
