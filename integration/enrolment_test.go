@@ -439,6 +439,22 @@ func TestSmallstepsStepEnrolsAndRenews(t *testing.T) {
 	if out := h.Must("device", "show", "pump-1"); strings.Count(out, "\ncertificate ") != 3 {
 		t.Errorf("the registry: %s", out)
 	}
+	// It revokes its last certificate with that; the device and the others stay.
+	revoke := at("revoke", "--cert", "dev.crt", "--key", "dev.key", "--reasonCode")
+	if out, err := step(append(revoke, "CertificateHold")...); err == nil || !strings.Contains(out, "the reason is none of") {
+		t.Errorf("for a while: %v %s", err, out)
+	}
+	must(append(revoke, "KeyCompromise")...)
+	if out, err := step(append(revoke, "Superseded")...); err == nil || !strings.Contains(out, "was revoked before") {
+		t.Errorf("revoked again: %v %s", err, out)
+	}
+	if out := h.Must("device", "show", "pump-1"); !strings.Contains(out, "active since") || strings.Count(out, ", revoked ") != 1 || !strings.Contains(out, "(key compromise)") {
+		t.Errorf("the registry: %s", out)
+	}
+	h.recorded("certificate.revoked", 1)
+	if out, err := step(at("revoke", "4711")...); err == nil || !strings.Contains(out, "there are no provisioners here") {
+		t.Errorf("by a serial number: %v %s", err, out)
+	}
 	h.Must("device", "revoke", "pump-1", "--yes")
 	if out, err := step(at("renew", "--force", "dev.crt", "dev.key")...); err == nil || !strings.Contains(out, "revoked") {
 		t.Errorf("renewal after the revocation: %v %s", err, out)

@@ -25,6 +25,14 @@ type Revocation struct {
 	May func(rec *device.Record, c *device.Certificate) error
 }
 
+// HoldersReason returns the words of package ca for a reason (RFC 5280 §5.3.1) that a
+// certificate's holder can give. The CA's own end (2, 10) is not theirs to say, and
+// nothing here is on hold (6) or comes back from it (8); 7 is not used.
+func HoldersReason(code int) (words string, ok bool) {
+	words, ok = map[int]string{0: "", 1: "key compromise", 3: "affiliation changed", 4: "superseded", 5: "cessation of operation", 9: "privilege withdrawn"}[code]
+	return words, ok
+}
+
 // NotTheirs is the refusal of a certificate that is not who asks may have revoked, or
 // that nobody here has: it does not say which.
 func NotTheirs() *Refusal {

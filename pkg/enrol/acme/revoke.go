@@ -1,6 +1,7 @@
 package acme
 
 import (
+	"cmp"
 	"crypto"
 	"crypto/sha256"
 	"crypto/x509"
@@ -8,17 +9,11 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"strconv"
 
 	"github.com/anteroom-iomt/anteroom/pkg/device"
 	"github.com/anteroom-iomt/anteroom/pkg/enrol"
 )
-
-// reasons are those of RFC 5280 §5.3.1 that a certificate's holder can give, in the
-// words of package ca. The CA's own end (2, 10) is not theirs to say, and nothing here
-// is on hold (6) or comes back from it (8); 7 is not used.
-var reasons = map[string]string{
-	"": "", "0": "", "1": "key compromise", "3": "affiliation changed", "4": "superseded", "5": "cessation of operation", "9": "privilege withdrawn",
-}
 
 // revoke is RFC 8555 §7.6: a certificate is revoked for the account that it was
 // issued to, or for whoever has its key.
@@ -35,8 +30,9 @@ func (c *call) revoke() *fault {
 	if err != nil || len(der) == 0 {
 		return notWellFormed("the certificate is not in base64url (RFC 8555 section 7.6)")
 	}
-	reason, ok := reasons[string(asked["reason"])]
-	if !ok {
+	code, err := strconv.Atoi(cmp.Or(string(asked["reason"]), "0"))
+	reason, ok := enrol.HoldersReason(code)
+	if err != nil || !ok {
 		return faulty(badRevocationReason, http.StatusBadRequest, enrol.BadRequest, "the reason is none of 0, 1, 3, 4, 5 and 9 (RFC 5280 section 5.3.1)")
 	}
 	sum := sha256.Sum256(der)

@@ -1,6 +1,6 @@
 // Package step speaks as much of smallstep's API, at the enrolment listener, as its
-// step command needs to enrol a device with a one-time token, to renew and to
-// rekey with the certificate there is, and to fetch the root.
+// step command needs to enrol a device with a one-time token, to renew, to
+// rekey and to revoke with the certificate there is, and to fetch the root.
 //
 // The token that step takes is a JWT. [Token] makes one of a token of ours: its
 // claims say where to go and what the root's fingerprint is, and carry our token

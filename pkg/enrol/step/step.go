@@ -33,6 +33,8 @@ func Endpoints(g *enrol.Registrar, clock func() time.Time) []web.Endpoint {
 			web.Endpoint{Method: http.MethodPost, Path: version + "/sign", Serve: s.sign},
 			web.Endpoint{Method: http.MethodPost, Path: version + "/renew", Serve: s.renew},
 			web.Endpoint{Method: http.MethodPost, Path: version + "/rekey", Serve: s.rekey},
+			web.Endpoint{Method: http.MethodPost, Path: version + "/revoke", Serve: s.revoke},
+			web.Endpoint{Method: http.MethodGet, Path: version + "/provisioners", Serve: s.noProvisioners, Query: true},
 		)
 	}
 	return out
