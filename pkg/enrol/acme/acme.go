@@ -55,14 +55,14 @@ type server struct {
 	show      func(ctx context.Context, conn net.Conn, name string) (*x509.Certificate, error)
 	lookup    func(ctx context.Context, name string) ([]netip.Addr, error)
 	nonces    *nonces
-	busy      busy
+	busy      *busy
 }
 
 // Endpoints returns what ACME answers to.
 func Endpoints(cfg Config) []web.Endpoint {
 	s := &server{
 		registrar: cfg.Registrar, store: cfg.Store, settings: cfg.Settings, clock: cfg.Clock, show: cfg.Show, lookup: cfg.Lookup,
-		nonces: newNonces(cfg.Clock), busy: busy{orders: map[string]string{}},
+		nonces: newNonces(cfg.Clock), busy: newBusy(cfg.Clock),
 	}
 	out := []web.Endpoint{
 		{Method: http.MethodGet, Path: DirectoryPath, Serve: s.directory},

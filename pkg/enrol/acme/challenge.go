@@ -5,50 +5,13 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/anteroom-iomt/anteroom/pkg/enrol"
 )
 
-const (
-	// mostAtOnce bounds the challenges that are tried at one time, and so the
-	// connections that all accounts together have the gateway make.
-	mostAtOnce = 8
-	// mostOfOne bounds those of one account, which so can not keep the others out.
-	mostOfOne = 2
-	// tryTime bounds one challenge: the name, the connection and the answer.
-	tryTime = 10 * time.Second
-)
-
-// busy says which orders somebody is at, so that no two requests work on one.
-type busy struct {
-	mu     sync.Mutex
-	orders map[string]string // the account of an order
-}
-
-// take reports whether an order is the caller's until it leaves it.
-func (b *busy) take(o *order) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	own := 0
-	for _, account := range b.orders {
-		if account == o.Account {
-			own++
-		}
-	}
-	if b.orders[o.ID] != "" || len(b.orders) >= mostAtOnce || own >= mostOfOne {
-		return false
-	}
-	b.orders[o.ID] = o.Account
-	return true
-}
-
-func (b *busy) leave(id string) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	delete(b.orders, id)
-}
+// tryTime bounds one challenge: the name, the connection and the answer.
+const tryTime = 10 * time.Second
 
 func tooBusy() *fault {
 	return faulty(rateLimited, http.StatusTooManyRequests, enrol.Busy, "the gateway is at this order already, or at too many others; try again")
@@ -153,10 +116,11 @@ func (c *call) try(o *order, place []int) (*order, *fault) {
 	if f != nil {
 		return nil, f
 	}
-	if !c.s.busy.take(o) {
+	t := c.turn(o)
+	if !c.s.busy.take(c.Context(), t) {
 		return nil, tooBusy()
 	}
-	defer c.s.busy.leave(o.ID)
+	defer c.s.busy.leave(t)
 	o, _, f = c.authorization() // as it is now that nobody else is at it
 	if f != nil {
 		return nil, f

@@ -221,17 +221,6 @@ func TestOneOrderIsTriedOnceAtATime(t *testing.T) {
 	if a := c.again(o); a.text("status") != "pending" {
 		t.Errorf("%s", a.body)
 	}
-	// What the account has under way at once has an end, and another's is its own.
-	own, theirs := &server{}, &order{ID: "x", Account: "y"}
-	own.busy.orders = map[string]string{}
-	for i := range mostOfOne {
-		if !own.busy.take(&order{ID: fmt.Sprint(i), Account: "a"}) {
-			t.Error("an account may not have two orders tried at once")
-		}
-	}
-	if own.busy.take(&order{ID: "z", Account: "a"}) || !own.busy.take(theirs) {
-		t.Error("an account takes the places of others")
-	}
 	close(end)
 	if a := <-done; a.text("status") != "valid" {
 		t.Errorf("%s", a.body)

@@ -290,10 +290,11 @@ func (c *call) finalize() *fault {
 	if f != nil {
 		return f
 	}
-	if !c.s.busy.take(o) {
+	t := c.turn(o)
+	if !c.s.busy.take(c.Context(), t) {
 		return tooBusy()
 	}
-	defer c.s.busy.leave(o.ID)
+	defer c.s.busy.leave(t)
 	if o, f = c.wholeOrder(); f != nil { // as it is now that nobody else is at it
 		return f
 	}

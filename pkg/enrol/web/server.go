@@ -230,6 +230,9 @@ func validName(name string) bool {
 	}) < 0
 }
 
+// Source is what counts as the one address that the request came from.
+func (r *Request) Source() netip.Addr { return r.server.cfg.Neighbourhood(r.Remote.Addr()) }
+
 // Refuse answers that the request did not keep the rules.
 func (r *Request) Refuse(w http.ResponseWriter, status int, text string) {
 	if r.refuse != nil {
