@@ -74,6 +74,17 @@ func (d *device) end(reason byte) {
 	_ = d.Close()
 }
 
+// take has the same client's next connection take this one's place, and waits for
+// nothing: who serves this one says goodbye, and if its network is gone, so that not
+// even that can be written, it ends without.
+func (d *device) take() {
+	close(d.taken)
+	if c, ok := d.Conn.(interface{ CloseRead() error }); ok {
+		_ = c.CloseRead() // whoever serves it reads
+	}
+	time.AfterFunc(takenWithin, d.drop)
+}
+
 // drop ends the connection without a word, as a network does that is gone: every
 // client connects again then. Of those that are told that the server shuts down
 // (DISCONNECT, 0x8b) some never do, mosquitto's among them.

@@ -33,6 +33,8 @@ const (
 	maxClient = 1 << 10
 	// headRoom is what a packet may have beside the message: topic and identifier.
 	headRoom = 64<<10 + 16
+	// takenWithin is how long the former connection of a client has to end.
+	takenWithin = time.Second
 )
 
 // Config is what a [Port] is made from. Every field is required.
@@ -52,6 +54,7 @@ type Port struct {
 
 	mu      sync.Mutex
 	clients map[string]*device
+	wills   int         // that wait
 	bulky   atomic.Bool // a large message of quality 0 waits
 }
 
@@ -89,6 +92,8 @@ func (p *Port) Serve(ctx context.Context, conn *net.TCPConn) {
 	case err == nil: // DISCONNECT
 	case ctx.Err() != nil:
 		d.drop()
+	case isClosed(d.taken):
+		d.end(reasonTaken) // §3.1.4: the same client again
 	case !d.ended.Load():
 		if !errors.Is(err, io.EOF) {
 			p.Log.Warn("a connection of the device's broke off", "error", err)
@@ -96,28 +101,47 @@ func (p *Port) Serve(ctx context.Context, conn *net.TCPConn) {
 		d.end(reasonOf(err))
 	}
 	b.end()
-	_ = conn.Close()
-	room.Give() // a will may wait for long
+	room.Give()
+	p.Leave(conn) // a will may wait for long
 	if will && d.will != nil {
 		p.publishWill(ctx, d)
 	}
 }
 
 // publishWill publishes the will of a device that went without a word (§3.1.2.5),
-// after the time it set, unless it is back before.
+// after the time it set, unless it is back before. A will that is early is better
+// than none: the last ones wait no longer than the agent, and past as many as there
+// can be connections, which is what memory is for, none waits.
 func (p *Port) publishWill(ctx context.Context, d *device) {
-	if d.willDelay > 0 {
+	if d.willDelay > 0 && p.keepWill() {
+		defer p.releaseWill()
 		select {
 		case <-time.After(d.willDelay):
 		case <-d.taken:
 			return
 		case <-ctx.Done():
-			// A will that is early is better than none.
 		}
 	}
 	if err := p.take(d.client, d.will, 0, false); err != nil {
 		p.Log.Error("the device's will can not be stored", "error", err)
 	}
+}
+
+// keepWill reports whether a will may wait.
+func (p *Port) keepWill() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.wills >= p.cfg.Settings.Connections {
+		return false
+	}
+	p.wills++
+	return true
+}
+
+func (p *Port) releaseWill() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.wills--
 }
 
 // reasonOf is what a device of version 5 is told of an error of its own.
@@ -180,8 +204,7 @@ func (p *Port) welcome(ctx context.Context, d *device, b *back) error {
 	}
 	p.mu.Unlock()
 	if was != nil {
-		close(was.taken)
-		was.end(reasonTaken) // §3.1.4: the same client again
+		was.take()
 	}
 	var ack connack
 	var s *backSession
@@ -230,6 +253,9 @@ func (p *Port) leave(d *device) {
 // whether it wants its will to be published.
 func (p *Port) listen(ctx context.Context, d *device, r *bufio.Reader, room *store.Room, b *back) (will bool, err error) {
 	for {
+		if isClosed(d.taken) {
+			return true, io.EOF
+		}
 		_ = d.SetReadDeadline(time.Time{})
 		if d.keepAlive > 0 {
 			// §3.1.2.10: one and a half times of it.

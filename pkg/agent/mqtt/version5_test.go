@@ -1,11 +1,16 @@
 package mqtt
 
 import (
+	"bufio"
 	"encoding/binary"
+	"fmt"
+	"io"
+	"net"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/anteroom-iomt/anteroom/pkg/agent/settings"
@@ -357,6 +362,69 @@ func TestAWillWaitsAsItSays(t *testing.T) {
 	if got := b.received(); !slices.Equal(got, []string{"at once"}) {
 		t.Errorf("%q arrived", got)
 	}
+}
+
+// TestWillsThatWaitTakeNoConnectionsPlace: clients that vanish leave room for others,
+// and past as many wills as there can be connections, none waits.
+func TestWillsThatWaitTakeNoConnectionsPlace(t *testing.T) {
+	b := newBroker(t)
+	const places = 2
+	a := b.agent(t.TempDir(), func(f *settings.Forward) { f.Connections = places })
+	for i := range places + 2 {
+		body := append(appendText(nil, "MQTT"), level5, 2|4|1<<3, 0, 0)
+		body = properties(nil).with32(propSession, 3600).append(body)
+		body = properties(nil).with32(propWillDelay, 3600).append(appendText(body, fmt.Sprint("dev-", i)))
+		c, _ := a.device5(t, appendText(appendText(body, "state"), fmt.Sprint("gone ", i)))
+		c.Close()
+		storetest.Eventually(t, "there is a place again", func() bool { return a.Door.Counts().Open == 0 })
+	}
+	a.settled(t, 2)
+	if got := b.received(); len(got) != 2 {
+		t.Errorf("%q arrived", got)
+	}
+}
+
+// TestWhoIsTakenHearsIt (§3.1.4).
+func TestWhoIsTakenHearsIt(t *testing.T) {
+	b := newBroker(t)
+	a := b.agent(t.TempDir(), nil)
+	was, _ := a.device5(t, hello5("dev", true, 0))
+	now, _ := a.device5(t, hello5("dev", true, 0))
+	was.expect(typeDisconnect, []byte{reasonTaken})
+	if _, err := readPacket(was.r, 1, nil); err == nil {
+		t.Error("the former connection goes on")
+	}
+	now.send(encode(typePingreq, 0, nil))
+	now.expect(typePingresp, nil)
+}
+
+// TestNobodyWaitsForADeadConnectionOfTheSameClient: not even a byte can be written to
+// it, and the next has its answer at once.
+func TestNobodyWaitsForADeadConnectionOfTheSameClient(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dead, network := net.Pipe()
+		here, there := net.Pipe()
+		defer network.Close()
+		defer there.Close()
+		was := &device{Conn: dead, connect: connect{client: "dev", level: level5, clean: true}, taken: make(chan struct{})}
+		next := &device{Conn: here, connect: was.connect, taken: make(chan struct{})}
+		p := &Port{clients: map[string]*device{"dev": was}}
+		began := time.Now()
+		answered := make(chan error, 1)
+		go func() { answered <- p.welcome(t.Context(), next, &back{client: "dev"}) }()
+		ack, err := readPacket(bufio.NewReader(there), 1<<10, nil)
+		if err != nil || ack.kind != typeConnack {
+			t.Fatalf("%+v %v", ack, err)
+		}
+		if err := <-answered; err != nil || time.Since(began) > 0 {
+			t.Errorf("after %v: %v", time.Since(began), err)
+		}
+		time.Sleep(2 * takenWithin)
+		synctest.Wait()
+		if _, err := network.Read(make([]byte, 1)); err != io.EOF {
+			t.Errorf("the former connection is open: %v", err)
+		}
+	})
 }
 
 // TestAMessageOfAClockThatWasWrongIsWanted: a box without a clock of its own stores in

@@ -86,7 +86,7 @@ func (d *Door) Serve(ctx context.Context, serve func(context.Context, *net.TCPCo
 			continue
 		}
 		d.wg.Go(func() {
-			defer d.leave(conn)
+			defer d.Leave(conn)
 			serve(ctx, conn.(*net.TCPConn))
 		})
 	}
@@ -147,7 +147,9 @@ func (d *Door) stranger(conn net.Conn, why string, err error) {
 	}
 }
 
-func (d *Door) leave(conn net.Conn) {
+// Leave closes a connection and gives its place to another, before its serve returns
+// if that has more to do.
+func (d *Door) Leave(conn net.Conn) {
 	_ = conn.Close()
 	d.mu.Lock()
 	defer d.mu.Unlock()
