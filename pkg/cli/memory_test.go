@@ -78,23 +78,34 @@ func TestGarbageWhileDevicesConnect(t *testing.T) {
 	var p pacer
 	n := uint64(1000) // there from the start
 	step := func(more int) int { n += uint64(more); return p.next(n, live) }
-	for range 3 {
-		if got := step(growing - 1); got != gcPercent {
-			t.Fatalf("a few more: %d", got)
+	for i := range 4 * growTime {
+		// A crowd of fewer than that at once, and now and then one.
+		more := i % 2
+		if i == growTime {
+			more = growing - growTime
+		}
+		if got := step(more); got != gcPercent {
+			t.Fatalf("a few more, %d: %d", i, got)
 		}
 	}
-	for range 5 {
-		if got := step(growing); got != growPercent {
-			t.Fatalf("while devices connect: %d", got)
+	// So many in a second: in each look alone there are few.
+	for i := range 3 * growTime {
+		want := growPercent
+		if i < growTime/2 {
+			want = 0 // it takes a second to see
+		}
+		if got := step(growing / 4); got != want && want > 0 {
+			t.Fatalf("while devices connect, %d: %d", i, got)
 		}
 	}
-	for i := range growTime - 1 {
-		if got := step(0); got != growPercent {
-			t.Fatalf("%d looks later: %d", i+1, got)
+	looks := 0
+	for ; step(0) == growPercent; looks++ {
+		if looks > growTime+grown {
+			t.Fatalf("%d looks later it still counts", looks)
 		}
 	}
-	if got := step(0); got != gcPercent {
-		t.Errorf("afterwards: %d", got)
+	if looks < grown {
+		t.Errorf("it counts for %d looks more", looks)
 	}
 	// Devices that come and go are no more at one time than at another.
 	for i := range 4 * growTime {
