@@ -272,13 +272,21 @@ func (s *Service) Sessions(context.Context, Actor, *struct{}) ([]SessionInfo, er
 // errNotRunning says that only a running gateway knows.
 var errNotRunning = errors.New("no gateway is running")
 
+// noSession is [device.ErrNotFound] in the words of sessions.
+type noSession string
+
+func (n noSession) Error() string {
+	return string(n) + ": no such session; session list shows those there are"
+}
+func (noSession) Is(target error) bool { return target == device.ErrNotFound }
+
 // KillSession ends a session.
 func (s *Service) KillSession(ctx context.Context, a Actor, req *Name) (*Name, error) {
 	if s.cfg.Live == nil {
 		return nil, errNotRunning
 	}
 	if !s.cfg.Live.KillSession(req.ID) {
-		return nil, fmt.Errorf("session %w: %s", device.ErrNotFound, req.ID)
+		return nil, noSession(req.ID)
 	}
 	return req, s.commit(ctx, a, "session.killed", nil, protocol.Field{Name: "session", Value: protocol.String(req.ID)})
 }
@@ -294,6 +302,10 @@ func (s *Service) Reload(ctx context.Context, a Actor, req *struct{}) (*struct{}
 	return req, s.commit(ctx, a, "config.reload", nil)
 }
 
+// intermediateNotice is how long before the end of the issuing certificate it is a
+// problem: a rotation wants a person with the root's key, which is in a safe.
+const intermediateNotice = 30 * 24 * time.Hour
+
 // Status says how the gateway is.
 func (s *Service) Status(ctx context.Context, _ Actor, _ *struct{}) (*Status, error) {
 	st := s.cfg.State
@@ -303,6 +315,9 @@ func (s *Service) Status(ctx context.Context, _ Actor, _ *struct{}) (*Status, er
 	s.describePolicy(&out.Policy)
 	for _, c := range slices.Concat(st.CA.Intermediates(), st.CA.Roots()) {
 		out.CA = append(out.CA, CertificateStatus{Name: c.Subject.CommonName, NotAfter: c.NotAfter})
+	}
+	if c := st.CA.Intermediates()[0]; c.NotAfter.Before(s.cfg.Clock().Add(intermediateNotice)) {
+		out.Problems = append(out.Problems, fmt.Sprintf("%s, which issues, ends at %s: ca rotate makes another", c.Subject.CommonName, c.NotAfter.UTC().Format(time.RFC3339)))
 	}
 	if out.Restored = st.Restored(); out.Restored != nil {
 		out.Warnings = append(out.Warnings, out.Restored.Warning())

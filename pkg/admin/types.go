@@ -252,6 +252,9 @@ type Status struct {
 	// BreakGlass are the emergency grants that are open or to be reviewed.
 	BreakGlass []Grant  `json:"break_glass,omitempty"`
 	Warnings   []string `json:"warnings,omitempty"`
+	// Problems are what does not work as it should; Warnings are what works and
+	// should be known.
+	Problems []string `json:"problems,omitempty"`
 }
 
 // ListenerStatus describes a listener.

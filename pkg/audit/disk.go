@@ -62,10 +62,14 @@ func (d osDisk) open(segment string) (file, error) {
 	return yield.NewFile(f), nil
 }
 
-func (d osDisk) free() (uint64, error) {
+func (d osDisk) free() (uint64, error) { return FreeSpace(d.dir) }
+
+// FreeSpace returns how many bytes the file system of a directory has left, as
+// the log counts them when it looks whether min_free is left.
+func FreeSpace(dir string) (uint64, error) {
 	var st syscall.Statfs_t
-	if err := syscall.Statfs(d.dir, &st); err != nil {
-		return 0, fmt.Errorf("free space of %s: %w", d.dir, err)
+	if err := syscall.Statfs(dir, &st); err != nil {
+		return 0, fmt.Errorf("free space of %s: %w", dir, err)
 	}
 	return st.Bavail * uint64(st.Bsize), nil
 }

@@ -41,6 +41,11 @@ const (
 	KindSystem      Kind = "system"
 )
 
+// Kinds returns all kinds of records.
+func Kinds() []Kind {
+	return []Kind{KindTransaction, KindSession, KindTLS, KindDevice, KindPolicy, KindConfig, KindOperator, KindSystem}
+}
+
 // Events of the log itself, all of KindSystem.
 const (
 	eventOpened    = "audit.opened"    // a run begins; the one before closed the log

@@ -104,7 +104,7 @@ func Verify(ctx context.Context, dir string, opt VerifyOptions) (*Report, error)
 	}
 	verifier, err := note.NewVerifier(opt.PublicKey)
 	if err != nil {
-		return nil, fmt.Errorf("the audit log's public key: %w", err)
+		return nil, fmt.Errorf("the audit log's public key is none, such as log.pub holds: %w", err)
 	}
 	v := &verification{ctx: ctx, dir: dir, opt: opt, report: &Report{}, block: newTree(), next: 1}
 	cpFile := filepath.Join(logName, layout.CheckpointPath)

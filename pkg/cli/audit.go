@@ -111,7 +111,7 @@ type filter struct {
 
 func (f *filter) flags(c *cobra.Command) {
 	s := c.Flags()
-	s.StringVar(&f.kind, "kind", "", "transaction, tls, device, policy, config, operator, session or system")
+	s.StringVar(&f.kind, "kind", "", joined(audit.Kinds()))
 	s.StringVar(&f.Event, "event", "", "event, such as transaction.decided")
 	s.StringVar(&f.Device, "device", "", "device ID")
 	s.StringVar(&f.Class, "class", "", "device class")
@@ -131,6 +131,9 @@ func (f *filter) times(c *cobra.Command, since string) {
 
 func (f *filter) complete(now time.Time) (err error) {
 	f.Kind = audit.Kind(f.kind)
+	if kinds := audit.Kinds(); f.Kind != "" && !slices.Contains(kinds, f.Kind) {
+		return usagef("--kind: %q is none; there are %s", f.kind, joined(kinds))
+	}
 	if f.denied && f.allowed {
 		return usagef("--denied and --allowed exclude each other")
 	}
@@ -160,11 +163,26 @@ func moment(flag, s string, now time.Time) (time.Time, error) {
 	if s == "" {
 		return time.Time{}, nil
 	}
-	if t, err := time.Parse(time.RFC3339, s); err == nil {
-		return t, nil
+	// The others are what records and lists are shown with, which are in UTC.
+	for _, form := range []string{time.RFC3339, time.DateTime, time.DateOnly} {
+		if t, err := time.Parse(form, s); err == nil {
+			return t, nil
+		}
 	}
 	d, err := span(flag, s)
-	return now.Add(-d), err
+	if err != nil {
+		return time.Time{}, usagef("%s: %q is neither a time span, such as 24h or 7d, nor a time, such as 2026-01-31T12:00:00Z", flag, s)
+	}
+	return now.Add(-d), nil
+}
+
+// joined puts commas between words.
+func joined[T ~string](words []T) string {
+	var out []string
+	for _, w := range words {
+		out = append(out, string(w))
+	}
+	return strings.Join(out, ", ")
 }
 
 func (a *app) tailCommand() *cobra.Command {

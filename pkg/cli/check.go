@@ -8,7 +8,6 @@ import (
 	"io"
 	"log/slog"
 	"maps"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -24,7 +23,6 @@ import (
 	"github.com/anteroom-iomt/anteroom/pkg/enrol/acme"
 	"github.com/anteroom-iomt/anteroom/pkg/policy"
 	opabundle "github.com/anteroom-iomt/anteroom/pkg/policy/bundle"
-	"github.com/anteroom-iomt/anteroom/pkg/upstream"
 )
 
 // A finding is the result of one check.
@@ -33,22 +31,34 @@ type finding struct {
 	OK    bool   `json:"ok"`
 	Error string `json:"error,omitempty"`
 	Note  string `json:"note,omitempty"`
+	// Warning is set if the note says what the gateway starts with and somebody
+	// should look at.
+	Warning bool `json:"warning,omitempty"`
 }
 
 func (a *app) checkCommand() *cobra.Command {
-	return &cobra.Command{
-		Use: "check", Short: "Check configuration, policies, certificates and ports", Args: args(),
+	var strict, offline bool
+	c := &cobra.Command{
+		Use: "check", Short: "Check configuration, policies, certificates, ports and backends", Args: args(),
+		Long: `Try everything that the gateway needs at its start, and say what would keep it from
+it (FAIL) and what it would start with, though somebody should look at it (warn):
+a backend that does not answer, a disk that is nearly full. Nothing is changed. It
+may be run beside the gateway, such as before a changed configuration is saved.
+
+The exit status is 0 if the gateway would start. With --strict warnings count too.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := a.load()
 			if err != nil {
 				return err
 			}
-			found := check(cmd.Context(), cfg)
+			found := check(cmd.Context(), cfg, offline)
 			err = a.print(found, func(w io.Writer) {
 				for _, f := range found {
 					switch {
 					case !f.OK:
 						fmt.Fprintf(w, "FAIL  %s: %s\n", f.What, f.Error)
+					case f.Warning:
+						fmt.Fprintf(w, "warn  %s (%s)\n", f.What, f.Note)
 					case f.Note != "":
 						fmt.Fprintf(w, "ok    %s (%s)\n", f.What, f.Note)
 					default:
@@ -59,21 +69,31 @@ func (a *app) checkCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			warnings := 0
 			for _, f := range found {
 				if !f.OK {
 					return errors.New("the gateway would not start as configured")
 				}
+				if f.Warning {
+					warnings++
+				}
+			}
+			if strict && warnings > 0 {
+				return errors.New("the gateway would start, with " + plural(warnings, "warning"))
 			}
 			return nil
 		},
 	}
+	c.Flags().BoolVar(&strict, "strict", false, "fail on warnings too")
+	c.Flags().BoolVar(&offline, "offline", false, "do not ask the backends")
+	return c
 }
 
 // check tries everything the gateway needs at its start.
-func check(ctx context.Context, cfg *config.File) []finding {
+func check(ctx context.Context, cfg *config.File, offline bool) []finding {
 	out := []finding{{What: "configuration " + cfg.Path, OK: true}}
 	add := func(what, note string, err error) {
-		f := finding{What: what, OK: err == nil, Note: note}
+		f := finding{What: what, OK: err == nil, Note: note, Warning: strings.Contains(note, warning)}
 		if err != nil {
 			f.Error = err.Error()
 		}
@@ -81,11 +101,8 @@ func check(ctx context.Context, cfg *config.File) []finding {
 	}
 	add(checkPolicies(ctx, cfg))
 
-	running := false
-	if api, err := admin.Dial(ctx, filepath.Join(cfg.StateDir, admin.SocketName)); err == nil {
-		running = true
-		api.Close()
-	}
+	live := status(ctx, cfg)
+	running := live != nil
 	var roots *x509.CertPool
 	var ours []*x509.Certificate
 	if running {
@@ -98,8 +115,13 @@ func check(ctx context.Context, cfg *config.File) []finding {
 			ours = append(st.CA.Intermediates(), st.CA.Roots()...)
 			err = st.Close()
 		}
-		add("state "+cfg.StateDir, "", err)
+		add("state "+cfg.StateDir, openToOthers(cfg.StateDir), err)
 	}
+	if note := space(cfg); note != "" {
+		add("disk of "+cfg.Audit.Dir, note, nil)
+	}
+	// Without the CA nobody can say whether a backend proves itself.
+	offline = offline || roots == nil
 	if roots == nil {
 		roots = x509.NewCertPool()
 	}
@@ -112,10 +134,10 @@ func check(ctx context.Context, cfg *config.File) []finding {
 		note := ""
 		if err == nil {
 			if ended := makers.Ended(time.Now()); len(ended) > 0 {
-				note = "WARNING: outside their validity: " + strings.Join(ended, ", ")
+				note = warning + "outside their validity: " + strings.Join(ended, ", ")
 			}
 			if stale := makers.StaleLists(time.Now()); len(stale) > 0 {
-				note = strings.TrimPrefix(note+"; WARNING: revocation lists outside their validity: "+strings.Join(stale, ", "), "; ")
+				note = strings.TrimPrefix(note+"; "+warning+"revocation lists outside their validity: "+strings.Join(stale, ", "), "; ")
 			}
 		}
 		add("manufacturers' trust anchors", note, err)
@@ -123,6 +145,8 @@ func check(ctx context.Context, cfg *config.File) []finding {
 	if list := cfg.Enrolment.ACME.Attestation; len(list) > 0 {
 		add("roots of attestations", "", acme.CheckRoots(list))
 	}
+	var held ports
+	defer held.close()
 	for _, l := range listeners {
 		if l.Certificate.Source == "files" {
 			_, err := edge.ReadCertificate(l.Certificate, l.Hosts, time.Now())
@@ -132,43 +156,29 @@ func check(ctx context.Context, cfg *config.File) []finding {
 			add("listener "+l.Name, "in use", nil)
 			continue
 		}
-		add("listener "+l.Name+" on "+l.Address, "", free(l.Address))
+		add("listener "+l.Name+" on "+l.Address, "", held.take("listener "+l.Name, l.Address))
 	}
 	if addr := cfg.Enrolment.SCEP.Address; addr != "off" && !running {
-		add("listener of SCEP in plain HTTP on "+addr, "", free(addr))
+		add("listener of SCEP in plain HTTP on "+addr, "", held.take("SCEP in plain HTTP", addr))
 	}
 	if addr := cfg.Revocation.Address; addr != "off" && !running {
-		add("listener "+config.RevocationListener+" on "+addr, "", free(addr))
+		add("listener "+config.RevocationListener+" on "+addr, "", held.take("listener "+config.RevocationListener, addr))
 	}
 	if addr := cfg.Telemetry.Address; addr != "off" && !running {
-		add("telemetry on "+addr, "", free(addr))
+		add("telemetry on "+addr, "", held.take("telemetry", addr))
 	}
-	for _, b := range cfg.Backends {
-		b.Health.Interval = 0
-		up, err := upstream.New(b, upstream.Options{Roots: roots})
-		if err == nil {
-			err = up.Close()
-		}
-		add("backend "+b.Name, "", err)
+	for _, b := range checkBackends(ctx, cfg.Backends, roots, live, offline) {
+		add("backend "+b.name, b.note, b.err)
 	}
 	for _, r := range cfg.Routes {
 		if r.Lane {
-			add("route "+r.Name, "WARNING: a quarantine lane, so quarantined devices may connect, for this route only", nil)
+			add("route "+r.Name, warning+"a quarantine lane, so quarantined devices may connect, for this route only", nil)
 		}
 	}
 	if !cfg.BreakGlass.TwoPersons {
-		add("break-glass", "WARNING: one operator alone may open it", nil)
+		add("break-glass", warning+"one operator alone may open it", nil)
 	}
 	return out
-}
-
-// free reports whether an address can be listened on.
-func free(addr string) error {
-	ln, err := net.Listen("tcp", addr)
-	if err != nil {
-		return err
-	}
-	return ln.Close()
 }
 
 // checkPolicies loads what the gateway would begin with.
@@ -218,7 +228,7 @@ func unknownMirrors(cfg *config.File, set *policy.Set) (note string) {
 	mirrors := set.Mirrors()
 	for _, name := range slices.Sorted(maps.Keys(mirrors)) {
 		if !slices.ContainsFunc(cfg.Backends, func(b config.Backend) bool { return b.Name == name }) {
-			note += fmt.Sprintf("; WARNING: %s obliges to mirror to %q, and there is no such backend, so that it denies", mirrors[name], name)
+			note += fmt.Sprintf("; "+warning+"%s obliges to mirror to %q, and there is no such backend, so that it denies", mirrors[name], name)
 		}
 	}
 	return note

@@ -58,7 +58,7 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	root.SetErr(stderr)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return 0
 	}
@@ -71,7 +71,7 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	}
 	fmt.Fprintln(stderr, "anteroom: "+workbench.Readable(err.Error()))
 	if u := (usageError{}); errors.As(err, &u) {
-		fmt.Fprintln(stderr, "See anteroom help.")
+		fmt.Fprintf(stderr, "See %s --help.\n", cmd.CommandPath())
 		return exitUsage
 	}
 	return exitFailed
@@ -153,8 +153,8 @@ func (r readable) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// load reads the configuration.
-func (a *app) load() (*config.File, error) {
+// path returns where the configuration is.
+func (a *app) path() (string, error) {
 	path := a.config
 	if path == "" {
 		path = os.Getenv("ANTEROOM_CONFIG")
@@ -168,13 +168,39 @@ func (a *app) load() (*config.File, error) {
 		}
 	}
 	if path == "" {
-		return nil, errors.New("there is no anteroom.yaml here or in /etc/anteroom: run anteroom init, or name one with --config")
+		return "", errors.New("there is no anteroom.yaml here or in /etc/anteroom: run anteroom init, or name one with --config")
 	}
-	path, err := filepath.Abs(path)
+	return filepath.Abs(path)
+}
+
+// load reads the configuration.
+func (a *app) load() (*config.File, error) {
+	path, err := a.path()
 	if err != nil {
 		return nil, err
 	}
 	return config.Load(path)
+}
+
+// despite returns the API of a gateway that runs although its configuration file is
+// no good any more: a typo there must not be what keeps somebody from cutting a
+// device off. Otherwise it returns why the file is no good.
+func (a *app) despite(ctx context.Context, bad error) (*admin.API, error) {
+	path, err := a.path()
+	if err != nil {
+		return nil, bad
+	}
+	dir, err := config.StateDir(path)
+	if err != nil {
+		return nil, bad
+	}
+	api, err := admin.Dial(ctx, filepath.Join(dir, admin.SocketName))
+	if err != nil {
+		return nil, bad
+	}
+	fmt.Fprintln(a.err, "anteroom: warning: the gateway goes on as it was configured, and would not start again: "+
+		workbench.Readable(strings.ReplaceAll(bad.Error(), "\n", "; ")))
+	return api, nil
 }
 
 // api returns the operator's API: of the running gateway, or if none runs of the
@@ -182,7 +208,7 @@ func (a *app) load() (*config.File, error) {
 func (a *app) api(ctx context.Context) (*admin.API, error) {
 	cfg, err := a.load()
 	if err != nil {
-		return nil, err
+		return a.despite(ctx, err)
 	}
 	socket := filepath.Join(cfg.StateDir, admin.SocketName)
 	api, err := admin.Dial(ctx, socket)
@@ -246,9 +272,11 @@ func unknown(cmd *cobra.Command, got []string) error {
 	}
 	var names []string
 	for _, c := range cmd.Commands() {
-		names = append(names, c.Name())
+		if c.IsAvailableCommand() {
+			names = append(names, c.Name())
+		}
 	}
-	hint := ""
+	hint := "; there are " + strings.Join(names, ", ")
 	if near := config.Nearest(got[0], names); near != "" {
 		hint = fmt.Sprintf("; did you mean %q?", near)
 	}

@@ -17,6 +17,9 @@ func (a *app) demoCommand() *cobra.Command {
 backend) and let its devices work while four attackers try to get in. Needs
 nothing prepared, changes nothing outside, listens on loopback only.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if length < 0 || cmd.Flags().Changed("for") && length == 0 {
+				return usagef("demo: --for is not a time to come: %v", length)
+			}
 			return demo.Run(cmd.Context(), demo.Config{Out: a.out, Color: terminal(a.out), Dir: dir, For: length})
 		},
 	}

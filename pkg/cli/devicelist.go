@@ -26,6 +26,9 @@ func (a *app) listCommand() *cobra.Command {
 		Example: "  anteroom device list --expiring 30d\n  anteroom device list --calendar month",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			req.Status = device.Status(status)
+			if req.Status != "" && !req.Status.Known() {
+				return usagef("--status: %q is none; there are %s", status, joined(device.Statuses()))
+			}
 			if expiring != "" {
 				var err error
 				if req.Expiring, err = span("--expiring", expiring); err != nil {
@@ -58,7 +61,7 @@ func (a *app) listCommand() *cobra.Command {
 	}
 	f := c.Flags()
 	f.StringVar(&req.Class, "class", "", "only this class")
-	f.StringVar(&status, "status", "", "only this status")
+	f.StringVar(&status, "status", "", "only this status: "+joined(device.Statuses()))
 	f.StringVar(&req.Location, "location", "", "only this location")
 	f.StringVar(&expiring, "expiring", "", "only active devices whose certificate ends within this time, such as 30d, or has ended")
 	f.StringVar(&calendar, "calendar", "", "week or month: group active devices by when their certificates end, within a year if --expiring does not say")

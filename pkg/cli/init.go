@@ -14,11 +14,13 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/anteroom-iomt/anteroom/pkg/admin"
+	"github.com/anteroom-iomt/anteroom/pkg/audit"
 	"github.com/anteroom-iomt/anteroom/pkg/ca"
 	"github.com/anteroom-iomt/anteroom/pkg/config"
 	"github.com/anteroom-iomt/anteroom/pkg/device"
@@ -139,6 +141,9 @@ func (a *app) init(ctx context.Context, s *setup) (err error) {
 			return fmt.Errorf("init: %s is there already; nothing was changed", filepath.Join(s.dir, name))
 		}
 	}
+	if err := room(s.dir); err != nil {
+		return fmt.Errorf("init: %w", err)
+	}
 	stage, err := os.MkdirTemp(s.dir, ".anteroom-init-")
 	if err != nil {
 		return fmt.Errorf("init: %w", err)
@@ -161,6 +166,19 @@ func (a *app) init(ctx context.Context, s *setup) (err error) {
 	}
 	return a.print(map[string]any{"dir": s.dir, "trust_domain": s.trustDomain, "config": filepath.Join(s.dir, "anteroom.yaml"),
 		"passphrase_generated": generated}, func(w io.Writer) { s.report(w, generated) })
+}
+
+// initRoom is what has to be free on a new gateway's disk: the audit log takes no
+// record with less than audit.min_free, and the first operator is one.
+const initRoom = 80 << 20
+
+// room says that the disk of a directory is too full, before minutes are spent on
+// finding out.
+func room(dir string) error {
+	if left, err := audit.FreeSpace(dir); err == nil && left < initRoom {
+		return fmt.Errorf("only %d MiB are free on the disk of %s; %d are needed", left>>20, dir, initRoom>>20)
+	}
+	return nil
 }
 
 // check finds what is wrong with a setup before anything is made.
@@ -372,13 +390,16 @@ func (s *setup) report(w io.Writer, generated bool) {
 		where = abs
 	}
 	fmt.Fprintf(w, "Made a gateway for %s in %s\n\n", s.trustDomain, where)
-	fmt.Fprintf(w, "  %-28s configuration\n", at("anteroom.yaml"))
-	fmt.Fprintf(w, "  %-28s policies: Rego and YAML, yours to edit\n", at("policies"))
-	fmt.Fprintf(w, "  %-28s root certificate, for devices and backends\n", at("root-ca.crt"))
-	fmt.Fprintf(w, "  %-28s root key, encrypted: take it offline now, the gateway never needs it\n", at("root-ca.key"))
-	fmt.Fprintf(w, "  %-28s the first operator's key and certificate\n", at("operator"))
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	row := func(name, what string) { fmt.Fprintf(tw, "  %s\t%s\n", at(name), what) }
+	row("anteroom.yaml", "configuration")
+	row("policies", "policies: Rego and YAML, yours to edit")
+	row("root-ca.crt", "root certificate, for devices and backends")
+	row("root-ca.key", "root key, encrypted: take it offline now, the gateway never needs it")
+	row("operator", "the first operator's key and certificate")
 	if generated {
-		fmt.Fprintf(w, "  %-28s the CA's passphrase, generated: whoever reads it and the state directory has the CA\n", at("secrets/ca-passphrase"))
+		row("secrets/ca-passphrase", "the CA's passphrase, generated: whoever reads it and the state directory has the CA")
 	}
+	tw.Flush()
 	fmt.Fprintf(w, "\nNext:\n  anteroom check --config %[1]s\n  anteroom run --config %[1]s\n  anteroom device enroll pump-0042 --class infusion-pump --out pump-0042 --config %[1]s\n", at("anteroom.yaml"))
 }

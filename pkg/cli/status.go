@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -16,18 +17,36 @@ import (
 )
 
 func (a *app) statusCommand() *cobra.Command {
-	return &cobra.Command{
+	var strict bool
+	c := &cobra.Command{
 		Use: "status", Short: "Say how the gateway is", Args: args(),
+		Long: `Say how the gateway is: what it listens on and forwards to, what decides, who is
+registered. PROBLEM is what does not work as it should, with what to do; WARNING is
+what works and should be known, such as a route that only observes.
+
+The exit status is 0 if that could be said. With --strict, for scripts and
+monitoring, it is 1 if no gateway runs or there is a PROBLEM.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.with(cmd, func(ctx context.Context, api *admin.API) error {
 				st, err := api.Status(ctx)
 				if err != nil {
 					return err
 				}
-				return a.print(st, func(w io.Writer) { printStatus(w, st, time.Now()) })
+				if err := a.print(st, func(w io.Writer) { printStatus(w, st, time.Now()) }); err != nil || !strict {
+					return err
+				}
+				if !st.Running {
+					return errors.New("no gateway is running")
+				}
+				if n := len(st.Problems); n > 0 {
+					return errors.New("the gateway runs, with " + plural(n, "problem"))
+				}
+				return nil
 			})
 		},
 	}
+	c.Flags().BoolVar(&strict, "strict", false, "exit with status 1 unless a gateway runs without a problem")
+	return c
 }
 
 func printStatus(w io.Writer, st *admin.Status, now time.Time) {
@@ -92,6 +111,9 @@ func printStatus(w io.Writer, st *admin.Status, now time.Time) {
 	}
 	for _, text := range st.Warnings {
 		row("WARNING", "%s", text)
+	}
+	for _, text := range st.Problems {
+		row("PROBLEM", "%s", strings.ReplaceAll(text, "\n", "; "))
 	}
 }
 
@@ -171,6 +193,9 @@ func (a *app) operatorCommand() *cobra.Command {
 				}
 				rs = append(rs, admin.Role(n))
 			}
+			if len(rs) == 0 {
+				return usagef("operator add: --role is missing; there are %s", roles(admin.AllRoles))
+			}
 			return a.with(cmd, func(ctx context.Context, api *admin.API) error {
 				csr, key, err := k.request(arg[0])
 				if err != nil {
@@ -215,10 +240,4 @@ func (a *app) operatorCommand() *cobra.Command {
 	return group("operator", "The people who may run this gateway", list, add, revoke)
 }
 
-func roles(rs []admin.Role) string {
-	var out []string
-	for _, r := range rs {
-		out = append(out, string(r))
-	}
-	return strings.Join(out, ", ")
-}
+func roles(rs []admin.Role) string { return joined(rs) }

@@ -153,7 +153,23 @@ func (d *decoder) syntax(err error) {
 			}
 		}
 	}
+	p.Hint = YAMLHint(p.Message)
 	d.problems = append(d.problems, p)
+}
+
+// YAMLHint says what usually makes the YAML parser say something, or nothing.
+func YAMLHint(message string) string {
+	switch {
+	case strings.Contains(message, "tab character"):
+		return "YAML is indented with spaces"
+	case strings.Contains(message, "cannot start any token"):
+		return "a tab? YAML is indented with spaces; text that begins with @, ` or % wants quotes"
+	case strings.Contains(message, "mapping values are not allowed"):
+		return "a quote that is not closed above, a wrong indent, or text with a colon that wants quotes"
+	case strings.Contains(message, "did not find expected"):
+		return "a bracket, brace or quote that is not closed, or a wrong indent, here or above"
+	}
+	return ""
 }
 
 // resolve makes relative paths relative to the file's directory.

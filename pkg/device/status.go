@@ -26,6 +26,9 @@ var next = map[Status][]Status{
 	Retired:     {},
 }
 
+// Statuses returns all there are, in the order of a life.
+func Statuses() []Status { return []Status{Pending, Active, Quarantined, Revoked, Retired} }
+
 // Known reports whether s is one of the statuses.
 func (s Status) Known() bool { _, ok := next[s]; return ok }
 

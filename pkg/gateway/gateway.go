@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -73,6 +74,7 @@ type Gateway struct {
 
 	mu        sync.Mutex // held over a reload
 	cfg       *config.File
+	refused   string // why what the configuration file holds now is not in force
 	backends  backends
 	table     *httpgw.Table
 	gateways  map[string]*httpgw.Gateway // by listener; those being made included
@@ -362,8 +364,14 @@ func (g *Gateway) Reload(ctx context.Context) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.seen = modified(g.cfg.Path)
-	err := g.reload(ctx)
+	g.refused = ""
+	next, err := g.reload(ctx)
 	if err != nil {
+		// Otherwise it is the policies alone that are refused, and the engine says so
+		// for as long as they are.
+		if next == nil || !reflect.DeepEqual(next, g.cfg) {
+			g.refused = err.Error()
+		}
 		g.log.Error("reload refused, everything stays as it was", "error", err)
 		if nerr := g.note(ctx, audit.KindConfig, "config.refused", err.Error()); nerr != nil {
 			g.log.Error("recording a refused reload", "error", nerr)
@@ -374,13 +382,15 @@ func (g *Gateway) Reload(ctx context.Context) error {
 	return g.note(ctx, audit.KindConfig, "config.loaded", "")
 }
 
-func (g *Gateway) reload(ctx context.Context) error {
-	next, err := config.Load(g.cfg.Path)
+// reload returns what the file holds, if it could be read, and why that is not in
+// force.
+func (g *Gateway) reload(ctx context.Context) (next *config.File, err error) {
+	next, err = config.Load(g.cfg.Path)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := fixed(g.cfg, next); err != nil {
-		return err
+		return next, err
 	}
 	// The policies first: an error there must leave the listeners alone too.
 	if next.Policy != g.cfg.Policy {
@@ -389,18 +399,18 @@ func (g *Gateway) reload(ctx context.Context) error {
 		err = g.engine.Reload(ctx)
 	}
 	if err != nil {
-		return err
+		return next, err
 	}
 	if err := g.apply(ctx, next); err != nil {
 		if next.Policy != g.cfg.Policy {
 			err = errors.Join(err, g.engine.Configure(ctx, g.cfg.Policy))
 		}
-		return err
+		return next, err
 	}
 	g.shadow.configure(next.Policy)
 	// Settings of issuance are read from the state's configuration.
 	g.state.Configure(next)
-	return nil
+	return next, nil
 }
 
 // modified returns when a file was changed last, or the zero time.

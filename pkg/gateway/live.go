@@ -72,6 +72,9 @@ func (l live) Describe(st *admin.Status) {
 		for _, a := range b.Health() {
 			out.Addresses = append(out.Addresses, admin.AddressStatus{Address: a.Address, Healthy: a.Healthy, Error: a.Error})
 		}
+		if down := unreachable(out); down != "" {
+			st.Problems = append(st.Problems, down)
+		}
 		if b.cfg.Insecure {
 			st.Warnings = append(st.Warnings, "backend "+b.cfg.Name+" is spoken to in plain HTTP")
 		}
@@ -94,7 +97,7 @@ func (l live) Describe(st *admin.Status) {
 			st.Warnings = append(st.Warnings, "policy bundles are taken without a signature")
 		}
 		if r.Error != "" {
-			st.Warnings = append(st.Warnings, "the policy bundle in force stays: "+r.Error)
+			st.Problems = append(st.Problems, "the policy bundle in force stays: "+r.Error)
 		}
 	}
 	st.Policy.Cache = set.CacheStats()
@@ -103,11 +106,25 @@ func (l live) Describe(st *admin.Status) {
 	}
 	if e, ok := g.engine.Refused(); ok {
 		st.Policy.Refused = e.Err.Error()
-		st.Warnings = append(st.Warnings, "what the policy directory holds now is not in force: "+e.Err.Error())
+		st.Problems = append(st.Problems, "what the policy directory holds now is not in force: "+e.Err.Error())
+	}
+	if g.refused != "" {
+		st.Problems = append(st.Problems, "what "+g.cfg.Path+" holds now is not in force: "+g.refused)
 	}
 	if !st.Audit.Healthy {
-		st.Warnings = append(st.Warnings, "the audit log takes no records, so nothing is allowed: "+st.Audit.Error)
+		st.Problems = append(st.Problems, "the audit log takes no records, so nothing is allowed: "+st.Audit.Error)
 	}
+}
+
+// unreachable says why a backend serves nobody, if so.
+func unreachable(b admin.BackendStatus) (why string) {
+	for _, a := range b.Addresses {
+		if a.Healthy {
+			return ""
+		}
+		why = a.Error
+	}
+	return "backend " + b.Name + " can not be reached: " + why
 }
 
 // ready says what keeps the gateway from serving devices as configured.
@@ -198,7 +215,7 @@ func (g *Gateway) gauges() {
 		if !g.state.Devices.Whole() {
 			return nil // rather than have who reads the metrics wait
 		}
-		for _, s := range []device.Status{device.Pending, device.Active, device.Quarantined, device.Revoked, device.Retired} {
+		for _, s := range device.Statuses() {
 			out[string(s)] = 0
 		}
 		for s, n := range g.state.Devices.Counts() {

@@ -14,6 +14,8 @@ import (
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/anteroom-iomt/anteroom/pkg/config"
 )
 
 // Limits of data files, beside those of the set.
@@ -199,6 +201,9 @@ func yamlError(err error) error {
 	if m := yamlLine.FindStringSubmatch(msg); m != nil {
 		var line int
 		if _, err := fmt.Sscan(m[1], &line); err == nil {
+			if hint := config.YAMLHint(m[2]); hint != "" {
+				return dataErrorf(line, "%s (%s)", m[2], hint)
+			}
 			return dataErrorf(line, "%s", m[2])
 		}
 	}

@@ -77,7 +77,15 @@ func (noLoader) Load(url string) (any, error) {
 
 // blame adds what the leaves of a validation error say, each with its place.
 func (d *datum) blame(schema *jsonschema.Schema, ve *jsonschema.ValidationError, ps *problems) {
+	misnamed := map[string]bool{}
 	leaves(ve, func(leaf *jsonschema.ValidationError, unknown []string, says string) {
+		if k, ok := leaf.ErrorKind.(*kind.PropertyNames); ok {
+			if !misnamed[k.Property] {
+				misnamed[k.Property] = true
+				d.misnamed(schema, "data", k.Property, says, ps)
+			}
+			return
+		}
 		at := d.place(leaf.InstanceLocation)
 		name := strings.Join(append([]string{"data"}, leaf.InstanceLocation...), ".")
 		if len(unknown) == 0 {
@@ -93,9 +101,55 @@ func (d *datum) blame(schema *jsonschema.Schema, ve *jsonschema.ValidationError,
 	})
 }
 
+// misnamed adds each place where a member has a name that the schema of names does
+// not allow. The validator's own word on the place is overwritten as it goes on.
+func (d *datum) misnamed(s *jsonschema.Schema, path, name, says string, ps *problems) {
+	for s.Ref != nil {
+		s = s.Ref
+	}
+	if bad := d.obj[name]; bad != nil && s.PropertyNames != nil && s.PropertyNames.Validate(name) != nil {
+		if allowed := words(s.PropertyNames); len(allowed) > 0 {
+			says = "it is nothing that is known there"
+			if near := config.Nearest(name, allowed); near != "" {
+				says += fmt.Sprintf(", did you mean %q?", near)
+			}
+		}
+		ps.add(bad.file, bad.line, "%s: the name %q: %s", path, name, says)
+	}
+	for _, member := range slices.Sorted(maps.Keys(d.obj)) {
+		if next := below(s, member); next != nil {
+			d.obj[member].misnamed(next, path+"."+member, name, says, ps)
+		}
+	}
+}
+
+// words returns what an enumeration of texts allows.
+func words(s *jsonschema.Schema) (out []string) {
+	for s.Ref != nil {
+		s = s.Ref
+	}
+	if s.Enum == nil {
+		return nil
+	}
+	for _, v := range s.Enum.Values {
+		if w, ok := v.(string); ok {
+			out = append(out, w)
+		}
+	}
+	return out
+}
+
 // leaves calls f with each of the mistakes that a validation error is made of:
 // the members that the schema does not know, or else what it says.
 func leaves(ve *jsonschema.ValidationError, f func(leaf *jsonschema.ValidationError, unknown []string, says string)) {
+	if _, ok := ve.ErrorKind.(*kind.PropertyNames); ok {
+		says := ""
+		for _, c := range ve.Causes {
+			leaves(c, func(_ *jsonschema.ValidationError, _ []string, why string) { says = why })
+		}
+		f(ve, nil, says)
+		return
+	}
 	for _, c := range ve.Causes {
 		leaves(c, f)
 	}

@@ -179,6 +179,13 @@ func TestDataIsCheckedAgainstItsSchema(t *testing.T) {
 		{"a wrong type", "posture/p.yaml", "critical_cvss: high\n", "posture/p.yaml:1: data.posture.critical_cvss: got string, want number"},
 		{"out of range", "posture/p.yaml", "critical_cvss: 11\n", "posture/p.yaml:1: data.posture.critical_cvss: maximum"},
 		{"in JSON", "classes/a.json", "{\"a\":\n {\"htpp\":\n []}}", `classes/a.json:3: data.classes.a: "htpp" is nothing that is known there, did you mean "http"?`},
+		{"a type of resource that there is not", "classes/a.yaml", "a:\n  fhir:\n    types:\n      Patient: [read]\n      Observaton: [create]\n",
+			`classes/a.yaml:5: data.classes.a.fhir.types: the name "Observaton": it is nothing that is known there, did you mean "Observation"?`},
+		{"the same twice", "classes/a.yaml", "a:\n  fhir:\n    types:\n      patient: [read]\nb:\n  fhir:\n    types:\n      patient: [read]\n",
+			`classes/a.yaml:8: data.classes.b.fhir.types: the name "patient": it is nothing that is known there, did you mean "Patient"?`},
+		{"a name of the wrong form", "classes/a.yaml", "a:\n  fhir:\n    operations:\n      everything: [Patient]\n",
+			`classes/a.yaml:4: data.classes.a.fhir.operations: the name "everything": 'everything' does not match pattern`},
+		{"YAML that does not parse", "classes/a.yaml", "a:\n  fhir: [\n", "(a bracket, brace or quote that is not closed"},
 		{"data of one's own", "mine.yaml", "anything: [1]\n", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {

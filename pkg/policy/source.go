@@ -30,7 +30,11 @@ func Read(path string, opt Options) (*Source, error) {
 	if isBundle(path) {
 		b, err := openBundle(path, opt)
 		if err != nil {
-			return nil, &LoadError{Dir: path, Problems: problems{{Message: reason(err)}}, cause: err}
+			why := reason(err)
+			if _, ok := roleOf(path); ok {
+				why = "this is one file of a set; name the directory it is in"
+			}
+			return nil, &LoadError{Dir: path, Problems: problems{{Message: why}}, cause: err}
 		}
 		return FromBundle(b, path, opt)
 	}

@@ -200,6 +200,25 @@ func (b *Backend) check(ctx context.Context, a *address) error {
 	return nil
 }
 
+// Probe asks every address at once how it is, as the checks do, whether or not
+// there are any, and says what each answered. No address is set aside for it.
+func (b *Backend) Probe(ctx context.Context) []AddressHealth {
+	ctx, cancel := context.WithTimeout(ctx, b.cfg.Health.Timeout.D())
+	defer cancel()
+	out := make([]AddressHealth, len(b.addrs))
+	var wg sync.WaitGroup
+	for i, a := range b.addrs {
+		wg.Go(func() {
+			out[i] = AddressHealth{Address: a.name, Healthy: true}
+			if err := b.check(ctx, a); err != nil {
+				out[i].Healthy, out[i].Error = false, err.Error()
+			}
+		})
+	}
+	wg.Wait()
+	return out
+}
+
 // ask sends a check to one address, which it neither praises nor blames.
 func (b *Backend) ask(req *http.Request, a *address) (*http.Response, error) {
 	if b.transport != nil {

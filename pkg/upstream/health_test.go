@@ -159,6 +159,26 @@ func TestWhenAllAreSetAsideAllAreTried(t *testing.T) {
 	}
 }
 
+// TestAProbeSaysHowEachAddressIs, and sets none aside.
+func TestAProbeSaysHowEachAddressIs(t *testing.T) {
+	w := newWorld(t)
+	good := serve(t, w.tls(), func(_ *peer, _ int64, _ net.Conn, r *bufio.Reader) { _, _ = r.ReadByte() })
+	gone, err := net.Listen("tcp", "127.0.0.1:0")
+	check(t, err)
+	addr := gone.Addr().String()
+	check(t, gone.Close())
+	b := w.backend(t, backendConfig(good.addr, addr), Options{})
+	got := b.Probe(t.Context())
+	if len(got) != 2 || !got[0].Healthy || got[0].Error != "" || got[1].Healthy || got[1].Address != addr || !strings.Contains(got[1].Error, "refused") {
+		t.Errorf("%+v", got)
+	}
+	for _, h := range b.Health() {
+		if !h.Healthy {
+			t.Errorf("set aside: %+v", h)
+		}
+	}
+}
+
 func TestChecksFindWhatDiedAndWhatCameBack(t *testing.T) {
 	for what, c := range map[string]struct {
 		path         string
