@@ -12,9 +12,9 @@ import (
 	"github.com/smallstep/certificates/authority/provisioner"
 )
 
-// MinTTL is the shortest lifetime that can be asked for; certificates count
+// minTTL is the shortest lifetime that can be asked for; certificates count
 // in whole seconds.
-const MinTTL = time.Second
+const minTTL = time.Second
 
 // ErrIntermediateEnded is wrapped by the error of [Authority.Issue] when the
 // intermediate's own validity is over, or does not begin yet.
@@ -152,8 +152,8 @@ type validity struct {
 }
 
 func (a *Authority) validityOf(r *Request, ca *x509.Certificate) (v validity, err error) {
-	if r.TTL < MinTTL {
-		return v, fmt.Errorf("lifetime %v is shorter than %v", r.TTL, MinTTL)
+	if r.TTL < minTTL {
+		return v, fmt.Errorf("lifetime %v is shorter than %v", r.TTL, minTTL)
 	}
 	now := a.clock().UTC()
 	if now.Before(ca.NotBefore) || !now.Before(ca.NotAfter) {

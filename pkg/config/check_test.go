@@ -161,16 +161,16 @@ func TestNearest(t *testing.T) {
 
 func TestSizes(t *testing.T) {
 	for s, want := range map[string]Size{"0": 0, "4096": 4096, "512B": 512, "64KiB": 64 << 10, "4MiB": 4 << 20, "1GiB": 1 << 30, "2TiB": 2 << 40} {
-		got, err := ParseSize(s)
+		got, err := parseSize(s)
 		if err != nil || got != want {
 			t.Errorf("%s: %d %v", s, got, err)
 		}
-		if again, err := ParseSize(got.String()); err != nil || again != got {
+		if again, err := parseSize(got.String()); err != nil || again != got {
 			t.Errorf("%s is written as %s", s, got)
 		}
 	}
 	for _, s := range []string{"", "KiB", "-1", "1.5MiB", "1 MiB", "64KB", "9223372036854775807KiB", "99999999999999999999"} {
-		if got, err := ParseSize(s); err == nil {
+		if got, err := parseSize(s); err == nil {
 			t.Errorf("%q: %d", s, got)
 		}
 	}

@@ -59,7 +59,7 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, path string) {
 		}
 	case v.Type() == sizeType:
 		if s, ok := d.scalar(n, path, "a size such as 64KiB"); ok {
-			size, err := ParseSize(s)
+			size, err := parseSize(s)
 			if err != nil {
 				d.add(n, path, err.Error(), "write 64KiB, 4MiB or 1GiB")
 			}
@@ -244,8 +244,8 @@ var units = []struct {
 	n    int64
 }{{"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30}, {"TiB", 1 << 40}, {"B", 1}, {"", 1}}
 
-// ParseSize reads a number of bytes: 4096, 64KiB, 4MiB, 1GiB.
-func ParseSize(s string) (Size, error) {
+// parseSize reads a number of bytes: 4096, 64KiB, 4MiB, 1GiB.
+func parseSize(s string) (Size, error) {
 	for _, u := range units {
 		num, ok := strings.CutSuffix(s, u.name)
 		if !ok {

@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// MaxLoan is the longest that a device is on loan: what is away for longer has
+// maxLoan is the longest that a device is on loan: what is away for longer has
 // moved.
-const MaxLoan = 2 * 366 * 24 * time.Hour
+const maxLoan = 2 * 366 * 24 * time.Hour
 
 // A Loan says that a device is elsewhere for a time, with location and owner of
 // that place. Both come back at its end; nobody has to remember it.
@@ -50,7 +50,7 @@ func (g *Registry) Lend(ctx context.Context, id, location, owner string, l Loan)
 			return fmt.Errorf("%s: %w: %s, and it is about to be quarantined", id, ErrTransition, OverdueReason)
 		}
 		l.Until, l.Since = l.Until.UTC(), now
-		if l.Over(now) || l.Until.After(now.Add(MaxLoan)) {
+		if l.Over(now) || l.Until.After(now.Add(maxLoan)) {
 			return fmt.Errorf("%w loan: it ends in the future, within two years", ErrInvalid)
 		}
 		l.HomeLocation, l.HomeOwner = r.Location, r.Owner

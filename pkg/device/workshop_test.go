@@ -49,7 +49,7 @@ func TestALoanEndsAndWhatWasComesBack(t *testing.T) {
 		"to nobody":          {Until: now.Add(time.Hour)},
 		"without an end":     {To: "ward 5"},
 		"that has ended":     {To: "ward 5", Until: now},
-		"for ever":           {To: "ward 5", Until: now.Add(2 * MaxLoan)},
+		"for ever":           {To: "ward 5", Until: now.Add(2 * maxLoan)},
 		"to what is no name": {To: "ward\n5", Until: now.Add(time.Hour)},
 	} {
 		if err := lend(l, "", ""); !errors.Is(err, ErrInvalid) {

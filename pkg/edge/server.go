@@ -74,7 +74,7 @@ type Server struct {
 
 // New returns a server without listeners.
 func New(cfg Config) *Server {
-	srv := &Server{cfg: cfg, listeners: map[string]*listener{}, Sessions: NewSessions(cfg.Registry, cfg.Clock),
+	srv := &Server{cfg: cfg, listeners: map[string]*listener{}, Sessions: newSessions(cfg.Registry, cfg.Clock),
 		// One core is left to who is connected, if there is more than one.
 		turns: newTurns(max(1, runtime.GOMAXPROCS(0)-1))}
 	srv.ctx, srv.stop = context.WithCancelCause(context.Background())

@@ -61,8 +61,8 @@ func (t *Sessions) SetLanes(listeners map[string]bool) {
 	}
 }
 
-// NewSessions returns an empty table that follows reg until Close.
-func NewSessions(reg Registry, now func() time.Time) *Sessions {
+// newSessions returns an empty table that follows reg until Close.
+func newSessions(reg Registry, now func() time.Time) *Sessions {
 	t := &Sessions{reg: reg, now: now, byID: map[string]*entry{}, byDevice: map[string][]*entry{}, doubles: newDoubles(now)}
 	t.cancel = reg.Subscribe(t.changed)
 	return t

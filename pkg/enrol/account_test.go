@@ -128,7 +128,7 @@ func TestAServersCertificateIsNoDevicesIdentity(t *testing.T) {
 	if len(leaf.URIs) != 0 || strings.Join(leaf.DNSNames, " ") != strings.Join(names, " ") || len(leaf.ExtKeyUsage) != 1 || leaf.ExtKeyUsage[0] != x509.ExtKeyUsageServerAuth {
 		t.Errorf("the certificate is for %v %v %v", leaf.URIs, leaf.DNSNames, leaf.ExtKeyUsage)
 	}
-	if _, err := d.Identify(leaf); err == nil {
+	if _, err := d.identify(leaf); err == nil {
 		t.Error("it identifies a device")
 	}
 	_, err = d.Enrol(t.Context(), &Request{Way: EST, CSR: request(t, key, ""), Proof: Certificate{leaf}})
@@ -182,7 +182,7 @@ func TestAnAttestedKeyIsTheOnlyOne(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if id, err := d.Identify(iss.Chain[0]); err != nil || id != "phone-1" {
+	if id, err := d.identify(iss.Chain[0]); err != nil || id != "phone-1" {
 		t.Errorf("%s, %v", id, err)
 	}
 	if c := d.record("phone-1").Certificates[0]; !c.HardwareBacked {

@@ -22,7 +22,7 @@ type Signature struct{ Certificate }
 func (Certificate) Name() string { return "certificate" }
 
 func (c Certificate) stand(_ context.Context, g *Registrar, _ *Request) (*standing, error) {
-	id, err := g.Identify(c.Leaf)
+	id, err := g.identify(c.Leaf)
 	fp := fingerprint(c.Leaf)
 	return &standing{
 		id: id, renewal: true,
@@ -84,10 +84,10 @@ func (g *Registrar) ProofOf(makers *Makers, leaf *x509.Certificate, chain []*x50
 	return Factory{makers, leaf, chain}
 }
 
-// Identify returns the id of the device whose certificate in force this is. If it
+// identify returns the id of the device whose certificate in force this is. If it
 // is not in force it returns a [*Refusal], with the id if our CA signed it. It is as strict as a listener for devices: ours, a device's, in its
 // validity, in the registry by fingerprint, not withdrawn, of an active device.
-func (g *Registrar) Identify(leaf *x509.Certificate) (string, error) {
+func (g *Registrar) identify(leaf *x509.Certificate) (string, error) {
 	id, err := g.cfg.CA.VerifyDevice(leaf, g.cfg.Clock())
 	if err != nil {
 		return "", &Refusal{Code: BadProof, Why: "the certificate is not one of a device here that is in its validity", err: err}

@@ -132,7 +132,7 @@ func TestAnExpiredCertificateIsWorthNothingElse(t *testing.T) {
 				t.Errorf("it was given a certificate")
 			}
 			// Whoever asks who somebody is, is never told a device by it.
-			if id, err := d.Identify(old); err == nil {
+			if id, err := d.identify(old); err == nil {
 				t.Errorf("it identifies %s", id)
 			}
 		})

@@ -258,7 +258,9 @@ func (m *Makers) identify(leaf *x509.Certificate, chain []*x509.Certificate, now
 func (m *Makers) leadsHome(chains [][]*x509.Certificate) bool {
 	ours := m.ours()
 	return slices.ContainsFunc(slices.Concat(chains...), func(c *x509.Certificate) bool {
-		return slices.ContainsFunc(ours, func(o *x509.Certificate) bool { return bytes.Equal(c.RawSubjectPublicKeyInfo, o.RawSubjectPublicKeyInfo) })
+		return slices.ContainsFunc(ours, func(o *x509.Certificate) bool {
+			return bytes.Equal(c.RawSubjectPublicKeyInfo, o.RawSubjectPublicKeyInfo)
+		})
 	})
 }
 

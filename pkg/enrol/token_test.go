@@ -98,7 +98,7 @@ func TestCutOffBeforeTheGrantTheTokenIsAsGoodAsBefore(t *testing.T) {
 	if err != nil || iss.Repeated || iss.Chain[0].Equal(orphan.Leaf) {
 		t.Fatalf("%+v, %v", iss, err)
 	}
-	_, err = after.Identify(orphan.Leaf)
+	_, err = after.identify(orphan.Leaf)
 	if r, ok := errors.AsType[*Refusal](err); !ok || r.Code != BadProof {
 		t.Errorf("the orphan opens something: %v", err)
 	}

@@ -155,7 +155,7 @@ func (c *Chunks) step(b byte) bool {
 			c.state = chunkDone
 			return true
 		}
-		f, err := ParseField(string(c.line), !c.Lenient)
+		f, err := parseField(string(c.line), !c.Lenient)
 		if err != nil || len(c.Trailer) == maxTrailerFields {
 			return false
 		}

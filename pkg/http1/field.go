@@ -58,13 +58,13 @@ func (h Header) All(name string) (out []string) {
 // it and a split message.
 func (h Header) Append(b []byte) []byte {
 	for i := range h {
-		b = AppendField(b, h[i].Name, h[i].Value)
+		b = appendField(b, h[i].Name, h[i].Value)
 	}
 	return b
 }
 
-// AppendField appends one field, its name with capitals.
-func AppendField(b []byte, name, value string) []byte {
+// appendField appends one field, its name with capitals.
+func appendField(b []byte, name, value string) []byte {
 	at := len(b)
 	b = append(b, name...)
 	capital := true
@@ -92,10 +92,10 @@ func AppendField(b []byte, name, value string) []byte {
 	return append(b, '\r', '\n')
 }
 
-// ParseField reads one line of a header or trailer section (RFC 9112 section 5),
+// parseField reads one line of a header or trailer section (RFC 9112 section 5),
 // without its line break. Values beyond ASCII must be UTF-8 if utf8Only is set,
 // so that everyone reads the same text.
-func ParseField(line string, utf8Only bool) (Field, *SyntaxError) {
+func parseField(line string, utf8Only bool) (Field, *SyntaxError) {
 	if line == "" {
 		return Field{}, wrong("the header has an empty line in it")
 	}

@@ -20,7 +20,7 @@ func TestFieldsAreReadStrictly(t *testing.T) {
 		"X-Ward: 3 \u00e4\u00f6":  {"x-ward", "3 \u00e4\u00f6"},
 		"Transfer-ENCODING: gzip": {"transfer-encoding", "gzip"},
 	} {
-		if got, err := ParseField(line, true); err != nil || got != want {
+		if got, err := parseField(line, true); err != nil || got != want {
 			t.Errorf("%q is read as %q, %v", line, got, err)
 		}
 	}
@@ -28,14 +28,14 @@ func TestFieldsAreReadStrictly(t *testing.T) {
 		"", "a", ":", ": a", " a: b", "\ta: b", "a : b", "a\t: b", "a b: c", "a\x00: b", "a\u00e4: b", "(a): b", "a: b\x00", "a: b\rc", "a: b\nc",
 		"a: b\x7f", "a: \x1b[1m", "\"a\": b", "a,b: c", "a/b: c", "a@b: c", "{a}: b",
 	} {
-		if got, err := ParseField(line, false); err == nil {
+		if got, err := parseField(line, false); err == nil {
 			t.Errorf("%q is read as %q", line, got)
 		}
 	}
-	if _, err := ParseField("a: \xff", true); err == nil {
+	if _, err := parseField("a: \xff", true); err == nil {
 		t.Error("a value that is not UTF-8 is taken where only UTF-8 may be")
 	}
-	if got, err := ParseField("a: \xff", false); err != nil || got.Value != "\xff" {
+	if got, err := parseField("a: \xff", false); err != nil || got.Value != "\xff" {
 		t.Errorf("a value of Latin-1 is read as %q, %v", got, err)
 	}
 }
@@ -44,7 +44,7 @@ func TestFieldsAreReadStrictly(t *testing.T) {
 func TestErrorsHoldNoByteOfTheMessage(t *testing.T) {
 	const secret = "Mustermann"
 	for _, line := range []string{secret, secret + " : a", "a: " + secret + "\x00", " " + secret} {
-		if _, err := ParseField(line, true); err == nil || strings.Contains(err.Error(), secret) {
+		if _, err := parseField(line, true); err == nil || strings.Contains(err.Error(), secret) {
 			t.Errorf("%q: %v", line, err)
 		}
 	}
@@ -166,16 +166,16 @@ func FuzzField(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, line string) {
 		for _, utf8Only := range []bool{false, true} {
-			first, err := ParseField(line, utf8Only)
+			first, err := parseField(line, utf8Only)
 			if err != nil {
 				continue
 			}
-			out := AppendField(nil, first.Name, first.Value)
+			out := appendField(nil, first.Name, first.Value)
 			text, ok := strings.CutSuffix(string(out), "\r\n")
 			if !ok || strings.ContainsAny(text, "\r\n\x00") {
 				t.Fatalf("%q is written as %q", line, out)
 			}
-			if again, err := ParseField(text, utf8Only); err != nil || again != first {
+			if again, err := parseField(text, utf8Only); err != nil || again != first {
 				t.Fatalf("%q is read as %q, and after writing as %q, %v", line, first, again, err)
 			}
 		}

@@ -57,7 +57,7 @@ func (h *Head) Parse(b []byte, maxFields int, utf8Only bool) error {
 		if len(h.Header) >= maxFields {
 			return ErrFields
 		}
-		f, err := ParseField(line, utf8Only)
+		f, err := parseField(line, utf8Only)
 		if err != nil {
 			return err
 		}
