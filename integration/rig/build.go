@@ -1,11 +1,16 @@
 package rig
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 )
 
@@ -28,10 +33,53 @@ var shippedAgent = sync.OnceValues(func() (string, error) {
 	return program("anteroom-agent", "CGO_ENABLED=0", plain, "-trimpath", "-ldflags", "-s -w")
 })
 
+// prefix begins the name of a directory of programs; the id of its process follows.
+const prefix = "anteroom-rig-"
+
+// made is programs' directory, once there is one.
+var made atomic.Pointer[string]
+
+// programs makes the directory of this process's programs. What runs that were
+// interrupted left behind goes away with it: they had no time to.
+var programs = sync.OnceValues(func() (string, error) {
+	sweep(os.TempDir())
+	dir, err := os.MkdirTemp("", fmt.Sprint(prefix, os.Getpid(), "-"))
+	if err == nil {
+		made.Store(&dir)
+	}
+	return dir, err
+})
+
+// sweep removes the directories of programs whose processes are gone.
+func sweep(in string) {
+	dirs, _ := filepath.Glob(filepath.Join(in, prefix+"*"))
+	for _, dir := range dirs {
+		text, _, ok := strings.Cut(strings.TrimPrefix(filepath.Base(dir), prefix), "-")
+		pid, err := strconv.Atoi(text)
+		if ok && err == nil && pid > 0 && errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
+			_ = os.RemoveAll(dir)
+		}
+	}
+}
+
+// Main runs a package's tests and removes what was built for them. It returns what
+// the process is to exit with.
+func Main(m *testing.M) int {
+	defer func() {
+		if dir := made.Load(); dir != nil {
+			_ = os.RemoveAll(*dir)
+		}
+	}()
+	return m.Run()
+}
+
 // program builds one of the commands.
 func program(name, env string, flags ...string) (string, error) {
-	dir, err := os.MkdirTemp("", "anteroom-rig-")
+	dir, err := programs()
 	if err != nil {
+		return "", err
+	}
+	if dir, err = os.MkdirTemp(dir, name+"-"); err != nil {
 		return "", err
 	}
 	bin := filepath.Join(dir, name)
