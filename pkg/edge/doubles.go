@@ -147,17 +147,21 @@ func (d *doubles) trail(fp string, now time.Time) *trail {
 	return tr
 }
 
+// contest returns the trail of a session's certificate if it has sessions from two
+// places, else nil.
+func (d *doubles) contest(s *protocol.Session) *trail {
+	if d.n.Load() == 0 {
+		return nil
+	}
+	v, _ := d.contested.Load(s.Fingerprint)
+	tr, _ := v.(*trail)
+	return tr
+}
+
 // usedBy follows a transaction of a session.
 func (d *doubles) usedBy(s *protocol.Session) {
-	if d.n.Load() == 0 {
-		return
-	}
-	v, ok := d.contested.Load(s.Fingerprint)
-	if !ok {
-		return
-	}
-	tr, ok := v.(*trail)
-	if !ok {
+	tr := d.contest(s)
+	if tr == nil {
 		return
 	}
 	tr.mu.Lock()
@@ -179,15 +183,8 @@ func (d *doubles) usedBy(s *protocol.Session) {
 
 // ended forgets a session.
 func (d *doubles) ended(s *protocol.Session) {
-	if d.n.Load() == 0 {
-		return
-	}
-	v, ok := d.contested.Load(s.Fingerprint)
-	if !ok {
-		return
-	}
-	tr, ok := v.(*trail)
-	if !ok {
+	tr := d.contest(s)
+	if tr == nil {
 		return
 	}
 	tr.mu.Lock()
