@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 
+	"github.com/anteroom-iomt/anteroom/integration/bench/build"
 	"github.com/anteroom-iomt/anteroom/integration/bench/seed"
 )
 
@@ -38,11 +39,8 @@ func (a *anteroom) prepare(ctx context.Context, r *rig) (string, error) {
 	}
 	if a.path == "" {
 		a.path = filepath.Join(r.dir, "anteroom-bin")
-		cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", a.path, "./cmd/anteroom")
-		cmd.Dir = r.root
-		cmd.Env = append(cmd.Environ(), "CGO_ENABLED=0")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return "", fmt.Errorf("go build: %w: %s", err, lastLine(out))
+		if err := build.Anteroom(ctx, r.root, a.path); err != nil {
+			return "", err
 		}
 	}
 	if a.path, err = filepath.Abs(a.path); err != nil {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"embed"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -12,8 +11,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strings"
 	"text/template"
+
+	"github.com/anteroom-iomt/anteroom/integration/bench/build"
 )
 
 // Names that certificates carry. The host is localhost because wrk sends no
@@ -62,7 +62,7 @@ func newRig(ctx context.Context, opt options, out io.Writer) (_ *rig, err error)
 		}
 	}
 	r := &rig{opt: opt, out: out}
-	if r.root, err = moduleRoot(ctx); err != nil {
+	if r.root, err = build.Root(ctx); err != nil {
 		return nil, err
 	}
 	if r.dir, err = os.MkdirTemp("", "anteroom-bench-"); err != nil {
@@ -158,19 +158,6 @@ func freePort() (int, error) {
 	}
 	defer l.Close()
 	return l.Addr().(*net.TCPAddr).Port, nil
-}
-
-// moduleRoot returns the directory of the go.mod the command runs under.
-func moduleRoot(ctx context.Context) (string, error) {
-	out, err := exec.CommandContext(ctx, "go", "env", "GOMOD").Output()
-	if err != nil {
-		return "", fmt.Errorf("go env GOMOD: %w", err)
-	}
-	mod := strings.TrimSpace(string(out))
-	if mod == "" || mod == os.DevNull {
-		return "", errors.New("run it inside the module's tree")
-	}
-	return filepath.Dir(mod), nil
 }
 
 // find looks a program up in PATH and in the folders where Debian keeps

@@ -19,12 +19,12 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
 
+	"github.com/anteroom-iomt/anteroom/integration/bench/build"
 	"github.com/anteroom-iomt/anteroom/integration/bench/figures"
 )
 
@@ -89,7 +89,7 @@ func measure(ctx context.Context, opt options, r *report, progress io.Writer) er
 		return err
 	}
 	defer os.RemoveAll(dir)
-	root, err := moduleRoot(ctx)
+	root, err := build.Root(ctx)
 	if err != nil {
 		return err
 	}
@@ -101,7 +101,7 @@ func measure(ctx context.Context, opt options, r *report, progress io.Writer) er
 		return err
 	}
 	program := filepath.Join(dir, "anteroom")
-	if err := goTool(ctx, root, "build", "-trimpath", "-o", program, "./cmd/anteroom"); err != nil {
+	if err := build.Anteroom(ctx, root, program); err != nil {
 		return err
 	}
 	for round := range opt.rounds {
@@ -132,28 +132,4 @@ func measure(ctx context.Context, opt options, r *report, progress io.Writer) er
 	}
 	say("replaying them")
 	return h.replay(ctx, opt.records, r)
-}
-
-// goTool runs the go command in the module's root, without cgo.
-func goTool(ctx context.Context, root string, args ...string) error {
-	cmd := exec.CommandContext(ctx, "go", args...)
-	cmd.Dir = root
-	cmd.Env = append(cmd.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("go %s: %w: %s", args[0], err, out)
-	}
-	return nil
-}
-
-// moduleRoot returns the directory of the go.mod the command runs under.
-func moduleRoot(ctx context.Context) (string, error) {
-	out, err := exec.CommandContext(ctx, "go", "env", "GOMOD").Output()
-	if err != nil {
-		return "", fmt.Errorf("go env GOMOD: %w", err)
-	}
-	mod := strings.TrimSpace(string(out))
-	if mod == "" || mod == os.DevNull {
-		return "", errors.New("run it inside the module's tree")
-	}
-	return filepath.Dir(mod), nil
 }

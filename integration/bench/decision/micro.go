@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/anteroom-iomt/anteroom/integration/bench/build"
 	"github.com/anteroom-iomt/anteroom/integration/bench/figures"
 )
 
@@ -29,7 +30,7 @@ type benchmarks struct {
 
 func buildBenchmarks(ctx context.Context, root, scratch string) (*benchmarks, error) {
 	b := &benchmarks{program: filepath.Join(scratch, "policy.test"), dir: filepath.Join(root, "pkg", "policy"), seen: map[string]map[string][]float64{}}
-	return b, goTool(ctx, root, "test", "-c", "-o", b.program, "./pkg/policy")
+	return b, build.Go(ctx, root, "test", "-c", "-o", b.program, "./pkg/policy")
 }
 
 // run runs all of them once, on one processor and on two.

@@ -18,12 +18,12 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
 
+	"github.com/anteroom-iomt/anteroom/integration/bench/build"
 	"github.com/anteroom-iomt/anteroom/integration/bench/figures"
 )
 
@@ -90,10 +90,12 @@ func measure(ctx context.Context, opt options, r *report, progress io.Writer) (e
 	if program == "" {
 		fmt.Fprintln(progress, "building")
 		program = filepath.Join(dir, "anteroom")
-		cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", program, "github.com/anteroom-iomt/anteroom/cmd/anteroom")
-		cmd.Env = append(cmd.Environ(), "CGO_ENABLED=0")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("go build: %w: %s", err, out)
+		root, err := build.Root(ctx)
+		if err != nil {
+			return err
+		}
+		if err := build.Anteroom(ctx, root, program); err != nil {
+			return err
 		}
 	}
 	peers := []func() (issuer, error){
