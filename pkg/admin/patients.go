@@ -196,35 +196,6 @@ func (s *Service) Patients(ctx context.Context, a Actor, req *BedsideRequest) (*
 	return b, nil
 }
 
-// EndAssociations has the registry forget the associations that have ended by
-// themselves, and records it. It returns when the next one will, or the zero
-// time.
-func (s *Service) EndAssociations(ctx context.Context) (next time.Time, err error) {
-	now := s.cfg.Clock()
-	var errs []error
-	for _, r := range s.cfg.State.Devices.List(device.Filter{}) {
-		due := false
-		for _, a := range r.Patients {
-			switch {
-			case !a.Holds(now):
-				due = true
-			case !a.Until.IsZero() && (next.IsZero() || a.Until.Before(next)):
-				next = a.Until
-			}
-		}
-		if !due {
-			continue
-		}
-		rec, err := s.cfg.State.Devices.EndDue(ctx, r.ID)
-		if err == nil {
-			err = s.commit(ctx, Actor{}, "device.dissociated", rec, patientsField(gone(r, rec)),
-				protocol.Field{Name: "reason", Value: protocol.String("its time was over")})
-		}
-		errs = append(errs, err)
-	}
-	return next, errors.Join(errs...)
-}
-
 // serving returns the ids of the devices at a place that can be associated.
 func (s *Service) serving(location string) (ids []string) {
 	for _, r := range s.cfg.State.Devices.List(device.Filter{Location: location}) {

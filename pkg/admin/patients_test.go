@@ -236,13 +236,28 @@ func TestAnAssociationEndsAtItsTime(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	next, err := h.EndAssociations(t.Context())
+	// A loan of the same device's, which ends between the two.
+	loan := until.Add(30 * time.Minute).Truncate(time.Second)
+	if _, err := h.api(Enroller).Lend(t.Context(), LoanRequest{ID: "pump-1", To: "Acme", Until: loan}); err != nil {
+		t.Fatal(err)
+	}
+	next, err := h.EndDue(t.Context())
 	if err != nil || !next.Equal(until) {
 		t.Errorf("the next ends at %v, %v; want %v", next, err, until)
 	}
 	ahead.Add(int64(time.Hour))
-	if next, err = h.EndAssociations(t.Context()); err != nil || !next.Equal(until.Add(time.Hour)) {
+	if next, err = h.EndDue(t.Context()); err != nil || !next.Equal(loan) {
+		t.Errorf("the next ends at %v, %v; want the loan's, %v", next, err, loan)
+	}
+	if r, _ := h.state.Devices.Get("pump-1"); r.Loan == nil {
+		t.Error("the loan is over before its time")
+	}
+	ahead.Add(int64(time.Hour / 2))
+	if next, err = h.EndDue(t.Context()); err != nil || !next.Equal(until.Add(time.Hour)) {
 		t.Errorf("the next ends at %v, %v", next, err)
+	}
+	if r, _ := h.state.Devices.Get("pump-1"); r.Loan != nil {
+		t.Errorf("still on loan: %+v", r.Loan)
 	}
 	if r, _ := h.state.Devices.Get("pump-1"); len(r.Patients) != 0 {
 		t.Errorf("still there: %+v", r.Patients)
@@ -253,7 +268,7 @@ func TestAnAssociationEndsAtItsTime(t *testing.T) {
 	if err := h.state.Audit.Flush(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if got := h.events(audit.Filter{Device: "pump-1"}); got[len(got)-1] != "device.dissociated" {
+	if got := h.events(audit.Filter{Device: "pump-1"}); got[len(got)-2] != "device.dissociated" || got[len(got)-1] != "device.loan-over" {
 		t.Errorf("recorded %q", got)
 	}
 }

@@ -56,30 +56,6 @@ func (s *Service) Return(ctx context.Context, a Actor, req *Name) (*device.Recor
 	return rec, s.commit(ctx, a, "device.returned", rec, worded("location", rec.Location), worded("owner", rec.Owner))
 }
 
-// EndLoans ends the loans whose time is over, and records it. It returns when the
-// next one will be, or the zero time.
-func (s *Service) EndLoans(ctx context.Context) (next time.Time, err error) {
-	now := s.cfg.Clock()
-	var errs []error
-	for _, r := range s.cfg.State.Devices.List(device.Filter{}) {
-		switch {
-		case r.Loan == nil:
-			continue
-		case !r.Loan.Over(now):
-			if next.IsZero() || r.Loan.Until.Before(next) {
-				next = r.Loan.Until
-			}
-			continue
-		}
-		rec, err := s.cfg.State.Devices.Return(ctx, r.ID)
-		if err == nil {
-			err = s.commit(ctx, Actor{}, "device.loan-over", rec, worded("to", r.Loan.To), worded("location", rec.Location), worded("owner", rec.Owner))
-		}
-		errs = append(errs, err)
-	}
-	return next, errors.Join(errs...)
-}
-
 // Decommission takes a device out of service for good: its certificates and its
 // token are withdrawn and its sessions ended. The record stays, retired, because
 // the audit log speaks of it, and its id is not given again; what becomes of the

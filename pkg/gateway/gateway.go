@@ -430,10 +430,9 @@ func (g *Gateway) Run(ctx context.Context) error {
 	group.Go(func() error { return ended(gctx, g.load(gctx)) })
 	group.Go(func() error { g.watchConfig(gctx); return nil })
 	group.Go(func() error { g.watchTrial(gctx); return nil })
-	group.Go(func() error { g.endAssociations(gctx); return nil })
+	group.Go(func() error { g.endDue(gctx); return nil })
 	group.Go(func() error { g.watchGrants(gctx); return nil })
 	group.Go(func() error { g.watchExpiry(gctx); return nil })
-	group.Go(func() error { g.endLoans(gctx); return nil })
 	group.Go(func() error { g.writeFindings(gctx); return nil })
 	if g.remote != nil {
 		group.Go(func() error { g.remote.Run(gctx); return nil })

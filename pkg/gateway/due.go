@@ -8,8 +8,8 @@ import (
 	"github.com/anteroom-iomt/anteroom/pkg/device"
 )
 
-// bedsidePoll is how often the clock is looked at while something is to end, so that a step of it is seen, and when a change that failed is tried again.
-const bedsidePoll = time.Minute
+// duePoll is how often the clock is looked at while something is to end, so that a step of it is seen, and when a change that failed is tried again.
+const duePoll = time.Minute
 
 // A due is when the next of something ends; the zero time if nothing does.
 type due struct {
@@ -44,43 +44,38 @@ func (d *due) sooner(at time.Time) {
 	}
 }
 
-// endAssociations ends devices' associations with patients at their time. No
-// decision waits for it, because each is made by the time of its question; what
-// was decided before and goes on, such as a WebSocket, is judged anew by it.
-func (g *Gateway) endAssociations(ctx context.Context) {
-	g.atDue(ctx, "ending associations with patients", g.service.EndAssociations, func(rec *device.Record) (ends []time.Time) {
-		for i := range rec.Patients {
-			ends = append(ends, rec.Patients[i].Until)
-		}
-		return ends
-	})
-}
-
-// atDue has something done that is due at times which records name, until ctx ends.
-// do does what is due and returns when something will be next.
-func (g *Gateway) atDue(ctx context.Context, what string, do func(context.Context) (next time.Time, err error), times func(*device.Record) []time.Time) {
+// endDue ends what records say the end of, at its time, until ctx ends: devices'
+// associations with patients, and their loans, after which location and owner are
+// those of home again or the device is in quarantine. No decision waits for it,
+// because each is made by the time of its question, and where a device is cut off
+// that holds by the clock, too; what was decided before and goes on, such as a
+// WebSocket, is judged anew by it.
+func (g *Gateway) endDue(ctx context.Context) {
 	d := &due{moved: make(chan struct{}, 1)}
 	cancel := g.state.Devices.Subscribe(func(_, rec *device.Record) {
 		if rec == nil {
 			return
 		}
-		for _, at := range times(rec) {
-			d.sooner(at)
+		for i := range rec.Patients {
+			d.sooner(rec.Patients[i].Until)
+		}
+		if rec.Loan != nil {
+			d.sooner(rec.Loan.Until)
 		}
 	})
 	defer cancel()
 	for ctx.Err() == nil {
 		d.forget() // what is changed from here on is told, and the rest is looked at
-		next, err := do(ctx)
+		next, err := g.service.EndDue(ctx)
 		if err != nil {
-			g.log.Error(what, "error", err)
-			next = g.clock().Add(bedsidePoll)
+			g.log.Error("ending associations with patients and loans of devices", "error", err)
+			next = g.clock().Add(duePoll)
 		}
 		d.sooner(next)
 		for at := d.get(); ctx.Err() == nil && (at.IsZero() || g.clock().Before(at)); at = d.get() {
 			var timer <-chan time.Time
 			if !at.IsZero() {
-				timer = time.After(min(at.Sub(g.clock()), bedsidePoll))
+				timer = time.After(min(at.Sub(g.clock()), duePoll))
 			}
 			select {
 			case <-ctx.Done():
