@@ -2,7 +2,6 @@ package integration
 
 import (
 	"bufio"
-	"crypto/tls"
 	"fmt"
 	"net"
 	"net/http"
@@ -12,7 +11,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/anteroom-iomt/anteroom/integration/peers"
 	"github.com/anteroom-iomt/anteroom/integration/rig"
 )
 
@@ -55,23 +53,11 @@ forward:
 // it runs, with messages of the former in its store.
 func TestABoxThatIsMovedDeliversNothingAsTheOtherDevice(t *testing.T) {
 	t.Parallel()
-	h := newEnrolling(t, "")
-	token, root := h.tokenFor("monitor-1", "patient-monitor")
-	pki := peers.NewPKI(t)
-	listen := rig.FreeAddr(t)
-	e := &mllpEngine{t: t, addr: rig.FreeAddr(t), who: map[string]bool{}, open: map[net.Conn]bool{}, conf: &tls.Config{
-		Certificates: []tls.Certificate{pki.Pair}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: h.Roots(), MinVersion: tls.VersionTLS12,
-	}}
-	c := newCompanion(t, fmt.Sprintf(`state_dir: state
-enrolment: {url: %q}
-forward:
-  - {name: hl7, listen: %q, device: 127.0.0.1, protocol: mllp, gateway: %q, server_name: localhost, ca_file: %q, store: {bytes: 1MiB, message: 64KiB}}
-`, h.url(""), listen, e.addr, pki.CAFile))
-	c.must(token, "enrol", "--root", root)
+	c := newWard(t)
 	c.start()
 	say := func(id string) {
 		t.Helper()
-		conn, err := net.Dial("tcp", listen)
+		conn, err := net.Dial("tcp", c.listen)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -82,18 +68,18 @@ forward:
 		}
 	}
 	say("of-1")
-	token, _ = h.tokenFor("monitor-2", "patient-monitor")
-	c.must(token, "enrol", "--root", root, "--force")
-	e.start()
-	defer e.stop()
+	token, _ := c.h.tokenFor("monitor-2", "patient-monitor")
+	c.must(token, "enrol", "--root", c.root, "--force")
+	c.e.start()
+	defer c.e.stop()
 	<-c.Done()
 	if !strings.Contains(c.Output(), "this is monitor-2 now, and was monitor-1") {
 		t.Errorf("it ends and does not say why: %s", c.Output())
 	}
 	c.start() // as systemd does
 	say("of-2")
-	rig.Eventually(t, "the other's message to arrive", func() bool { return len(e.received()) > 0 })
-	if got := e.received(); !slices.Equal(got, []string{"of-2"}) {
+	rig.Eventually(t, "the other's message to arrive", func() bool { return len(c.e.received()) > 0 })
+	if got := c.e.received(); !slices.Equal(got, []string{"of-2"}) {
 		t.Errorf("%q arrived from monitor-2", got)
 	}
 	if _, err := os.Stat(filepath.Join(c.dir, "state", "store", "hl7", "queue.of-monitor-1")); err != nil || !strings.Contains(c.Output(), "is not delivered") {

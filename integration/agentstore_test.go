@@ -94,32 +94,40 @@ func (e *mllpEngine) received() []string {
 	return slices.Clone(e.got)
 }
 
+// A ward is a companion that is enrolled as monitor-1 and stores what is sent to
+// listen for an engine. Neither of them runs yet.
+type ward struct {
+	*companion
+	h            *enrolling
+	e            *mllpEngine
+	listen, root string
+}
+
+func newWard(t *testing.T) *ward {
+	t.Helper()
+	w := &ward{h: newEnrolling(t, ""), listen: rig.FreeAddr(t)}
+	var token string
+	token, w.root = w.h.tokenFor("monitor-1", "patient-monitor")
+	pki := peers.NewPKI(t)
+	w.e = &mllpEngine{t: t, addr: rig.FreeAddr(t), who: map[string]bool{}, open: map[net.Conn]bool{}, conf: &tls.Config{
+		Certificates: []tls.Certificate{pki.Pair}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: w.h.Roots(), MinVersion: tls.VersionTLS12,
+	}}
+	w.companion = newCompanion(t, fmt.Sprintf(`state_dir: state
+enrolment: {url: %q}
+forward:
+  - {name: hl7, listen: %q, device: 127.0.0.1, protocol: mllp, gateway: %q, server_name: localhost, ca_file: %q, store: {bytes: 1MiB, message: 64KiB}}
+`, w.h.url(""), w.listen, w.e.addr, pki.CAFile))
+	w.must(token, "enrol", "--root", w.root)
+	return w
+}
+
 // TestHL7OfADeviceOutlivesItsAgentAndItsGateway: a monitor sends through an agent
 // that is killed again and again, to a gateway that comes and goes. Whatever the
 // monitor was told is stored arrives, in order, and once for who knows messages by
 // their control id.
 func TestHL7OfADeviceOutlivesItsAgentAndItsGateway(t *testing.T) {
 	t.Parallel()
-	h := newEnrolling(t, "")
-	token, root := h.tokenFor("monitor-1", "patient-monitor")
-	pki := peers.NewPKI(t)
-	listen := rig.FreeAddr(t)
-	e := &mllpEngine{t: t, addr: rig.FreeAddr(t), who: map[string]bool{}, open: map[net.Conn]bool{}, conf: &tls.Config{
-		Certificates: []tls.Certificate{pki.Pair}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: h.Roots(), MinVersion: tls.VersionTLS12,
-	}}
-	c := newCompanion(t, fmt.Sprintf(`state_dir: state
-enrolment: {url: %q}
-forward:
-  - name: hl7
-    listen: %q
-    device: 127.0.0.1
-    protocol: mllp
-    gateway: %q
-    server_name: localhost
-    ca_file: %q
-    store: {bytes: 1MiB, message: 64KiB}
-`, h.url(""), listen, e.addr, pki.CAFile))
-	c.must(token, "enrol", "--root", root)
+	c := newWard(t)
 
 	const messages, kills = 60, 4
 	var device net.Conn
@@ -135,7 +143,7 @@ forward:
 		t.Helper()
 		rig.Eventually(t, "the agent to store "+id, func() bool {
 			if device == nil {
-				conn, err := net.Dial("tcp", listen)
+				conn, err := net.Dial("tcp", c.listen)
 				if err != nil {
 					return false
 				}
@@ -160,15 +168,15 @@ forward:
 			return true
 		})
 	}
-	e.start()
+	c.e.start()
 	c.start()
 	var want []string
 	for i := range messages {
 		switch {
 		case i == 10, i == 40:
-			e.stop()
+			c.e.stop()
 		case i == 30, i == 50:
-			e.start()
+			c.e.start()
 		}
 		if i%(messages/kills) == messages/kills/2 {
 			c.Kill()
@@ -178,11 +186,11 @@ forward:
 		say(id)
 		want = append(want, id)
 	}
-	defer func() { e.stop() }()
+	defer func() { c.e.stop() }()
 	rig.Eventually(t, "every message to arrive", func() bool { return c.status().Entries[0].Stored.Messages == 0 })
 
 	var first []string
-	for _, id := range e.received() {
+	for _, id := range c.e.received() {
 		if !slices.Contains(first, id) {
 			first = append(first, id)
 		}
@@ -191,11 +199,11 @@ forward:
 		t.Errorf("arrived in this order: %v", first)
 	}
 	// One may be under way with each kill and each end of the gateway.
-	if again := len(e.received()) - messages; again > kills+2 {
+	if again := len(c.e.received()) - messages; again > kills+2 {
 		t.Errorf("%d messages came again", again)
 	}
-	if len(e.who) != 1 || !e.who["spiffe://"+rig.TrustDomain+"/device/monitor-1"] {
-		t.Errorf("they came from %v", e.who)
+	if len(c.e.who) != 1 || !c.e.who["spiffe://"+rig.TrustDomain+"/device/monitor-1"] {
+		t.Errorf("they came from %v", c.e.who)
 	}
 	if out := c.must("", "status"); !strings.Contains(out, "hl7: 0 messages wait") {
 		t.Errorf("status: %s", out)
