@@ -158,16 +158,8 @@ func (e *Engine) load(ctx context.Context, cfg config.Policy, again bool) error 
 	if err == nil && !again && e.tried.dir == cfg.Enforce && e.tried.revision == t.revision {
 		return nil
 	}
-	// Two equal reads in a row are a state the directory was really in, and not
-	// half of one and half of the next.
-	for range steadyReads {
-		if err != nil {
-			break
-		}
-		first := t.revision
-		if t, err = e.read(cfg, opt); err == nil && t.revision == first {
-			break
-		}
+	if err == nil {
+		t, err = e.steady(t, cfg, opt)
 	}
 	var next *Set
 	if err == nil {
@@ -190,25 +182,7 @@ func (e *Engine) load(ctx context.Context, cfg config.Policy, again bool) error 
 		ev.Previous = now.revision
 	}
 	if err != nil {
-		var le *LoadError
-		if errors.As(err, &le) {
-			ev.Revision, ev.Problems = le.Revision, le.Problems
-		}
-		if !again && ev.Revision == "" && e.tried.dir == cfg.Enforce && e.tried.failure == err.Error() {
-			return err // unreadable in the same way as at the last look
-		}
-		// A refused change of configuration leaves the old directory in use.
-		if now == nil || e.cfg.Enforce == cfg.Enforce {
-			e.tried = attempt{cfg.Enforce, ev.Revision, err.Error(), ev}
-		}
-		if now != nil {
-			for _, p := range ev.Problems {
-				e.opt.Logger.Error("the changed policy set is refused", "dir", cfg.Enforce,
-					"problem", p.String(), "in_force", ev.Previous)
-			}
-			e.report(ev)
-		}
-		return err
+		return e.refuse(ev, cfg, again)
 	}
 
 	ev.Revision = next.revision
@@ -228,6 +202,47 @@ func (e *Engine) load(ctx context.Context, cfg config.Policy, again bool) error 
 	}
 	e.report(ev)
 	return nil
+}
+
+// steady reads the directory until two reads in a row are equal: that is a state it
+// was really in, and not half of one and half of the next. t is the first read.
+func (e *Engine) steady(t *tree, cfg config.Policy, opt Options) (*tree, error) {
+	for range steadyReads {
+		first := t.revision
+		var err error
+		if t, err = e.read(cfg, opt); err != nil {
+			return nil, err
+		}
+		if t.revision == first {
+			break
+		}
+	}
+	return t, nil
+}
+
+// refuse remembers what was found wrong with a directory, and says it unless it was
+// said at the last look. It returns the event's error.
+func (e *Engine) refuse(ev LoadEvent, cfg config.Policy, again bool) error {
+	if le, ok := errors.AsType[*LoadError](ev.Err); ok {
+		ev.Revision, ev.Problems = le.Revision, le.Problems
+	}
+	if !again && ev.Revision == "" && e.tried.dir == cfg.Enforce && e.tried.failure == ev.Err.Error() {
+		return ev.Err // unreadable in the same way as at the last look
+	}
+	first := e.current.Load() == nil
+	// A refused change of configuration leaves the old directory in use.
+	if first || e.cfg.Enforce == cfg.Enforce {
+		e.tried = attempt{cfg.Enforce, ev.Revision, ev.Err.Error(), ev}
+	}
+	if first {
+		return ev.Err // nothing is in force: the caller says so
+	}
+	for _, p := range ev.Problems {
+		e.opt.Logger.Error("the changed policy set is refused", "dir", cfg.Enforce,
+			"problem", p.String(), "in_force", ev.Previous)
+	}
+	e.report(ev)
+	return ev.Err
 }
 
 func (e *Engine) report(ev LoadEvent) {
