@@ -497,11 +497,15 @@ func TestDrainLetsARequestFinish(t *testing.T) {
 	}
 }
 
+// TestASlowHeadTimesOut: also on a connection that may be idle for longer.
 func TestASlowHeadTimesOut(t *testing.T) {
-	r := newRig(t, failing{errors.New("asked")})
-	r.g.cfg.Listener.Limits.Head = config.Duration(20 * time.Millisecond)
-	if resp, _ := r.ask("GET /api/a HTTP/1.1\r\nHo"); resp.StatusCode != http.StatusRequestTimeout {
-		t.Errorf("answered %s", resp.Status)
+	for _, hot := range []time.Duration{hotTime, time.Nanosecond} {
+		r := newRig(t, failing{errors.New("asked")})
+		r.g.hot = hot
+		r.g.cfg.Listener.Limits.Head = config.Duration(20 * time.Millisecond)
+		if resp, _ := r.ask("GET /api/a HTTP/1.1\r\nHo"); resp.StatusCode != http.StatusRequestTimeout {
+			t.Errorf("answered %s", resp.Status)
+		}
 	}
 }
 
