@@ -3,6 +3,7 @@ package edge
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -188,10 +189,25 @@ func (t *Sessions) changed(old, rec *device.Record) {
 // Recheck judges the held transactions of all sessions anew; the policy engine
 // calls it when another set came into force.
 func (t *Sessions) Recheck() {
-	for _, s := range t.List() {
-		s.Recheck()
+	var at atomic.Int64
+	all := t.List()
+	var wg sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		wg.Go(func() {
+			for i := at.Add(1); i <= int64(len(all)); i = at.Add(1) {
+				all[i-1].Recheck()
+				if i%yieldAfter == 0 {
+					runtime.Gosched()
+				}
+			}
+		})
 	}
+	wg.Wait()
 }
+
+// yieldAfter is after how many sessions that were judged anew others run, those above
+// all who end what was denied.
+const yieldAfter = 16
 
 // List returns the live sessions, oldest first.
 func (t *Sessions) List() []*protocol.Session {

@@ -164,7 +164,7 @@ func (s *Session) Ongoing() int64 { return s.ongoing.Load() }
 
 // Hold registers a transaction that lasts (a WebSocket, a stream): when the
 // policy set or the device's record changes, again is called to judge it anew,
-// and stop if it may not go on. The caller calls release when the transaction
+// and stop, by a goroutine of its own, if it may not go on. The caller calls release when the transaction
 // is over.
 func (s *Session) Hold(again func() bool, stop func()) (release func()) {
 	h := &held{again, stop}
@@ -188,15 +188,16 @@ func (s *Session) Holding() bool {
 	return len(s.held) > 0
 }
 
-// Recheck judges every held transaction anew and stops those that may not go
-// on.
+// Recheck judges every held transaction anew and has those stopped that may not go
+// on. It does not wait for that: to be stopped, a transaction may have to write to
+// a device that reads nothing, and other devices' wait to be judged.
 func (s *Session) Recheck() {
 	s.mu.Lock()
 	hs := s.heldNow()
 	s.mu.Unlock()
 	for _, h := range hs {
 		if !h.again() {
-			h.stop()
+			go h.stop()
 		}
 	}
 }

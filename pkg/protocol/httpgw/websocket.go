@@ -194,15 +194,50 @@ func relay(conn net.Conn, down *frames, rest []byte, up net.Conn, backend, devic
 	wg.Go(func() {
 		defer conn.SetReadDeadline(past)
 		defer wake()
-		_, _ = io.Copy(down, backend)
+		pass(down, backend)
 	})
 	wg.Go(func() {
 		defer up.Close()
 		if _, err := up.Write(rest); err == nil {
-			_, _ = io.Copy(up, device)
+			pass(up, device)
 		}
 	})
 	wg.Wait()
+}
+
+const (
+	// waitSize is the buffer of a direction that waits, as most of a WebSocket's life
+	// is, and copySize that of one that is busy.
+	waitSize = 2 << 10
+	// calmReads is after how many reads in a row that would have fitted into
+	// waitSize it is that again.
+	calmReads = 16
+)
+
+// pass copies until either side ends.
+func pass(to io.Writer, from io.Reader) {
+	small := make([]byte, waitSize)
+	buf, calm := small, 0
+	for {
+		n, err := from.Read(buf)
+		if n > 0 {
+			if _, err := to.Write(buf[:n]); err != nil {
+				return
+			}
+		}
+		if err != nil {
+			return
+		}
+		if calm++; n >= len(small) {
+			calm = 0
+		}
+		switch {
+		case calm == 0 && len(buf) == len(small):
+			buf = make([]byte, copySize)
+		case calm == calmReads:
+			buf = small
+		}
+	}
 }
 
 // frames writes a backend's WebSocket frames to the device and knows where one

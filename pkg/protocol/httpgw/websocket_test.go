@@ -2,6 +2,7 @@ package httpgw
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -385,5 +386,44 @@ func TestHandshakeIsSerialisedAnew(t *testing.T) {
 	req := <-got
 	if req.Header.Get("Upgrade") != "websocket" || req.Header.Get("Connection") != "Upgrade" || req.Header.Get("X-Anteroom-Device-Id") != "pump-1" || req.Header.Get("X-Own") != "a" {
 		t.Errorf("arrived: %v", req.Header)
+	}
+}
+
+// bursts is a reader of so many bytes at a time, as far as they fit, that remembers
+// how much room it had.
+type bursts struct {
+	sizes []int
+	rooms []int
+}
+
+func (b *bursts) Read(p []byte) (int, error) {
+	if len(b.sizes) == 0 {
+		return 0, io.EOF
+	}
+	b.rooms = append(b.rooms, len(p))
+	n := min(b.sizes[0], len(p))
+	if b.sizes[0] -= n; b.sizes[0] == 0 {
+		b.sizes = b.sizes[1:]
+	}
+	return n, nil
+}
+
+// TestAQuietWebSocketHoldsLittle: much room only as long as it is used.
+func TestAQuietWebSocketHoldsLittle(t *testing.T) {
+	sizes := []int{5, 100_000}
+	for range 40 {
+		sizes = append(sizes, 100)
+	}
+	b := &bursts{sizes: append(sizes, 3000)}
+	var to bytes.Buffer
+	pass(&to, b)
+	if want := 5 + 100_000 + 40*100 + 3000; to.Len() != want {
+		t.Errorf("%d bytes passed of %d", to.Len(), want)
+	}
+	if b.rooms[0] != waitSize || !slices.Contains(b.rooms, copySize) || b.rooms[len(b.rooms)-3] != waitSize {
+		t.Errorf("room was %v", b.rooms)
+	}
+	if len(b.rooms) > 55 {
+		t.Errorf("%d reads", len(b.rooms))
 	}
 }
