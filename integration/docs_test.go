@@ -88,6 +88,45 @@ func TestDocsLinkToFilesThatExist(t *testing.T) {
 	}
 }
 
+// heading finds headings, and mark what their anchors leave out.
+var (
+	heading = regexp.MustCompile(`(?m)^#+ +(.*)$`)
+	mark    = regexp.MustCompile(`[^\p{L}\p{N}_ -]`)
+)
+
+// TestDocsLinkToHeadingsThatExist follows links into documents, as they are shown on
+// the web: a heading's anchor is its text in lower case, with hyphens for spaces.
+func TestDocsLinkToHeadingsThatExist(t *testing.T) {
+	anchors := map[string]map[string]bool{}
+	for name, doc := range documents(t) {
+		anchors[name] = map[string]bool{}
+		for _, m := range heading.FindAllSubmatch(stripCode(doc), -1) {
+			text := mark.ReplaceAllString(strings.ToLower(string(m[1])), "")
+			anchors[name][strings.ReplaceAll(text, " ", "-")] = true
+		}
+	}
+	link := regexp.MustCompile(`\]\(([^)\s#]*)#([^)\s]+)\)`)
+	followed := 0
+	for name, doc := range documents(t) {
+		for _, m := range link.FindAllSubmatch(stripCode(doc), -1) {
+			if strings.Contains(string(m[1]), "://") {
+				continue
+			}
+			target := name
+			if len(m[1]) > 0 {
+				target = filepath.Join(filepath.Dir(name), filepath.FromSlash(string(m[1])))
+			}
+			followed++
+			if !anchors[target][string(m[2])] {
+				t.Errorf("%s links to the heading %q of %s, which is not there", name, m[2], target)
+			}
+		}
+	}
+	if followed == 0 {
+		t.Error("no document links to a heading")
+	}
+}
+
 // stripCode removes fenced code, in which brackets are not links.
 func stripCode(doc []byte) []byte {
 	var out bytes.Buffer
