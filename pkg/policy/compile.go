@@ -56,6 +56,7 @@ type Set struct {
 	// rules are no part of a decision on a transaction.
 	enrolment     *query
 	enrolmentUses map[*ast.Rule]bool
+	enrolmentPlan *planned        // nil if they are of a kind that is not planned
 	said          map[string]bool // the sentences that stand in its rules
 	modules       int
 	mirrors       map[string]string // backends, and where they are named
@@ -157,6 +158,7 @@ func compile(ctx context.Context, t *tree, opt Options) (_ *Set, err error) {
 			ps.addRego("", err)
 			return nil, refuse()
 		}
+		s.enrolmentPlan = enrolmentPlanOf(ctx, s.compiler, b.modules, s.enrolmentUses, doc)
 	}
 	s.said = saidIn(b.modules)
 	s.builder = newBuilder(opt.Location, s.reach.input, b.data, b.modules)

@@ -2,7 +2,10 @@ package policy
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"reflect"
+	"slices"
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
@@ -10,6 +13,7 @@ import (
 
 	"github.com/anteroom-iomt/anteroom/pkg/config"
 	"github.com/anteroom-iomt/anteroom/pkg/device"
+	"github.com/anteroom-iomt/anteroom/pkg/policy/machine"
 	"github.com/anteroom-iomt/anteroom/pkg/protocol"
 )
 
@@ -85,20 +89,106 @@ func (s *Set) Enrol(ctx context.Context, q *Enrolment) (d Decision) {
 		return Decision{Allow: true, Reasons: []string{noRulesOnEnrolment}}
 	}
 	e := evaluation{
-		set: s, ctx: ctx, input: s.enrolmentInput(q), now: q.Now, documents: newDocuments(),
+		set: s, ctx: ctx, input: s.enrolmentInput(q), now: q.Now,
 		limit: deadline{ctx: ctx, clock: s.opt.Clock, start: start, limit: s.opt.Timeout},
 	}
-	var v ast.Value
-	err := e.ask(s.enrolment, func(r topdown.QueryResult) { v = r[resultVar].Value })
+	v, err := e.enrolment()
 	switch {
 	case err != nil && e.limit.why != "":
 		return fault("%s", e.limit.why)
 	case err != nil:
 		return fault("%s", explain(err))
-	case v == nil:
-		return Decision{Denials: []string{deniedByNothing}}
 	}
 	return settleEnrolment(v)
+}
+
+// enrolmentPlanOf has OPA plan the rules on enrolment, if they can be: those modules
+// whose rules the decision uses.
+func enrolmentPlanOf(ctx context.Context, c *ast.Compiler, modules map[string]*ast.Module, uses map[*ast.Rule]bool, doc ast.Object) *planned {
+	used := map[string]*ast.Module{}
+	for name, m := range c.Modules {
+		if slices.ContainsFunc(m.Rules, func(r *ast.Rule) bool { return uses[r] }) {
+			used[name] = modules[name]
+		}
+	}
+	p, err := machine.Plan(ctx, used, capabilities(), enrolmentPlan)
+	if err != nil {
+		return nil
+	}
+	program, err := machine.New(p, doc)
+	if err != nil {
+		return nil
+	}
+	return &planned{program: program}
+}
+
+// enrolmentPlan is what the plan of the rules on enrolment is called.
+const enrolmentPlan = "anteroom/enrolment/decision"
+
+// enrolment asks the rules on enrolment, as decision asks those on transactions: by
+// their plan, with OPA's evaluator beside it and for what the plan does not answer.
+func (e *evaluation) enrolment() (ast.Value, error) {
+	pl := e.set.enrolmentPlan
+	if pl == nil || pl.wrong.Load() {
+		return e.enrolmentInterpreted()
+	}
+	n := pl.asked.Add(1)
+	v, err := e.enrolmentPlanned(pl)
+	if err != nil {
+		if errors.Is(err, errPlanPanicked) {
+			e.distrust(pl, notRun)
+		}
+		e.limit.restart()
+		return e.enrolmentInterpreted()
+	}
+	if !compared(n) {
+		return v, nil
+	}
+	e.limit.restart()
+	w, err := e.enrolmentInterpreted()
+	if err == nil && !reflect.DeepEqual(settleEnrolment(v), settleEnrolment(w)) || err != nil && e.limit.why == "" {
+		e.distrust(pl, disagree)
+	}
+	return w, err
+}
+
+func (e *evaluation) enrolmentInterpreted() (v ast.Value, err error) {
+	e.documents = newDocuments()
+	err = e.ask(e.set.enrolment, func(r topdown.QueryResult) { v = r[resultVar].Value })
+	return v, err
+}
+
+func (e *evaluation) enrolmentPlanned(pl *planned) (v ast.Value, err error) {
+	// What is wrong in the machine is for OPA's evaluator to make good.
+	defer func() {
+		if recover() != nil {
+			v, err = nil, errPlanPanicked
+		}
+	}()
+	r := pl.program.Start(topdown.BuiltinContext{Context: e.ctx, Cancel: &e.limit, Time: e.moment()}, builtInput{e.input, e.set.builder})
+	defer r.Release()
+	return r.Document(enrolmentPlan)
+}
+
+// A builtInput is an input that was built whole.
+type builtInput struct {
+	term *ast.Term
+	*builder
+}
+
+// At implements [machine.Input].
+func (i builtInput) At(path []string) *ast.Term {
+	t := i.term
+	for _, name := range path {
+		o, ok := t.Value.(ast.Object)
+		if !ok {
+			return nil
+		}
+		if t = o.Get(i.word(name)); t == nil {
+			return nil
+		}
+	}
+	return t
 }
 
 // enrolmentInput builds the whole input: enrolments are rare.
@@ -120,6 +210,9 @@ func (s *Set) enrolmentInput(q *Enrolment) *ast.Term {
 // settleEnrolment reads the decision rule's value. It allows only if everything
 // in there agrees that it may.
 func settleEnrolment(v ast.Value) Decision {
+	if v == nil {
+		return Decision{Denials: []string{deniedByNothing}}
+	}
 	obj, ok := v.(ast.Object)
 	if !ok {
 		return fault("%s is not an object", enrolRef)

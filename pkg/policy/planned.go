@@ -72,17 +72,20 @@ func (e *evaluation) planned(p *plan) (a answered, fault string, ok bool) {
 	a, fault, err := e.run(p)
 	if err != nil {
 		if errors.Is(err, errPlanPanicked) {
-			e.distrust(p, "the plan of the policy set can not be run")
+			e.distrust(pl, notRun)
 		}
 		e.limit.restart()
 		return answered{}, "", false
 	}
-	if n <= checkedFirst || n%checkedEvery == 0 {
+	if compared(n) {
 		return e.checked(p, a, fault)
 	}
 	e.unchecked = true
 	return a, fault, true
 }
+
+// compared reports whether the nth answer of a plan is compared with the evaluator's.
+func compared(n uint64) bool { return n <= checkedFirst || n%checkedEvery == 0 }
 
 // checked returns an answer of the plan if OPA's evaluator agrees.
 func (e *evaluation) checked(p *plan, a answered, fault string) (answered, string, bool) {
@@ -90,21 +93,24 @@ func (e *evaluation) checked(p *plan, a answered, fault string) (answered, strin
 	b, other, err := e.interpreted(p)
 	if err != nil {
 		if e.limit.why == "" {
-			e.distrust(p, disagree)
+			e.distrust(p.planned, disagree)
 		}
 		return answered{}, "", false
 	}
 	if fault != other || !reflect.DeepEqual(e.set.settle(&a), e.set.settle(&b)) {
-		e.distrust(p, disagree)
+		e.distrust(p.planned, disagree)
 	}
 	return b, other, true
 }
 
-const disagree = "the plan of the policy set gives another decision than OPA's evaluator"
+const (
+	disagree = "the plan of the policy set gives another decision than OPA's evaluator"
+	notRun   = "the plan of the policy set can not be run"
+)
 
 // distrust ends asking the plan. What it decided alone is not remembered any more.
-func (e *evaluation) distrust(p *plan, why string) {
-	if p.planned.wrong.CompareAndSwap(false, true) {
+func (e *evaluation) distrust(p *planned, why string) {
+	if p.wrong.CompareAndSwap(false, true) {
 		e.set.opt.Logger.Error(why+"; the evaluator decides from now on, and decisions cost more", "revision", e.set.revision)
 		if f := e.set.opt.OnDistrust; f != nil {
 			f(e.set.revision)
@@ -121,7 +127,7 @@ func (s *Set) stands(d *Decision) bool {
 func (e *evaluation) run(p *plan) (a answered, fault string, err error) {
 	ctx := topdown.BuiltinContext{Context: e.ctx, Cancel: &e.limit}
 	if len(e.set.reach.clock) > 0 {
-		ctx.Time = ast.NumberTerm(json.Number(strconv.FormatInt(e.now.UnixNano(), 10)))
+		ctx.Time = e.moment()
 	}
 	// What is wrong in the machine is for OPA's evaluator to make good.
 	defer func() {
@@ -152,6 +158,11 @@ func (e *evaluation) run(p *plan) (a answered, fault string, err error) {
 		err = errNotPlanned
 	}
 	return a, "", err
+}
+
+// moment is what time.now_ns() gives.
+func (e *evaluation) moment() *ast.Term {
+	return ast.NumberTerm(json.Number(strconv.FormatInt(e.now.UnixNano(), 10)))
 }
 
 // errPlanPanicked stands for a panic, whose value may quote the input.

@@ -4,8 +4,11 @@ import (
 	"bytes"
 	"context"
 	"log/slog"
+	"reflect"
 	"strings"
 	"testing"
+
+	"github.com/anteroom-iomt/anteroom/pkg/protocol"
 )
 
 // The shipped set, and one that decides in its own way, are planned.
@@ -168,5 +171,111 @@ func TestExperimentalKeywordsAreRefused(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "a.rego:3") {
 			t.Errorf("%s: %v", k, err)
 		}
+	}
+}
+
+// onEnrolment is a set that allows all transactions, and certificates by these rules.
+func onEnrolment(t *testing.T, body string, opt Options) *Set {
+	t.Helper()
+	return load(t, setDir(t, map[string]string{"a.rego": rules(allowAll), "e.rego": "# METADATA\n# scope: package\n# schemas:\n#   - input: schema.enrolment.input\npackage anteroom.enrolment\n\n" + body + "\n"}), opt)
+}
+
+const tokensEnrol = `decision := {"allow": true, "reasons": {"x"}, "denials": set()} if input.enrolment.proof == "token"`
+
+// The plan and OPA's evaluator agree on every kind of enrolment there is.
+func TestThePlanOfTheRulesOnEnrolmentSaysWhatOPASays(t *testing.T) {
+	s := load(t, shipped, Options{})
+	if s.enrolmentPlan == nil {
+		t.Fatal("the shipped rules on enrolment are not planned")
+	}
+	bare := *s
+	bare.enrolmentPlan = nil
+	allowed, denied := 0, 0
+	for _, way := range []string{"cli", "token", "est", "scep", "step", "acme", "fax"} {
+		for _, proof := range []string{"operator", "token", "certificate", "manufacturer", "account", "attestation", "expired-certificate", "none"} {
+			for i := range 64 {
+				q := byToken(way)
+				if q.Device.Class = "infusion-pump"; i&1 != 0 {
+					q.Device.Class = "ct-scanner"
+				}
+				key := []protocol.Field{{Name: "type", Value: protocol.String("rsa")}, {Name: "bits", Value: protocol.Int(int64(2048 + i&2<<9))}}
+				q.Facts = []protocol.Field{
+					{Name: "way", Value: protocol.String(way)}, {Name: "proof", Value: protocol.String(proof)},
+					{Name: "renewal", Value: protocol.Bool(i&4 != 0)}, {Name: "approved", Value: protocol.Bool(i&8 != 0)},
+				}
+				if i&16 != 0 {
+					q.Facts = append(q.Facts, protocol.Field{Name: "names", Value: protocol.Strings("a.example")})
+				}
+				if i&32 != 0 {
+					q.Facts = append(q.Facts, protocol.Field{Name: "csr", Value: protocol.Object(protocol.Field{Name: "key", Value: protocol.Object(key...)})})
+				}
+				s.enrolmentPlan.asked.Store(checkedFirst) // asked alone
+				a, b := s.Enrol(t.Context(), q), bare.Enrol(t.Context(), q)
+				if a.Elapsed, b.Elapsed = 0, 0; !reflect.DeepEqual(a, b) {
+					t.Errorf("%s, %s, %d: the plan says %+v, OPA %+v", way, proof, i, a, b)
+				}
+				if a.Allow {
+					allowed++
+				} else {
+					denied++
+				}
+			}
+		}
+	}
+	if allowed == 0 || denied == 0 || s.enrolmentPlan.wrong.Load() {
+		t.Errorf("%d were allowed and %d denied; the plan is distrusted: %v", allowed, denied, s.enrolmentPlan.wrong.Load())
+	}
+}
+
+// As with transactions, what a wrong plan says of an enrolment does not count.
+func TestAWrongPlanEnrolsNobody(t *testing.T) {
+	for name, spoil := range map[string]func(*testing.T, *Set){
+		"another's": func(t *testing.T, s *Set) {
+			s.enrolmentPlan.program = onEnrolment(t, `decision := {"allow": true, "reasons": {"y"}, "denials": set()}`, Options{}).enrolmentPlan.program
+		},
+		"none": func(_ *testing.T, s *Set) { s.enrolmentPlan.program = nil },
+	} {
+		var told []string
+		s := onEnrolment(t, tokensEnrol, Options{OnDistrust: func(revision string) { told = append(told, revision) }})
+		spoil(t, s)
+		q := byToken("est")
+		q.Facts = q.Facts[:1] // no proof
+		for range 3 {
+			if d := s.Enrol(t.Context(), q); d.Allow || d.Fault != "" {
+				t.Errorf("%s: %+v", name, d)
+			}
+			if d := s.Enrol(t.Context(), byToken("est")); !d.Allow || d.Reasons[0] != "x" {
+				t.Errorf("%s: %+v", name, d)
+			}
+		}
+		if n := s.enrolmentPlan.asked.Load(); n != 1 || len(told) != 1 || told[0] != s.Revision() {
+			t.Errorf("%s: the plan was asked %d times, and %q was told", name, n, told)
+		}
+	}
+}
+
+// Rules on enrolment that can not be planned are asked of OPA's evaluator, and do not
+// keep those on transactions from being planned.
+func TestRulesOnEnrolmentThatAreNotPlanned(t *testing.T) {
+	s := onEnrolment(t, "decision := {\"allow\": true, \"reasons\": {\"x\"}, \"denials\": set()} if {\n\twalk(input.enrolment, [_, v])\n\tv == \"token\"\n}", Options{})
+	if s.enrolmentPlan != nil || s.plan.planned == nil {
+		t.Errorf("planned: enrolment %v, transactions %v", s.enrolmentPlan != nil, s.plan.planned != nil)
+	}
+	if d := s.Enrol(t.Context(), byToken("est")); !d.Allow {
+		t.Errorf("%+v", d)
+	}
+}
+
+// The clock of a rule on enrolment is that of the question, whoever answers it.
+func TestThePlanTakesTheTimeFromTheQuestion(t *testing.T) {
+	s := onEnrolment(t, `decision := {"allow": true, "reasons": {"x"}, "denials": set()} if time.weekday(time.now_ns()) == "Monday"`, Options{})
+	s.enrolmentPlan.asked.Store(checkedFirst)
+	q := byToken("est")
+	if d := s.Enrol(t.Context(), q); !d.Allow {
+		t.Errorf("on a Monday: %+v", d)
+	}
+	q.Now = q.Now.AddDate(0, 0, 1)
+	if d := s.Enrol(t.Context(), q); d.Allow || d.Fault != "" {
+		t.Errorf("on a Tuesday: %+v", d)
 	}
 }

@@ -26,7 +26,7 @@ type gateway struct {
 
 func (g *gateway) name() string { return "anteroom" }
 
-func startGateway(ctx context.Context, program, dir string) (*gateway, error) {
+func startGateway(ctx context.Context, program, dir, profile string) (*gateway, error) {
 	var ports [3]string
 	for i := range ports {
 		var err error
@@ -60,7 +60,14 @@ enrolment:
 	if err != nil || !g.pool.AppendCertsFromPEM(root) {
 		return nil, fmt.Errorf("the gateway's root: %w", err)
 	}
-	if err := g.start(dir, program, "run", "--config", conf); err != nil {
+	args := []string{"run", "--config", conf}
+	if profile != "" {
+		if profile, err = filepath.Abs(profile); err != nil {
+			return nil, err
+		}
+		args = append(args, "--cpuprofile", profile)
+	}
+	if err := g.start(dir, program, args...); err != nil {
 		return nil, err
 	}
 	if err := g.ready(ctx, http.DefaultClient, "http://127.0.0.1:"+ports[1]+"/readyz", dir); err != nil {

@@ -31,6 +31,7 @@ import (
 type options struct {
 	rounds, certificates, clients int
 	stepCA, anteroom, out         string
+	profile                       string
 	quick                         bool
 }
 
@@ -54,6 +55,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	fs.StringVar(&opt.stepCA, "step-ca", "step-ca", "the step-ca program")
 	fs.StringVar(&opt.anteroom, "anteroom", "", "the anteroom program (default: it is built)")
 	fs.StringVar(&opt.out, "out", filepath.Join("integration", "bench", "issuance", "RESULTS.md"), "file the table is also written to, from the module's root; empty for none")
+	fs.StringVar(&opt.profile, "cpuprofile", "", "file for a CPU profile of the gateway; writing it costs a little")
 	fs.BoolVar(&opt.quick, "quick", false, "once and small, to see that it works; the figures do not count and go to no file")
 	if err := fs.Parse(args); errors.Is(err, flag.ErrHelp) {
 		return 0
@@ -99,7 +101,7 @@ func measure(ctx context.Context, opt options, r *report, progress io.Writer) (e
 		}
 	}
 	peers := []func() (issuer, error){
-		func() (issuer, error) { return startGateway(ctx, program, filepath.Join(dir, "gateway")) },
+		func() (issuer, error) { return startGateway(ctx, program, filepath.Join(dir, "gateway"), opt.profile) },
 		func() (issuer, error) { return startStep(ctx, opt.stepCA, filepath.Join(dir, "step-bbolt"), "bbolt") },
 		func() (issuer, error) {
 			return startStep(ctx, opt.stepCA, filepath.Join(dir, "step-badger"), "badgerv2")

@@ -58,6 +58,7 @@ type maker struct {
 	reads  map[ir.Local]int
 	adds   map[ir.Local]int  // statements that add to the collection in it
 	found  map[ir.Local]bool // it gets something that was there before
+	loose  map[ir.Local]bool // something adds to it that the same block did not surely make just before
 	// handed are the locals that some block reads before it writes them.
 	handed map[ir.Local]bool
 }
@@ -140,7 +141,7 @@ func (b *builder) fill(f *function, params []ir.Local, blocks []*ir.Block) error
 		m.count(bl)
 		// What is looked up belongs to whoever made it, and perhaps to all runs: it
 		// must not be added to.
-		for l := range m.adds {
+		for l := range m.loose {
 			if m.found[l] {
 				return unsupported("adding to a collection that is looked up")
 			}
@@ -158,11 +159,14 @@ func (b *builder) fill(f *function, params []ir.Local, blocks []*ir.Block) error
 // count counts what one of the function's own blocks does with each local.
 func (m *maker) count(b *ir.Block) {
 	m.writes, m.reads, m.adds = map[ir.Local]int{}, map[ir.Local]int{}, map[ir.Local]int{}
-	m.found = map[ir.Local]bool{}
+	m.found, m.loose = map[ir.Local]bool{}, map[ir.Local]bool{}
 	m.countIn(b)
 }
 
 func (m *maker) countIn(b *ir.Block) {
+	// Else branches use the same locals again, each for its own: what a block has made
+	// further up is what it adds to, whatever others keep there.
+	made := map[ir.Local]bool{}
 	for _, s := range b.Stmts {
 		for _, l := range read(s) {
 			m.reads[l]++
@@ -170,21 +174,30 @@ func (m *maker) countIn(b *ir.Block) {
 		}
 		for _, l := range written(s) {
 			m.writes[l]++
+			delete(made, l)
 		}
 		if l, ok := addsTo(s); ok {
 			m.adds[l]++
+			if !made[l] {
+				m.loose[l] = true
+			}
 		}
 		if l, ok := finds(s); ok {
 			m.found[l] = true
 		}
 		switch s := s.(type) {
+		case *ir.MakeArrayStmt, *ir.MakeObjectStmt, *ir.MakeSetStmt:
+			made[written(s)[0]] = true
 		case *ir.BlockStmt:
+			clear(made)
 			for _, inner := range s.Blocks {
 				m.countIn(inner)
 			}
 		case *ir.ScanStmt:
+			clear(made)
 			m.countIn(s.Block)
 		case *ir.NotStmt:
+			clear(made)
 			m.countIn(s.Block)
 		}
 	}

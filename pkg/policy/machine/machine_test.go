@@ -126,6 +126,7 @@ var rules = map[string]string{
 	"every of nothing":                       `out if every v in input.missing { v }`,
 	"a default":                              "default out := \"none\"\n\nout := input.s if input.x == 1",
 	"else":                                   "out := 1 if input.x == 1 else := 2 if input.x == 2 else := input.s",
+	"what is made in each else":              "out := {\"a\": r} if input.x == 1 else := {\"b\": r | q, \"c\": set()}\n\nr contains input.s\n\nq contains v if some v in input.l",
 	"a conflict":                             "out := 1 if input.x > 1\n\nout := 2 if input.x > 2",
 	"no conflict":                            "out := 1 if input.x > 1\n\nout := 1 if input.x > 2",
 	"a set of constants":                     `out := input.s if input.s in {"a", "b", 3, null}`,
