@@ -16,14 +16,7 @@ const (
 	Server   = "server.tpl"
 )
 
-// EngineRequest names the signing request in [FS] that smallstep's engine is shown
-// for every certificate. It takes no key without one, and verifies its signature
-// twice, when package ca has already seen that whoever asks has the key. This one is
-// of a key that nobody kept, and of the kind whose signatures cost least to verify;
-// the certificate's key takes its place before anything is signed.
-const EngineRequest = "engine.csr"
-
-// FS holds the templates and the request.
+// FS holds the templates.
 //
-//go:embed device.tpl operator.tpl server.tpl engine.csr
+//go:embed device.tpl operator.tpl server.tpl
 var FS embed.FS

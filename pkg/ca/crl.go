@@ -6,7 +6,6 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/pem"
-	"errors"
 	"fmt"
 	"math/big"
 	"strings"
@@ -67,10 +66,6 @@ func (a *Authority) revocationList(ctx context.Context, issuer *x509.Certificate
 		return nil, err
 	}
 	defer a.leave()
-	lists, ok := a.db.(db.CertificateRevocationListDB)
-	if !ok {
-		return nil, errors.New("the database keeps no revocations")
-	}
 	t := a.trust.Load()
 	i := t.place(issuer)
 	if i < 0 || t.keys[i] == nil {
@@ -79,12 +74,12 @@ func (a *Authority) revocationList(ctx context.Context, issuer *x509.Certificate
 	a.listing.Lock()
 	defer a.listing.Unlock()
 	now := a.clock().UTC().Truncate(time.Second)
-	number, err := nextNumber(lists, now)
+	number, err := nextNumber(a.db, now)
 	if err != nil {
 		return nil, err
 	}
 	l := &RevocationList{Number: number, ThisUpdate: now.Add(-listBackdate), NextUpdate: now.Add(validity)}
-	entries, err := a.listed(lists, t, i, now.Add(-validity))
+	entries, err := a.listed(t, i, now.Add(-validity))
 	if err != nil {
 		return nil, err
 	}
@@ -95,7 +90,7 @@ func (a *Authority) revocationList(ctx context.Context, issuer *x509.Certificate
 	if err != nil {
 		return nil, err
 	}
-	err = lists.StoreCRL(&db.CertificateRevocationListInfo{Number: number, ExpiresAt: l.NextUpdate, Duration: validity, DER: l.DER})
+	err = a.db.StoreCRL(&db.CertificateRevocationListInfo{Number: number, ExpiresAt: l.NextUpdate, Duration: validity, DER: l.DER})
 	if err != nil {
 		return nil, err
 	}
@@ -119,8 +114,8 @@ func nextNumber(lists db.CertificateRevocationListDB, now time.Time) (int64, err
 // listed returns the entries of an intermediate's list: what was revoked and had
 // not expired at a time. When each was revoked follows from the time that was kept
 // with its revocation here, and that is never written again.
-func (a *Authority) listed(lists db.CertificateRevocationListDB, t *trust, i int, since time.Time) ([]x509.RevocationListEntry, error) {
-	revoked, err := lists.GetRevokedCertificates()
+func (a *Authority) listed(t *trust, i int, since time.Time) ([]x509.RevocationListEntry, error) {
+	revoked, err := a.db.GetRevokedCertificates()
 	if err != nil {
 		return nil, err
 	}

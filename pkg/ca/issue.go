@@ -8,8 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"time"
-
-	"github.com/smallstep/certificates/authority/provisioner"
 )
 
 // minTTL is the shortest lifetime that can be asked for; certificates count
@@ -89,25 +87,28 @@ func (a *Authority) issue(ctx context.Context, r *Request) (*Issued, error) {
 	if err != nil {
 		return nil, err
 	}
-	// The engine runs enforcers last: nothing changes the certificate after.
-	enforce := provisioner.CertificateEnforcerFunc(func(cert *x509.Certificate) error {
-		if err := want.check(cert); err != nil {
-			return fmt.Errorf("the template made another certificate than its profile: %w", err)
-		}
-		cert.NotBefore, cert.NotAfter = v.notBefore, v.notAfter
-		cert.PublicKey, cert.SubjectKeyId = key, ski
-		cert.CRLDistributionPoints, cert.OCSPServer = urls(t.listURL(a.crl, 0)), urls(a.ocsp)
-		serial, err := newSerial()
-		cert.SerialNumber = serial
-		return err
-	})
-	chain, err := t.engine.SignWithContext(ctx, a.request, provisioner.SignOptions{},
-		want.option(a.templates[r.Profile]), enforce)
+	cert, err := want.fill(a.templates[r.Profile])
+	if err != nil {
+		return nil, err
+	}
+	if err := want.check(cert); err != nil {
+		return nil, fmt.Errorf("the template made another certificate than its profile: %w", err)
+	}
+	cert.NotBefore, cert.NotAfter = v.notBefore, v.notAfter
+	cert.PublicKey, cert.SubjectKeyId = key, ski
+	cert.CRLDistributionPoints, cert.OCSPServer = urls(t.listURL(a.crl, 0)), urls(a.ocsp)
+	if cert.SerialNumber, err = newSerial(); err != nil {
+		return nil, err
+	}
+	chain, err := t.sign(cert)
 	if err != nil {
 		return nil, err
 	}
 	if !bytes.Equal(chain[0].RawSubjectPublicKeyInfo, spki) {
 		return nil, errors.New("the engine made a certificate for another key")
+	}
+	if err := a.db.StoreCertificateChain(nil, chain...); err != nil {
+		return nil, fmt.Errorf("write it to the database: %w", err)
 	}
 	if v.cutShort {
 		a.log.Warn("certificate cut short: it would have outlived the intermediate CA certificate",
@@ -125,7 +126,7 @@ func urls(u string) []string {
 }
 
 // subject returns the key that the certificate is for, once whoever asks is known to
-// have it. The engine is shown another signing request, [certs.EngineRequest].
+// have it.
 func (r *Request) subject() (key crypto.PublicKey, spki []byte, err error) {
 	if key = r.Key; key == nil {
 		csr, err := ownCSR(r.CSR)

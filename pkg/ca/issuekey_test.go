@@ -62,19 +62,3 @@ func TestIssueRefusesKeys(t *testing.T) {
 		t.Error("issued for a key and a signing request")
 	}
 }
-
-// TestTheEnginesOwnRequestIsNobodys: its key is in no certificate.
-func TestTheEnginesOwnRequestIsNobodys(t *testing.T) {
-	a := openCA(t, newCA(t))
-	key, _, err := NewKeyAndCSR(P256, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	iss, err := a.Issue(t.Context(), Request{Profile: Device, ID: "pump-1", Key: key.Public(), TTL: time.Hour})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if a.request.CheckSignature() != nil || bytes.Equal(iss.Leaf.RawSubjectPublicKeyInfo, a.request.RawSubjectPublicKeyInfo) {
-		t.Error("the certificate is for the key of the request that the engine is shown")
-	}
-}

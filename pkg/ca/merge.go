@@ -28,7 +28,7 @@ type pending struct {
 	done chan error // of one
 }
 
-func openDatabase(path string) (db.AuthDB, error) {
+func openDatabase(path string) (*db.DB, error) {
 	d, err := db.New(&db.Config{Type: "bbolt", DataSource: path})
 	if err != nil {
 		return nil, err

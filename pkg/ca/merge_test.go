@@ -98,13 +98,9 @@ func TestOtherTransactionsAreDoneAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer d.Shutdown()
-	m, ok := d.(interface{ Update(*database.Tx) error })
-	if !ok {
-		t.Fatal("the database takes no transactions")
-	}
 	tx := new(database.Tx)
 	tx.Cas([]byte("x509_certs"), []byte("1"), []byte("new"))
-	if err := m.Update(tx); err != nil || !tx.Operations[0].Swapped {
+	if err := d.Update(tx); err != nil || !tx.Operations[0].Swapped {
 		t.Errorf("%v %+v", err, tx.Operations[0])
 	}
 }

@@ -11,7 +11,6 @@ import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"time"
 
@@ -62,14 +61,8 @@ func (a *Authority) status(ctx context.Context, serial string) (*CertificateStat
 	if i < 0 {
 		return &CertificateStatus{}, nil
 	}
-	table, ok := a.db.(interface {
-		Get(bucket, key []byte) ([]byte, error)
-	})
-	if !ok {
-		return nil, errors.New("the database keeps no revocations")
-	}
 	s := &CertificateStatus{Certificate: cert, Issuer: t.intermediates[i]}
-	b, err := table.Get([]byte(revokedTable), []byte(serial))
+	b, err := a.db.Get([]byte(revokedTable), []byte(serial))
 	if nosql.IsErrNotFound(err) {
 		return s, nil
 	}

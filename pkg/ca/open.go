@@ -60,9 +60,8 @@ type Authority struct {
 
 	trust     atomic.Pointer[trust] // swapped whole while mu is held
 	templates map[Profile]*template.Template
-	request   *x509.CertificateRequest // what the engine is shown; see [certs.EngineRequest]
 
-	db     db.AuthDB
+	db     *db.DB
 	module apiv1.KeyManager // nil if there is none
 
 	revocations atomic.Uint64 // made since the CA was opened
@@ -98,9 +97,6 @@ func open(ctx context.Context, cfg Config) (_ *Authority, err error) {
 		a.clock = time.Now
 	}
 	if a.templates, err = loadTemplates(); err != nil {
-		return nil, err
-	}
-	if a.request, err = loadRequest(); err != nil {
 		return nil, err
 	}
 	t, err := readTrust(cfg.Dir)

@@ -6,8 +6,6 @@ import (
 	"sync"
 	"testing"
 	"time"
-
-	"github.com/smallstep/certificates/db"
 )
 
 func TestRevoke(t *testing.T) {
@@ -30,7 +28,7 @@ func TestRevoke(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	list, err := a.db.(db.CertificateRevocationListDB).GetRevokedCertificates()
+	list, err := a.db.GetRevokedCertificates()
 	if err != nil || len(*list) != 1 {
 		t.Fatal(list, err)
 	}

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"text/template"
 
-	"github.com/smallstep/certificates/authority/provisioner"
 	"go.step.sm/crypto/x509util"
 
 	"github.com/anteroom-iomt/anteroom/certs"
@@ -30,33 +29,9 @@ func loadTemplates() (map[Profile]*template.Template, error) {
 	return out, nil
 }
 
-// loadRequest reads the signing request that the engine is shown.
-func loadRequest() (*x509.CertificateRequest, error) {
-	b, err := fs.ReadFile(certs.FS, certs.EngineRequest)
-	if err != nil {
-		return nil, err
-	}
-	return ParseCSR(b)
-}
-
-// A templateOption has the engine fill a profile's template.
-type templateOption struct {
-	tmpl *template.Template
-	data map[string]any
-}
-
-// Options implements provisioner.CertificateOptions.
-func (t templateOption) Options(provisioner.SignOptions) []x509util.Option {
-	return []x509util.Option{func(_ *x509.CertificateRequest, o *x509util.Options) error {
-		o.CertBuffer = new(bytes.Buffer)
-		if err := t.tmpl.Execute(o.CertBuffer, t.data); err != nil {
-			return fmt.Errorf("fill the template: %w", err)
-		}
-		return nil
-	}}
-}
-
-func (c *content) option(tmpl *template.Template) templateOption {
+// fill returns what the profile's template says of a certificate with this content. It
+// has no key yet.
+func (c *content) fill(tmpl *template.Template) (*x509.Certificate, error) {
 	ips := make([]string, len(c.ips))
 	for i, ip := range c.ips {
 		ips[i] = ip.String()
@@ -69,5 +44,12 @@ func (c *content) option(tmpl *template.Template) templateOption {
 	if c.uri != nil {
 		data["URI"] = c.uri.String()
 	}
-	return templateOption{tmpl, data}
+	cert, err := x509util.NewCertificateFromX509(&x509.Certificate{}, func(_ *x509.CertificateRequest, o *x509util.Options) error {
+		o.CertBuffer = new(bytes.Buffer)
+		return tmpl.Execute(o.CertBuffer, data)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("fill the template: %w", err)
+	}
+	return cert.GetCertificate(), nil
 }

@@ -4,14 +4,19 @@ import (
 	"bytes"
 	"crypto"
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/hex"
 	"encoding/pem"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/smallstep/certificates/authority"
+	"github.com/smallstep/certificates/cas/apiv1"
+	"github.com/smallstep/certificates/cas/softcas"
 	"go.step.sm/crypto/pemutil"
 )
 
@@ -49,6 +54,34 @@ func newTrust(roots, intermediates []*x509.Certificate) *trust {
 }
 
 func (t *trust) issuing() *x509.Certificate { return t.intermediates[0] }
+
+// sign has the first intermediate sign what a certificate is to be, and returns it and
+// the intermediate's.
+//
+// It is the step of [authority.Authority.SignWithContext] that does so, with the check of
+// name constraints, which is left to who would check them. The steps before are for
+// provisioners, which there are none of, and would verify a signing request twice that
+// was verified when it was read.
+func (t *trust) sign(cert *x509.Certificate) ([]*x509.Certificate, error) {
+	engine := softcas.SoftCAS{CertificateChain: t.intermediates[:1:1], Signer: t.keys[0]}
+	out, err := engine.CreateCertificate(&apiv1.CreateCertificateRequest{Template: cert, Lifetime: cert.NotAfter.Sub(cert.NotBefore)})
+	if err != nil {
+		return nil, err
+	}
+	if slices.ContainsFunc(slices.Concat(t.intermediates[:1], t.roots), constrained) {
+		at := x509.VerifyOptions{Roots: t.rootPool, Intermediates: t.pool, CurrentTime: out.Certificate.NotBefore, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}
+		if _, err := out.Certificate.Verify(at); err != nil {
+			return nil, fmt.Errorf("nobody would take it: %w", err)
+		}
+	}
+	return append([]*x509.Certificate{out.Certificate}, out.CertificateChain...), nil
+}
+
+// constrained reports whether a CA's certificate says which names there may be below it
+// (RFC 5280 §4.2.1.10).
+func constrained(c *x509.Certificate) bool {
+	return slices.ContainsFunc(c.Extensions, func(e pkix.Extension) bool { return e.Id.Equal(asn1.ObjectIdentifier{2, 5, 29, 30}) })
+}
 
 // of returns the place of the intermediate that signed a certificate, or -1.
 func (t *trust) of(leaf *x509.Certificate) int {
