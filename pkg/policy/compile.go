@@ -56,6 +56,7 @@ type Set struct {
 	// rules are no part of a decision on a transaction.
 	enrolment     *query
 	enrolmentUses map[*ast.Rule]bool
+	enrolmentWant *paths          // what of the input they can read
 	enrolmentPlan *planned        // nil if they are of a kind that is not planned
 	said          map[string]bool // the sentences that stand in its rules
 	modules       int
@@ -153,7 +154,8 @@ func compile(ctx context.Context, t *tree, opt Options) (_ *Set, err error) {
 		return nil, refuse()
 	}
 	if onEnrolment {
-		s.enrolmentUses = reachOf(s.compiler, enrolRef).used
+		r := reachOf(s.compiler, enrolRef)
+		s.enrolmentUses, s.enrolmentWant = r.used, r.input
 		if s.enrolment, err = queryOf(s.compiler, ast.NewBody(ast.Equality.Expr(ast.NewTerm(enrolRef), ast.VarTerm(string(resultVar))))); err != nil {
 			ps.addRego("", err)
 			return nil, refuse()

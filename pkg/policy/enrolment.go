@@ -170,7 +170,7 @@ func (e *evaluation) enrolmentPlanned(pl *planned) (v ast.Value, err error) {
 	return r.Document(enrolmentPlan)
 }
 
-// A builtInput is an input that was built whole.
+// A builtInput is an input that was built before it is looked at.
 type builtInput struct {
 	term *ast.Term
 	*builder
@@ -191,19 +191,24 @@ func (i builtInput) At(path []string) *ast.Term {
 	return t
 }
 
-// enrolmentInput builds the whole input: enrolments are rare.
+// enrolmentInput builds of the input what the rules can read.
 func (s *Set) enrolmentInput(q *Enrolment) *ast.Term {
+	want := s.enrolmentWant
 	var w inputWriter
-	w.builder = &builder{loc: s.opt.Location, want: everything, words: s.builder.words}
+	w.builder = &builder{loc: s.opt.Location, want: want, words: s.builder.words}
 	w.stack = w.room[:0]
-	w.open("", everything, 3)
+	w.open("", want, 3)
 	f := facts{out: &w, loc: s.opt.Location}
-	if q.Device != nil {
+	if member := want.at("device"); member != nil && q.Device != nil {
 		d := deviceFactsOf(&Question{Device: q.Device, Now: q.Now})
-		f.device(&d, everything)
+		f.device(&d, member)
 	}
-	f.time(q.Now.In(s.opt.Location), everything)
-	w.value("enrolment", everything, protocol.Object(q.Facts...))
+	if member := want.at("time"); member != nil {
+		f.time(q.Now.In(s.opt.Location), member)
+	}
+	if member := want.at("enrolment"); member != nil {
+		w.value("enrolment", member, protocol.Object(q.Facts...))
+	}
 	return w.done()
 }
 
