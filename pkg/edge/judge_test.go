@@ -195,6 +195,52 @@ func TestAnObservingRouteLetsNoWithdrawnDeviceThrough(t *testing.T) {
 	}
 }
 
+// changing is a policy set that the first who asks for it has something happen.
+type changing struct {
+	current
+	happens func()
+}
+
+func (c *changing) For(rec *device.Record) *policy.Set {
+	if f := c.happens; f != nil {
+		c.happens = nil
+		f()
+	}
+	return c.current.For(rec)
+}
+
+// TestARecordThatChangesMeanwhileDecidesNothing: who is withdrawn while it is decided
+// on is withdrawn when the verdict is given.
+func TestARecordThatChangesMeanwhileDecidesNothing(t *testing.T) {
+	b := newBench(t)
+	p := &changing{b.judge.cfg.Policy.(current), func() {
+		rec := *b.s.Device()
+		rec.Status = device.Revoked
+		b.s.SetDevice(&rec)
+	}}
+	b.judge.cfg.Policy = p
+	if v := b.judge.Judge(t.Context(), b.s, b.route, metadata()); v.Allow || v.Cause != protocol.CauseDevice {
+		t.Errorf("%+v", v)
+	}
+	if recs := b.log.events("transaction.decided"); len(recs) != 1 || recs[0].DeviceStatus != string(device.Revoked) {
+		t.Errorf("recorded %+v", recs)
+	}
+}
+
+// TestALaneThatObservesAllowsNothingThatIsDenied: a device in quarantine has no claim
+// to a roll-out's patience.
+func TestALaneThatObservesAllowsNothingThatIsDenied(t *testing.T) {
+	b := newBench(t)
+	b.route.Lane, b.route.Observe = true, true
+	rec := *b.s.Device()
+	rec.Status = device.Quarantined
+	b.s.SetDevice(&rec)
+	b.s.SetLane(true)
+	if v := b.judge.Judge(t.Context(), b.s, b.route, patient()); v.Allow || v.Cause != protocol.CausePolicy {
+		t.Errorf("%+v", v)
+	}
+}
+
 // an emergency is one grant, or none, that counts how often it is asked for.
 type emergency struct {
 	grant atomic.Pointer[breakglass.Grant]
