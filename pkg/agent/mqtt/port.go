@@ -113,6 +113,9 @@ func (p *Port) Serve(ctx context.Context, conn *net.TCPConn) {
 // than none: the last ones wait no longer than the agent, and past as many as there
 // can be connections, which is what memory is for, none waits.
 func (p *Port) publishWill(ctx context.Context, d *device) {
+	if d.willDelay > 0 && isClosed(d.taken) {
+		return
+	}
 	if d.willDelay > 0 && p.keepWill() {
 		defer p.releaseWill()
 		select {

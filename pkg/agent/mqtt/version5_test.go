@@ -370,16 +370,28 @@ func TestWillsThatWaitTakeNoConnectionsPlace(t *testing.T) {
 	b := newBroker(t)
 	const places = 2
 	a := b.agent(t.TempDir(), func(f *settings.Forward) { f.Connections = places })
-	for i := range places + 2 {
+	will := func(client, text string) []byte {
 		body := append(appendText(nil, "MQTT"), level5, 2|4|1<<3, 0, 0)
 		body = properties(nil).with32(propSession, 3600).append(body)
-		body = properties(nil).with32(propWillDelay, 3600).append(appendText(body, fmt.Sprint("dev-", i)))
-		c, _ := a.device5(t, appendText(appendText(body, "state"), fmt.Sprint("gone ", i)))
+		body = properties(nil).with32(propWillDelay, 3600).append(appendText(body, client))
+		return appendText(appendText(body, "state"), text)
+	}
+	for i := range places + 2 {
+		c, _ := a.device5(t, will(fmt.Sprint("dev-", i), fmt.Sprint("gone ", i)))
 		c.Close()
 		storetest.Eventually(t, "there is a place again", func() bool { return a.Door.Counts().Open == 0 })
 	}
 	a.settled(t, 2)
-	if got := b.received(); len(got) != 2 {
+	// Who is back has no will, whether there is room for it to wait or not.
+	was, _ := a.device5(t, will("dev", "never"))
+	now, _ := a.device5(t, hello5("dev", true, 0))
+	was.expect(typeDisconnect, []byte{reasonTaken})
+	here := &message{level: level5, qos: 1, topic: "vitals", text: []byte("here")}
+	now.send(here.packet(1, false))
+	now.expect(typePuback, []byte{0, 1})
+	storetest.Eventually(t, "the former one's place", func() bool { return a.Door.Counts().Open == 1 })
+	a.settled(t, 3)
+	if got := b.received(); len(got) != 3 || got[2] != "here" || slices.Contains(got, "never") {
 		t.Errorf("%q arrived", got)
 	}
 }
