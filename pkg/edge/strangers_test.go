@@ -2,7 +2,10 @@ package edge
 
 import (
 	"crypto/tls"
+	"errors"
+	"io"
 	"net"
+	"os"
 	"testing"
 	"time"
 
@@ -53,6 +56,25 @@ func TestWhoHasShownWhoItIsIsNoStranger(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer conn.Close()
+	}
+}
+
+// TestAHandshakeThatIsNotFinishedIsCutOff: whether it began or not.
+func TestAHandshakeThatIsNotFinishedIsCutOff(t *testing.T) {
+	f := newFixture(t, func(l *config.Listener) { l.Limits.Handshake = config.Duration(50 * time.Millisecond) })
+	for what, said := range map[string]string{"nothing": "", "the head of a record": "\x16\x03\x01\x02\x00\x01"} {
+		conn, err := net.Dial("tcp", f.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if _, err := io.WriteString(conn, said); err != nil {
+			t.Fatal(err)
+		}
+		conn.SetDeadline(time.Now().Add(30 * time.Second))
+		if _, err := io.Copy(io.Discard, conn); errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("who says %s stays", what)
+		}
 	}
 }
 
