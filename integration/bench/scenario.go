@@ -115,7 +115,7 @@ func scenarios() []scenario {
 		},
 		{
 			name: "sessions", title: "From revoking a device to the end of its last connection, among idle sessions", unit: "ms",
-			how: "From the call to the admin socket, until the device's side has seen each of its connections end. Then sessions that each hold a transaction, a WebSocket, are judged anew because a policy changed: from the first that it ends to the last.",
+			how: "From the call to the admin socket, until the device's side has seen each of its connections end. Then sessions that each hold a transaction, a WebSocket, are judged anew because a policy changed that ends those of one device, the last to be judged: from the moment it was saved until they have ended.",
 			run: sessions, only: []string{gateway}, seed: func(o options) seeding {
 				// Each round revokes one.
 				return seeding{name: "sessions", devices: sessionDevices(o.sessions) + o.rounds + 1}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/anteroom-iomt/anteroom/integration/bench/fleet"
@@ -14,8 +15,8 @@ import (
 )
 
 const (
-	// recheck is the further figure of sessions: how long ending all held
-	// transactions took after a policy change, in seconds.
+	// recheck is the further figure of sessions: how long it took after a policy
+	// change until all held transactions were judged anew, in seconds.
 	recheck = "recheck"
 	// perDevice is how many connections a device of the scenario has: fewer than
 	// the gateway lets it have.
@@ -45,7 +46,7 @@ func sessions(ctx context.Context, r *rig, t *running) (sample, error) {
 		return s, err
 	}
 	s.figure, s.more[recheck] = milli(ended), judged.Seconds()
-	s.note = fmt.Sprintf("%d idle sessions, %.0f MB; %d held WebSockets ended within %s, %s after the policy was saved",
+	s.note = fmt.Sprintf("%d idle sessions, %.0f MB; %d held WebSockets judged anew within %s of a policy's being saved that ends a device's; ended within %s of one that ends all",
 		idle, kilo(memory)/1e3, held, tenth(judged), tenth(all))
 	if held < r.opt.sessions {
 		s.short = fmt.Sprintf("with %d idle sessions and %d held", idle, held)
@@ -91,10 +92,11 @@ func (r *rig) revocation(ctx context.Context, t *running, n int) (took time.Dura
 	return last.Sub(began), memory, err
 }
 
-// policyChange opens sessions that each hold a transaction, a WebSocket, puts a
-// policy into force that denies everything, and returns how long it took from the
-// end of the first of them to that of the last, and from the moment the policy was
-// saved.
+// policyChange opens sessions that each hold a transaction, a WebSocket. It puts a
+// policy into force by which one device may not go on, whose sessions are among the
+// last that were opened and so the last to be judged, and returns how long it took
+// from saving that to their end, while all others go on; and the same of a policy that
+// denies everything, to the end of all.
 func (r *rig) policyChange(ctx context.Context, t *running, n int) (judged, all time.Duration, err error) {
 	plan := t.plan(r, fleet.Idle)
 	plan.Devices, plan.Count, plan.WebSocket = t.devices, sessionDevices(n), true
@@ -105,18 +107,36 @@ func (r *rig) policyChange(ctx context.Context, t *running, n int) (judged, all 
 	if err != nil {
 		return 0, 0, err
 	}
+	last := plan.Count - 1
+	narrow := filepath.Join(t.home, "policies", "authz", "benchmark.rego")
+	rule := fmt.Sprintf("package anteroom.authz\n\n# METADATA\n# title: The benchmark ends one device's sessions\ndeny contains \"the benchmark\" if input.device.id == \"%s%d\"\n", fleetPrefix, plan.Skip+last)
+	defer func() { err = errors.Join(err, os.Remove(narrow)) }()
+	theirs := (n-last-1)/plan.Count + 1
+	if judged, err = cs.endBy(ctx, narrow, rule, theirs, func(c int) bool { return c%plan.Count == last }); err != nil {
+		return 0, 0, err
+	}
 	standing := filepath.Join(t.home, "policies", "standing.yaml")
 	was, err := os.ReadFile(standing)
 	if err != nil {
 		return 0, 0, err
 	}
 	defer func() { err = errors.Join(err, os.WriteFile(standing, was, 0o600)) }()
+	all, err = cs.endBy(ctx, standing, "closed: [the benchmark closes everything]\nobligations: []\n", n-theirs, func(int) bool { return true })
+	return judged, all, err
+}
+
+// endBy writes a policy's file, and returns how long it took from then until the last
+// of n connections was closed, which must be some that may be.
+func (cs crews) endBy(ctx context.Context, file, text string, n int, may func(connection int) bool) (time.Duration, error) {
 	began := time.Now()
-	if err := os.WriteFile(standing, []byte("closed: [the benchmark closes everything]\nobligations: []\n"), 0o600); err != nil {
-		return 0, 0, err
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		return 0, err
 	}
-	first, last, err := cs.closed(ctx, n, func(int) bool { return true })
-	return last.Sub(first), last.Sub(began), err
+	first, last, err := cs.closed(ctx, n, may)
+	if err == nil && first.Before(began) {
+		err = errors.New("a session ended before the policy was saved")
+	}
+	return last.Sub(began), err
 }
 
 // openSessions opens n sessions by a plan. The caller dismisses the crews, after
@@ -145,10 +165,12 @@ func (r *rig) openSessions(ctx context.Context, plan fleet.Plan, n int) (crews, 
 // be, and returns when the first and the last were.
 func (cs crews) closed(ctx context.Context, n int, may func(device int) bool) (first, last time.Time, err error) {
 	ctx, cancel := context.WithTimeout(ctx, endsWithin)
+	var wg sync.WaitGroup
+	defer wg.Wait() // nobody takes an event that is another's
 	defer cancel()
 	events := make(chan fleet.Event)
 	for _, c := range cs {
-		go func() {
+		wg.Go(func() {
 			for {
 				e, err := c.await(ctx, "closed", endsWithin)
 				if err != nil {
@@ -163,7 +185,7 @@ func (cs crews) closed(ctx context.Context, n int, may func(device int) bool) (f
 					return
 				}
 			}
-		}()
+		})
 	}
 	for seen := range n {
 		var e fleet.Event
