@@ -133,11 +133,15 @@ func (g *Registry) makeAll(edits []*edit) {
 			s.finish(err)
 			continue
 		}
-		names := s.names()
+		var names []string
+		if err := s.call(func() error { names = s.names(); return nil }); err != nil {
+			s.finish(err)
+			continue
+		}
 		if meets(taken, names) {
 			write()
 		}
-		if err := g.checkAll(s.changes); err != nil {
+		if err := s.call(func() error { return g.checkAll(s.changes) }); err != nil {
 			s.finish(err)
 			continue
 		}
@@ -263,11 +267,11 @@ func (g *Registry) write(ctx context.Context, edits []*edit) error {
 // show makes changes visible, which are durable, and has them known.
 func (g *Registry) show(edits []*edit, revision uint64) error {
 	txn := g.db.Txn(true)
+	defer txn.Abort() // nothing after Commit; after a panic, those who come next must not wait for ever
 	for _, s := range edits {
 		for _, c := range s.changes {
 			g.own(c.new)
 			if err := txn.Insert(table, c.new); err != nil {
-				txn.Abort()
 				return fmt.Errorf("record of %s: %w", c.new.ID, err)
 			}
 		}
