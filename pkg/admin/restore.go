@@ -163,7 +163,10 @@ func settle(ctx context.Context, state string, cfg *config.File, m *backup.Manif
 	if err != nil {
 		return err
 	}
-	return durable.Create(filepath.Join(state, RestoredFile), b, 0o600)
+	if err := durable.Create(filepath.Join(state, RestoredFile), b, 0o600); err != nil {
+		return err
+	}
+	return durable.SyncDir(state)
 }
 
 // put renames a directory to where nothing is, or an empty one.

@@ -247,6 +247,9 @@ func (a *app) stage(ctx context.Context, s *setup, dir string) (generated bool, 
 		if err := durable.Create(at("secrets", "ca-passphrase"), fmt.Appendln(nil, string(pass)), 0o600); err != nil {
 			return false, err
 		}
+		if err := durable.SyncDir(at("secrets")); err != nil { // the CA is nothing without it
+			return false, err
+		}
 	}
 	res, err := ca.Init(ctx, ca.InitConfig{Dir: at("state", admin.CADir), RootKeyPath: at("root-ca.key"), TrustDomain: s.trustDomain,
 		Organisation: s.organisation, Passphrase: pass, ConstrainURIs: s.constrain, Clock: time.Now})
