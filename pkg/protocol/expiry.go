@@ -50,6 +50,6 @@ func (s *Session) expire() {
 	s.mu.Unlock()
 	s.Drain()
 	for _, h := range hs {
-		h.stop()
+		go h.stop() // see Recheck
 	}
 }

@@ -402,7 +402,9 @@ func (c *conn1) body(fr http1.Framing) {
 		return
 	case fr.Length == 0:
 		return
-	case fr.Length <= int64(c.src.w-c.src.r) && !expects:
+	case fr.Length <= min(smallBody, int64(c.src.w-c.src.r)) && !expects:
+		// It is taken in before anybody asks whether the device is still there, which
+		// reads on into the same buffer.
 		c.inline.left = fr.Length
 		m.body = &c.inline
 		return

@@ -198,8 +198,9 @@ func relay(conn net.Conn, down *frames, rest []byte, up net.Conn, backend, devic
 	})
 	wg.Go(func() {
 		defer up.Close()
-		if _, err := up.Write(rest); err == nil {
-			pass(up, device)
+		to := unless{up, &down.refused}
+		if _, err := to.Write(rest); err == nil {
+			pass(to, device)
 		}
 	})
 	wg.Wait()
@@ -238,6 +239,19 @@ func pass(to io.Writer, from io.Reader) {
 			buf = small
 		}
 	}
+}
+
+// unless writes until a later decision denied what is written.
+type unless struct {
+	to     io.Writer
+	denied *atomic.Bool
+}
+
+func (u unless) Write(p []byte) (int, error) {
+	if u.denied.Load() {
+		return 0, io.ErrClosedPipe
+	}
+	return u.to.Write(p)
 }
 
 // frames writes a backend's WebSocket frames to the device and knows where one

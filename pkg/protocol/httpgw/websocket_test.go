@@ -427,3 +427,17 @@ func TestAQuietWebSocketHoldsLittle(t *testing.T) {
 		t.Errorf("%d reads", len(b.rooms))
 	}
 }
+
+// TestWhatADeniedDeviceSendsGoesNowhere, not even while it is being told.
+func TestWhatADeniedDeviceSendsGoesNowhere(t *testing.T) {
+	var got bytes.Buffer
+	var denied atomic.Bool
+	to := unless{&got, &denied}
+	if _, err := to.Write([]byte("before")); err != nil {
+		t.Fatal(err)
+	}
+	denied.Store(true)
+	if _, err := to.Write([]byte("after")); !errors.Is(err, io.ErrClosedPipe) || got.String() != "before" {
+		t.Errorf("%v; the backend has %q", err, got.String())
+	}
+}
