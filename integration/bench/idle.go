@@ -22,7 +22,7 @@ func idle(ctx context.Context, r *rig, t *running) (sample, error) {
 	if _, err := c.await(ctx, "ready", within); err != nil {
 		return sample{}, err
 	}
-	before, err := t.restingMemory()
+	before, err := r.restingMemory(t)
 	if err != nil {
 		return sample{}, err
 	}
@@ -33,7 +33,7 @@ func idle(ctx context.Context, r *rig, t *running) (sample, error) {
 	if err != nil {
 		return sample{}, err
 	}
-	after, err := t.restingMemory()
+	after, err := r.restingMemory(t)
 	if err != nil {
 		return sample{}, err
 	}

@@ -70,8 +70,10 @@ const (
 
 // restingMemory waits until the target has had nothing to do for a while and its
 // memory has stopped changing, and returns it.
-func (t *running) restingMemory() (int64, error) {
-	time.Sleep(atRest)
+func (r *rig) restingMemory(t *running) (int64, error) {
+	if !r.opt.quick {
+		time.Sleep(atRest)
+	}
 	last, err := t.memory()
 	for deadline := time.Now().Add(settlesWithin); err == nil && time.Now().Before(deadline); {
 		time.Sleep(settling)

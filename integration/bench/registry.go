@@ -28,7 +28,7 @@ func registry(ctx context.Context, r *rig, t *running) (sample, error) {
 		return sample{}, err
 	}
 	whole := time.Since(t.began)
-	memory, err := t.restingMemory()
+	memory, err := r.restingMemory(t)
 	if err != nil {
 		return sample{}, err
 	}

@@ -119,7 +119,7 @@ func (r *rig) bulkLoad(ctx context.Context, t *running, plan fleet.Plan) (b bulk
 	if _, err := c.await(ctx, "ready", within); err != nil {
 		return b, err
 	}
-	if b.before, err = t.restingMemory(); err != nil {
+	if b.before, err = r.restingMemory(t); err != nil {
 		return b, err
 	}
 	watch := t.watchMemory()
