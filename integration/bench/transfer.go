@@ -96,7 +96,7 @@ func (r *rig) transferMemory(ctx context.Context, t *running, plan fleet.Plan) (
 	}
 	return sample{
 		figure: kilo(max(all.top-one.top, 0)) / (together - 1),
-		note: fmt.Sprintf("%.1f MB at rest, %.1f MB with one, %.1f MB with %d of %.0f MB each",
+		note: fmt.Sprintf("%.1f MB before, %.1f MB with one, %.1f MB with %d of %.0f MB each",
 			kilo(one.before)/1e3, kilo(one.top)/1e3, kilo(all.top)/1e3, together, float64(all.report.Bytes)/1e6),
 		faults: append(faultsOf(one.report), faultsOf(all.report)...),
 	}, nil
@@ -106,7 +106,7 @@ func (r *rig) transferMemory(ctx context.Context, t *running, plan fleet.Plan) (
 type bulk struct {
 	report      *fleet.Report
 	used        time.Duration // CPU time of the target
-	before, top int64         // memory of the target at rest, and the most meanwhile
+	before, top int64         // memory of the target before, and the most meanwhile
 }
 
 func (r *rig) bulkLoad(ctx context.Context, t *running, plan fleet.Plan) (b bulk, err error) {
@@ -119,7 +119,7 @@ func (r *rig) bulkLoad(ctx context.Context, t *running, plan fleet.Plan) (b bulk
 	if _, err := c.await(ctx, "ready", within); err != nil {
 		return b, err
 	}
-	if b.before, err = r.restingMemory(t); err != nil {
+	if b.before, err = t.memory(); err != nil {
 		return b, err
 	}
 	watch := t.watchMemory()
