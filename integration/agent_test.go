@@ -35,7 +35,7 @@ const (
 // TestTheAgentIsSmall: it knows nothing of policies, of the CA and of stores, and
 // fits the flash of a router.
 func TestTheAgentIsSmall(t *testing.T) {
-	ours := []string{"cmd/anteroom-agent", "pkg/agent", "pkg/config", "pkg/http1"}
+	ours := []string{"cmd/anteroom-agent", "pkg/agent", "pkg/config", "pkg/durable", "pkg/http1"}
 	found := false
 	for _, p := range list(t) {
 		if short(p.ImportPath) != "cmd/anteroom-agent" {

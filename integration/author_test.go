@@ -77,7 +77,7 @@ func TestAnAuthorEditsBreaksAndMends(t *testing.T) {
 		t.Errorf("in force is %s, and was %s", now, was)
 	}
 	said := strings.ReplaceAll(slip, `\"`, `"`)
-	for command, word := range map[string]string{"policy status": "REFUSED", "status": "WARNING"} {
+	for command, word := range map[string]string{"policy status": "REFUSED", "status": "PROBLEM"} {
 		if out := h.Must(strings.Fields(command)...); !strings.Contains(out, word) || !strings.Contains(out, said) {
 			t.Errorf("%s does not say what is refused:\n%s", command, out)
 		}
