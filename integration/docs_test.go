@@ -8,6 +8,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/anteroom-iomt/anteroom/integration/peers"
 )
 
 // root is the module's root, seen from this folder.
@@ -26,6 +28,9 @@ func tracked(t *testing.T, pattern string) map[string][]byte {
 	cmd.Dir = root
 	out, err := cmd.Output()
 	if err != nil {
+		if peers.Required() {
+			t.Fatalf("what the project holds can not be listed: %v", err)
+		}
 		t.Skipf("this tree is not a git clone: %v", err)
 	}
 	all := make(map[string][]byte)

@@ -57,10 +57,18 @@ func TestTreeCPUCountsDescendantsOnly(t *testing.T) {
 	}
 }
 
-func TestProcessIsCountedAndStopped(t *testing.T) {
+func needTaskset(t *testing.T) {
+	t.Helper()
 	if _, err := find("taskset"); err != nil {
+		if os.Getenv("ANTEROOM_REQUIRE_PEERS") != "" {
+			t.Fatal("taskset is not installed (Debian package util-linux)")
+		}
 		t.Skip("taskset is not installed")
 	}
+}
+
+func TestProcessIsCountedAndStopped(t *testing.T) {
+	needTaskset(t)
 	p, err := startPinned(0, "loop", t.TempDir(), nil, "sh", "-c", "while :; do :; done")
 	if err != nil {
 		t.Fatal(err)
@@ -272,9 +280,7 @@ func TestParsePSS(t *testing.T) {
 }
 
 func TestMemoryOfAProcessIsItsTreesAndIsWatched(t *testing.T) {
-	if _, err := find("taskset"); err != nil {
-		t.Skip("taskset is not installed")
-	}
+	needTaskset(t)
 	p, err := startPinned(0, "tree", t.TempDir(), nil, "sh", "-c", "sleep 1000 & wait")
 	if err != nil {
 		t.Fatal(err)
