@@ -55,9 +55,7 @@ func TestAConnectionKeepsNoCertificates(t *testing.T) {
 	for _, version := range []uint16{tls.VersionTLS13, tls.VersionTLS12} {
 		t.Run(tls.VersionName(version), func(t *testing.T) {
 			f := newFixture(t, nil)
-			c := f.client(f.enrol("monitor-1", time.Hour))
-			c.ClientSessionCache = tls.NewLRUClientSessionCache(4)
-			c.MinVersion, c.MaxVersion = version, version
+			c := f.returning("monitor-1", version)
 			for _, way := range []string{"at first", "resumed"} {
 				conn, _, err := f.hello(c)
 				if err != nil || conn.ConnectionState().DidResume != (way == "resumed") {
@@ -180,9 +178,7 @@ func TestAResumedSessionIsCheckedLikeAFullOne(t *testing.T) {
 	for _, version := range []uint16{tls.VersionTLS13, tls.VersionTLS12} {
 		t.Run(tls.VersionName(version), func(t *testing.T) {
 			f := newFixture(t, nil)
-			c := f.client(f.enrol("monitor-1", time.Hour))
-			c.ClientSessionCache = tls.NewLRUClientSessionCache(4)
-			c.MinVersion, c.MaxVersion = version, version
+			c := f.returning("monitor-1", version)
 			if _, _, err := f.hello(c); err != nil {
 				t.Fatal(err)
 			}

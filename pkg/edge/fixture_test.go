@@ -322,6 +322,14 @@ func (f *fixture) client(pairs ...tls.Certificate) *tls.Config {
 	return &tls.Config{RootCAs: pool, ServerName: "localhost", NextProtos: []string{"echo"}, Certificates: pairs}
 }
 
+// returning enrols a device that speaks one version of TLS, and resumes its sessions.
+func (f *fixture) returning(id string, version uint16) *tls.Config {
+	c := f.client(f.enrol(id, time.Hour))
+	c.ClientSessionCache = tls.NewLRUClientSessionCache(4)
+	c.MinVersion, c.MaxVersion = version, version
+	return c
+}
+
 // hello connects and says one line. The error is the first of dialling, writing
 // and reading: in TLS 1.3 a refusal arrives with the first read.
 func (f *fixture) hello(c *tls.Config) (*tls.Conn, string, error) {

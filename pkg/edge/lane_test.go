@@ -33,9 +33,7 @@ func TestTheLaneIsForQuarantineOnly(t *testing.T) {
 	for _, version := range []uint16{tls.VersionTLS13, tls.VersionTLS12} {
 		t.Run(tls.VersionName(version), func(t *testing.T) {
 			f := newFixture(t, nil)
-			c := f.client(f.enrol("monitor-1", time.Hour))
-			c.ClientSessionCache = tls.NewLRUClientSessionCache(4)
-			c.MinVersion, c.MaxVersion = version, version
+			c := f.returning("monitor-1", version)
 			if _, _, err := f.hello(c); err != nil {
 				t.Fatal(err)
 			}

@@ -164,8 +164,8 @@ func (s *Session) Ongoing() int64 { return s.ongoing.Load() }
 
 // Hold registers a transaction that lasts (a WebSocket, a stream): when the
 // policy set or the device's record changes, again is called to judge it anew,
-// and stop, by a goroutine of its own, if it may not go on. The caller calls release when the transaction
-// is over.
+// and stop, by a goroutine of its own, if it may not go on. The caller calls
+// release when the transaction is over.
 func (s *Session) Hold(again func() bool, stop func()) (release func()) {
 	h := &held{again, stop}
 	s.mu.Lock()
