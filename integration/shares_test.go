@@ -36,12 +36,14 @@ func TestAGreedyDeviceDelaysNoOther(t *testing.T) {
 	h.Configure(fmt.Sprintf(`routes:
   - {name: ehr, path: /fhir, kind: fhir, backend: ehr}
 backends:
-  - {name: ehr, addresses: [%q], server_name: localhost, ca_file: %q, max_connections: 16}
+  - {name: ehr, addresses: [%q], server_name: localhost, ca_file: %q, max_connections: 16, timeout: 5m}
 `, server.Listener.Addr().String(), pki.CAFile))
 	h.Start()
 	greedy, pump := h.Enroll("pump-greedy", "infusion-pump"), h.Enroll("pump-1", "infusion-pump")
 
-	const requests, at = 1000, 4 // of 16 connections
+	// A connection has a hundred streams. Its client opens none beside it, or it would be
+	// refused for the 64 connections that a device may have.
+	const connections, streams, at = 10, 100, 4 // of the backend's 16 connections
 	ask := func(c *http.Client, path string) int {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, h.URL(path), nil)
 		if err != nil {
@@ -57,11 +59,18 @@ backends:
 		_, _ = io.Copy(io.Discard, resp.Body)
 		return resp.StatusCode
 	}
-	client := h.Client2(greedy)
+	clients := make([]*http.Client, connections)
+	for i := range clients {
+		clients[i] = h.Client2(greedy)
+		clients[i].Transport.(*http.Transport).HTTP2 = &http.HTTP2Config{StrictMaxConcurrentRequests: true}
+		if status := ask(clients[i], "/fhir/MedicationRequest/1"); status != http.StatusCreated {
+			t.Fatalf("the greedy device is answered with %d before it is greedy", status)
+		}
+	}
 	var asked sync.WaitGroup
-	for range requests {
+	for i := range connections * streams {
 		asked.Go(func() {
-			if status := ask(client, "/fhir/MedicationRequest/slow"); status != http.StatusCreated {
+			if status := ask(clients[i%connections], "/fhir/MedicationRequest/slow"); status != http.StatusCreated {
 				t.Errorf("the greedy device is answered with %d", status)
 			}
 		})
