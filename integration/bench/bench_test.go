@@ -246,6 +246,8 @@ func TestBudgetsAreJudgedByMedians(t *testing.T) {
 			r.add(s, gateway, sample{figure: 50})
 		case "sessions":
 			r.add(s, gateway, sample{figure: 12, more: map[string]float64{recheck: 2}, short: "with 19 idle sessions"})
+		case "registry":
+			r.add(s, gateway, sample{figure: 1, more: map[string]float64{lookup: 1.04}})
 		}
 	}
 	want := []verdict{
@@ -253,9 +255,18 @@ func TestBudgetsAreJudgedByMedians(t *testing.T) {
 		{"resumption, to its own full handshake", "≤ 0.5 ×", "0.50 ×", "yes"},
 		{"revocation to the last connection's end", "≤ 50 ms", "12.0 ms", "yes, with 19 idle sessions"},
 		{"all held transactions judged anew", "≤ 1 s", "2.0 s", "**no**, with 19 idle sessions"},
+		{"start with a large registry", "≤ 5 s", "1.0 s", "yes"},
+		{"connection with a large registry, to a small one", "≤ 1.1 ×", "1.04 ×", "yes"},
 	}
 	if got := r.verdicts(); !slices.Equal(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
+
+func TestOfTurnsTheMedianCountsAndEveryFault(t *testing.T) {
+	m := middle([]sample{{figure: 3, faults: []string{"reset"}}, {figure: 1}, {figure: 2, note: "this one"}})
+	if m.figure != 2 || m.note != "this one" || !slices.Equal(m.faults, []string{"reset"}) {
+		t.Errorf("of 3, 1 and 2: %+v", m)
 	}
 }
 

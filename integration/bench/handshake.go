@@ -39,14 +39,26 @@ func resumption(ctx context.Context, r *rig, t *running) (sample, error) {
 	return r.churn(ctx, t, plan)
 }
 
+// churn measures devices that come and go, after a warm-up.
 func (r *rig) churn(ctx context.Context, t *running, plan fleet.Plan) (sample, error) {
-	if r.opt.warmup > 0 {
-		warm := plan
-		warm.Duration = r.opt.warmup
-		if _, _, err := r.perform(ctx, t, warm, r.opt.warmup+loadGrace); err != nil {
-			return sample{}, fmt.Errorf("warm up: %w", err)
-		}
+	if err := r.warm(ctx, t, plan); err != nil {
+		return sample{}, err
 	}
+	return r.come(ctx, t, plan)
+}
+
+// warm has devices come and go uncounted.
+func (r *rig) warm(ctx context.Context, t *running, plan fleet.Plan) error {
+	if plan.Duration = r.opt.warmup; plan.Duration <= 0 {
+		return nil
+	}
+	if _, _, err := r.perform(ctx, t, plan, plan.Duration+loadGrace); err != nil {
+		return fmt.Errorf("warm up: %w", err)
+	}
+	return nil
+}
+
+func (r *rig) come(ctx context.Context, t *running, plan fleet.Plan) (sample, error) {
 	rep, used, err := r.perform(ctx, t, plan, plan.Duration+loadGrace)
 	if err != nil {
 		return sample{}, err

@@ -18,8 +18,11 @@ type scenario struct {
 	base  string                    // the target that ratios are to; empty for nginx
 	only  []string                  // targets it is for; nil for all
 	seed  func(opt options) seeding // devices it is about; nil for one
-	env   []string                  // of the targets
-	run   func(ctx context.Context, r *rig, t *running) (sample, error)
+	// beside are the devices of a second gateway that runs beside the first, to
+	// compare the two; nil for none.
+	beside func(opt options) seeding
+	env    []string // of the targets
+	run    func(ctx context.Context, r *rig, t *running) (sample, error)
 }
 
 // yardstick is the target that ratios are to where a scenario names no other.
@@ -123,8 +126,9 @@ func scenarios() []scenario {
 		},
 		{
 			name: "registry", title: "From starting with a large registry to the first answered request", unit: "s",
-			how: "From the start of the process to the first answer to a device, which does not wait until all devices are in memory. A device's memory is all that is resident after the start, divided by the number of devices.",
+			how: "From the start of the process to the first answer to a device, which does not wait until all devices are in memory. A device's memory is all that is resident after the start, divided by the number of devices. What a connection costs is measured by turns of this gateway and of one beside it that knows no others than those who connect.",
 			run: registry, only: []string{gateway}, seed: func(o options) seeding { return seeding{name: "registry", devices: churners, others: o.registry} },
+			beside: func(options) seeding { return seeding{name: "few", devices: churners} },
 		},
 	}
 }
@@ -185,20 +189,17 @@ func countFaults(counts map[string]int64) []string {
 // measure starts the target, proves that it works, measures, and stops it.
 // What goes wrong is in the sample.
 func (r *rig) measure(ctx context.Context, s scenario, t target) sample {
-	if seeder, ok := t.(seeder); ok && s.seed != nil {
-		var err error
-		if t, err = seeder.seed(ctx, r, s.seed(r.opt)); err != nil {
-			return sample{faults: []string{err.Error()}}
-		}
-	}
 	r.env = s.env
-	run, err := t.start(ctx, r)
+	run, err := r.bring(ctx, t, s.seed)
 	if err != nil {
 		return sample{faults: []string{err.Error()}}
 	}
 	defer run.stop()
-	if err := run.check(ctx, r); err != nil {
-		return sample{faults: []string{err.Error()}}
+	if s.beside != nil {
+		if run.beside, err = r.bring(ctx, t, s.beside); err != nil {
+			return sample{faults: []string{err.Error()}}
+		}
+		defer run.beside.stop()
 	}
 	smp, err := s.run(ctx, r, run)
 	if err != nil {
@@ -208,6 +209,26 @@ func (r *rig) measure(ctx context.Context, s scenario, t target) sample {
 		r.progress("%s: %s", t.name(), run.out)
 	}
 	return smp
+}
+
+// bring starts a target that knows as many devices as seed says, and checks it. The
+// caller stops it.
+func (r *rig) bring(ctx context.Context, t target, seed func(options) seeding) (*running, error) {
+	if seeder, ok := t.(seeder); ok && seed != nil {
+		var err error
+		if t, err = seeder.seed(ctx, r, seed(r.opt)); err != nil {
+			return nil, err
+		}
+	}
+	run, err := t.start(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	if err := run.check(ctx, r); err != nil {
+		run.stop()
+		return nil, err
+	}
+	return run, nil
 }
 
 // keepAlive measures the CPU time of a request on connections that stay open.

@@ -60,6 +60,8 @@ type running struct {
 	revoked int
 	// accepted is when the first request was answered.
 	accepted time.Time
+	// beside is the gateway to compare with, where a scenario asks for one.
+	beside *running
 	// bulkPort is where studies go, if that is another port.
 	bulkPort int
 }
