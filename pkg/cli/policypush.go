@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -173,7 +174,7 @@ func tried(c *opabundle.Canary) string {
 
 func (a *app) policyHistoryCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "history", Short: "List the pushed revisions", Args: args(),
+		Use: "history", Short: "List the pushed revisions, the newest first", Args: args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.with(cmd, func(ctx context.Context, api *admin.API) error {
 				es, err := api.PolicyHistory(ctx)
@@ -187,6 +188,7 @@ func (a *app) policyHistoryCommand() *cobra.Command {
 				if es == nil {
 					es = []opabundle.Entry{}
 				}
+				slices.Reverse(es)
 				return a.print(es, func(w io.Writer) {
 					if len(es) == 0 {
 						fmt.Fprintln(w, "Nothing was pushed yet.")
@@ -194,7 +196,7 @@ func (a *app) policyHistoryCommand() *cobra.Command {
 					}
 					tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 					fmt.Fprintln(tw, "\tNUMBER\tREVISION\tPUSHED\tAUTHOR\tMESSAGE")
-					for i := len(es) - 1; i >= 0; i-- {
+					for i := range es {
 						e, mark := &es[i], ""
 						switch {
 						case st.Pushed != nil && st.Pushed.Number == e.Number:
