@@ -13,12 +13,10 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -456,22 +454,7 @@ func TestABackendsTrustIsReadAgain(t *testing.T) {
 // TestADiskThatIsFullFailsClosedAndRecovers fills a small disk.
 func TestADiskThatIsFullFailsClosedAndRecovers(t *testing.T) {
 	h := rig.New(t)
-	disk := h.Path("disk")
-	if err := os.Mkdir(disk, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, "size=24m"); err != nil {
-		if peers.Required() && os.Geteuid() == 0 {
-			t.Fatalf("mount: %v", err)
-		}
-		t.Skip("mounting a small disk needs root")
-	}
-	defer func() {
-		h.Kill()
-		if err := syscall.Unmount(disk, 0); err != nil {
-			t.Error(err)
-		}
-	}()
+	leave := smallDisk(t, h)
 	h.Configure(simple(t) + "audit: {dir: disk/audit, min_free: 4MiB, rotate_size: 1MiB}\n")
 	h.Start()
 	d := h.Enroll("monitor-1", "patient-monitor")
@@ -479,14 +462,7 @@ func TestADiskThatIsFullFailsClosedAndRecovers(t *testing.T) {
 	if status := post(c, h.URL("/fhir/Observation")); status != http.StatusCreated {
 		t.Fatalf("answered %d", status)
 	}
-	ballast := filepath.Join(disk, "ballast")
-	var st syscall.Statfs_t
-	if err := syscall.Statfs(disk, &st); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(ballast, make([]byte, int64(st.Bavail)*st.Bsize-2<<20), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	leave(2 << 20)
 	rig.Eventually(t, "requests to be refused", func() bool { return post(c, h.URL("/fhir/Observation")) == http.StatusServiceUnavailable })
 	rig.Eventually(t, "readyz to say why", func() bool {
 		resp, err := http.Get("http://" + h.Tele + "/readyz")
@@ -500,14 +476,12 @@ func TestADiskThatIsFullFailsClosedAndRecovers(t *testing.T) {
 	if !strings.Contains(h.Must("status"), "UNAVAILABLE") {
 		t.Error("status does not say that the log is unavailable")
 	}
-	if err := os.Remove(ballast); err != nil {
-		t.Fatal(err)
-	}
+	leave(0)
 	rig.Eventually(t, "requests to be served again", func() bool { return post(c, h.URL("/fhir/Observation")) == http.StatusCreated })
 	if err := h.Stop(); err != nil {
 		t.Error(err)
 	}
-	if _, err := audit.Verify(t.Context(), filepath.Join(disk, "audit"), audit.VerifyOptions{}); err != nil {
+	if _, err := audit.Verify(t.Context(), h.Path("disk/audit"), audit.VerifyOptions{}); err != nil {
 		t.Error(err)
 	}
 }

@@ -237,6 +237,7 @@ type Status struct {
 	TrustDomain string                `json:"trust_domain"`
 	Listeners   []ListenerStatus      `json:"listeners,omitempty"`
 	Backends    []BackendStatus       `json:"backends,omitempty"`
+	Passing     []PassingRoute        `json:"passing_on_failure,omitempty"`
 	Policy      PolicyStatus          `json:"policy"`
 	Devices     map[device.Status]int `json:"devices"`
 	Sessions    int                   `json:"sessions"`
@@ -271,6 +272,15 @@ type ListenerStatus struct {
 type CertificateStatus struct {
 	Name     string    `json:"name"`
 	NotAfter time.Time `json:"not_after"`
+}
+
+// PassingRoute is a route with on_failure: pass, and what came of allowed transactions
+// that the audit log did not take there, since the gateway started.
+type PassingRoute struct {
+	Route   string    `json:"route"`
+	Passed  uint64    `json:"passed"`
+	Refused uint64    `json:"refused"`
+	Last    time.Time `json:"last,omitzero"`
 }
 
 // BackendStatus describes a backend.

@@ -144,6 +144,10 @@ type outage struct {
 	since time.Time
 	err   error
 	stuck bool // what was accepted cannot be written either
+	// room is how many bytes of disk there are for records marked Reserve, and paid
+	// when each device will have paid for what it used of them.
+	room int64
+	paid map[string]time.Time
 }
 
 // Open opens the log in the directory, or begins one. It recovers what a crash
@@ -223,7 +227,9 @@ func newRun() string {
 //
 // With the buffer full it waits until there is room or ctx ends. It returns
 // [ErrUnavailable] while the disk takes nothing, [ErrClosed] once closing has
-// begun, and [ErrTooLarge].
+// begun, and [ErrTooLarge]. A record marked Reserve may be taken with nearly no disk
+// left too, and is durable then when Append returns nil; if it returns an error, the
+// record may be in the log all the same.
 func (l *Log) Append(ctx context.Context, r *Record) error {
 	p := l.scratch.Get().(*[]byte)
 	defer func() {
@@ -245,7 +251,7 @@ func (l *Log) Append(ctx context.Context, r *Record) error {
 
 	l.mu.Lock()
 	for {
-		if err := l.refusal(); err != nil {
+		if err := l.refusal(); err != nil && !(r.Reserve && !l.closed && l.down.takes(r.Device, len(b), now)) {
 			l.mu.Unlock()
 			return err
 		}
@@ -256,6 +262,10 @@ func (l *Log) Append(ctx context.Context, r *Record) error {
 			l.mu.Unlock()
 			return fmt.Errorf("audit log's buffer is full: %w", err)
 		}
+	}
+	reserved := l.down != nil
+	if reserved {
+		l.down.charge(r.Device, len(b), now)
 	}
 	before := len(l.pending)
 	l.pending = append(l.pending, b...)
@@ -269,6 +279,9 @@ func (l *Log) Append(ctx context.Context, r *Record) error {
 	}
 	if enough {
 		poke(l.hurry)
+	}
+	if reserved {
+		return l.Flush(ctx)
 	}
 	return nil
 }

@@ -59,6 +59,7 @@ type EntryDecision struct {
 	ID          string          `json:"id"`
 	Allow       bool            `json:"allow"`
 	WouldDeny   bool            `json:"would_deny"`
+	OnFailure   bool            `json:"on_failure"`
 	Cause       string          `json:"cause"`
 	Reasons     []string        `json:"reasons"`
 	Denials     []string        `json:"denials"`

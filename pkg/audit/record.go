@@ -66,6 +66,10 @@ type Record struct {
 
 	Decision *Decision // of a transaction
 
+	// Reserve: where the disk is nearly full, the record may go into what is kept free
+	// of it (see [Log.Append]).
+	Reserve bool
+
 	// Fixed is the fields from here to Lane, Age left out, if Fix was called on a
 	// record in which they were the same. The log then looks at no other of them.
 	Fixed Fixed
@@ -172,7 +176,10 @@ type Decision struct {
 	Allow bool
 	// WouldDeny: it was allowed because its route only observes; Cause, Denials
 	// and Fault say why it would have been denied.
-	WouldDeny   bool
+	WouldDeny bool
+	// OnFailure: the log had nearly no disk left, and it was allowed because its route
+	// passes reports then.
+	OnFailure   bool
 	Cause       string         // why it was not allowed, or would not have been, in one word
 	Reasons     []string       // of the policy set, to allow
 	Denials     []string       // of the policy set, to deny

@@ -22,8 +22,11 @@ type Status struct {
 	Healthy     bool       `json:"healthy"`
 	Error       string     `json:"error,omitempty"` // why records are not taken, or blocks not logged
 	Unavailable *time.Time `json:"unavailable_since,omitempty"`
-	Run         string     `json:"run"`
-	PublicKey   string     `json:"public_key"`
+	// Reserve is how many bytes of disk there are for reports (on_failure: pass) while
+	// nothing else is taken.
+	Reserve   int64  `json:"reserve,omitempty"`
+	Run       string `json:"run"`
+	PublicKey string `json:"public_key"`
 
 	Seq         uint64      `json:"seq"`          // records accepted so far, all runs together
 	Flushed     uint64      `json:"flushed"`      // last record on disk
@@ -52,6 +55,9 @@ func (l *Log) Status() Status {
 	if l.down != nil {
 		since := l.down.since
 		s.Unavailable = &since
+		if !l.down.stuck && !l.closed {
+			s.Reserve = l.down.room
+		}
 	}
 	l.mu.Unlock()
 	s.Logged = l.tlog.logged()

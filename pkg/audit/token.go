@@ -80,6 +80,7 @@ const (
 	nError
 	nOmitted
 	nWouldDeny
+	nOnFailure
 	nDeviceRevision
 	nAge
 	nRouteClass
@@ -101,7 +102,7 @@ var names = [...]string{
 	nTLS: "tls", nVersion: "version", nCipher: "cipher", nGroup: "group", nSNI: "sni", nALPN: "alpn", nResumed: "resumed",
 	nRoute: "route", nBackend: "backend", nEnvironment: "environment", nOperator: "operator",
 	nRequest: "request", nProtocol: "protocol", nAction: "action", nResource: "resource", nBytes: "bytes", nOf: "of", nPart: "part",
-	nDetail: "detail", nError: "error", nOmitted: "omitted", nWouldDeny: "would_deny", nDeviceRevision: "device_revision", nAge: "age_s",
+	nDetail: "detail", nError: "error", nOmitted: "omitted", nWouldDeny: "would_deny", nOnFailure: "on_failure", nDeviceRevision: "device_revision", nAge: "age_s",
 	nRouteClass: "route_class", nLane: "quarantine_lane", nDevicePatients: "device_patients", nTags: "tags",
 	nBreakGlass: "break_glass", nReason: "reason", nUntil: "until",
 }
@@ -240,6 +241,9 @@ func appendDecision(b []byte, d *Decision) []byte {
 	b = appendBool(append(b, byte(opKey), byte(nAllow)), d.Allow)
 	if d.WouldDeny {
 		b = append(b, byte(opKey), byte(nWouldDeny), byte(opTrue))
+	}
+	if d.OnFailure {
+		b = append(b, byte(opKey), byte(nOnFailure), byte(opTrue))
 	}
 	b = appendField(b, nCause, d.Cause)
 	b = appendStrings(b, nReasons, d.Reasons)

@@ -217,7 +217,7 @@ func (w *writer) persist(closing bool) error {
 		if err == nil {
 			break
 		}
-		w.fail(err, true)
+		w.fail(err, true, 0)
 		if closing && limit == nil {
 			limit = time.After(w.cfg.patience)
 		}
@@ -317,11 +317,11 @@ func (w *writer) checkSpace() {
 	free, err := w.cfg.disk.free()
 	switch {
 	case err != nil:
-		w.fail(err, false)
-	case free < need:
-		w.fail(fmt.Errorf("only %d bytes are free on its disk; min_free is %d", free, minFree), false)
+		w.fail(err, false, 0)
 	case w.log.tlog.full():
-		w.fail(fmt.Errorf("%d sealed blocks wait for the transparency log: %w", maxUnlogged, w.log.tlog.fault()), false)
+		w.fail(fmt.Errorf("%d sealed blocks wait for the transparency log: %w", maxUnlogged, w.log.tlog.fault()), false, 0)
+	case free < need:
+		w.fail(fmt.Errorf("only %d bytes are free on its disk; min_free is %d", free, minFree), false, int64(free)-int64(minFree/reserveKept))
 	case w.isDown():
 		w.restore()
 	}
@@ -334,8 +334,9 @@ func (w *writer) isDown() bool {
 	return l.down != nil
 }
 
-// fail begins an outage, or goes on with one.
-func (w *writer) fail(err error, stuck bool) {
+// fail begins an outage, or goes on with one. reserve is how many bytes of disk there
+// are for records marked Reserve meanwhile.
+func (w *writer) fail(err error, stuck bool, reserve int64) {
 	l := w.log
 	l.mu.Lock()
 	fresh := l.down == nil
@@ -343,6 +344,7 @@ func (w *writer) fail(err error, stuck bool) {
 		l.down = &outage{since: w.cfg.Clock()}
 	}
 	l.down.err, l.down.stuck = err, stuck
+	l.down.room = max(0, reserve-onDisk(len(l.pending)+l.inflight))
 	l.notify()
 	l.mu.Unlock()
 	if fresh {

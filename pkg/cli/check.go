@@ -174,6 +174,9 @@ func check(ctx context.Context, cfg *config.File, offline bool) []finding {
 		if r.Lane {
 			add("route "+r.Name, warning+"a quarantine lane, so quarantined devices may connect, for this route only", nil)
 		}
+		if r.OnFailure == "pass" {
+			add("route "+r.Name, warning+"passes on failure, so with little disk left for the audit log, reports of life-critical devices go on", nil)
+		}
 	}
 	if !cfg.BreakGlass.TwoPersons {
 		add("break-glass", warning+"one operator alone may open it", nil)

@@ -362,9 +362,24 @@ func (d *decoder) checkRoutes(rs []Route, listeners map[string]*Listener, backen
 			d.bad(at+".path", "another route has the same listener, host and path", "")
 		}
 		places[place] = true
+		if r.OnFailure == "pass" {
+			d.passing(at+".on_failure", r)
+		}
 		if r.Lane && r.Mode == "observe" {
 			d.bad(at+".quarantine_lane", "a lane for quarantined devices can not be a route that only observes", "remove mode: observe, or quarantine_lane")
 		}
+	}
+}
+
+// passing refuses on_failure: pass where it can not be had.
+func (d *decoder) passing(at string, r *Route) {
+	switch {
+	case r.Class != "life-safety":
+		d.bad(at, "pass is for routes of class life-safety, and this one is of class "+r.Class, "remove on_failure, or say class: life-safety if a patient is harmed when an alarm is refused here")
+	case r.Kind != "fhir":
+		d.bad(at, "pass is for routes of kind fhir: of anything else nobody knows whether it is a report", "remove on_failure, or say kind: fhir if a FHIR server is behind it")
+	case r.Lane:
+		d.bad(at, "a lane for quarantined devices can not pass anything on failure", "remove on_failure, or quarantine_lane")
 	}
 }
 

@@ -32,7 +32,7 @@ type Policy interface {
 }
 
 // JudgeConfig is what a [Judge] is made from. Every field but BreakGlass, Compare,
-// Judged and Obliged is required.
+// Judged, Obliged and Passed is required.
 type JudgeConfig struct {
 	Policy Policy
 	Audit  Recorder
@@ -48,6 +48,9 @@ type JudgeConfig struct {
 	// Obliged is called with the kind of each obligation that stood in the way of
 	// something, for metrics.
 	Obliged func(kind, result string)
+	// Passed is called with what the audit log did not take on a route that passes
+	// reports then, and whether it went on all the same, for metrics.
+	Passed func(route string, passed bool)
 }
 
 // Judged is one decision, as it is shown while it happens. It and what it
@@ -157,7 +160,7 @@ func (j *Judge) Judge(ctx context.Context, s *protocol.Session, r *protocol.Rout
 	if d.Obligations != nil {
 		rec.Decision.Obligations, rec.Decision.Tags = d.Obligations.Value(), d.Obligations.Tags
 	}
-	if err := j.cfg.Audit.Append(ctx, rec); err != nil {
+	if err := j.cfg.Audit.Append(ctx, rec); err != nil && !j.pass(ctx, err, rec, s, on, grant, r, tx) {
 		v.Allow, v.Cause = false, protocol.CauseFault
 		d.Fault = faultRecord
 	}

@@ -85,6 +85,7 @@ type Gateway struct {
 	tripped   chan struct{}  // a trial of a policy revision has failed
 	draining  atomic.Bool
 	clocks    clocks
+	passes    passes        // of reports, with no disk left for the audit log
 	guessed   atomic.Int64  // when it was last looked up who an address may be
 	sightings chan sighting // what was seen of devices, to be written down
 }
@@ -124,7 +125,7 @@ func New(ctx context.Context, cfg *config.File, opt Options) (_ *Gateway, err er
 	}
 	g.shadow.init(g)
 	g.judge = edge.NewJudge(edge.JudgeConfig{Policy: g.engine, Audit: g.state.Audit, Clock: g.clock, Compare: g.shadow.compare, Judged: g.judged,
-		Obliged: g.metrics.Obligation, BreakGlass: g.state.BreakGlass.For})
+		Obliged: g.metrics.Obligation, Passed: g.passed, BreakGlass: g.state.BreakGlass.For})
 	g.mirrors = httpgw.NewMirrors(g.log)
 	g.edge = edge.New(edge.Config{
 		TrustDomain: cfg.TrustDomain, Registry: g.state.Devices, Authority: g.state.CA, Audit: g.state.Audit,
@@ -301,6 +302,9 @@ func (g *Gateway) apply(ctx context.Context, cfg *config.File) error {
 	g.edge.Sessions.OnDouble(samePlaces(cfg.Findings), g.doubled)
 	for _, name := range inLane {
 		g.log.Warn("quarantined devices may connect, for this route only", "route", name)
+	}
+	for _, name := range passing(cfg) {
+		g.log.Warn("the route passes on failure: with little disk left for the audit log, reports of life-critical devices go on", "route", name)
 	}
 	for _, name := range observing(cfg) {
 		g.log.Warn("the route only observes: what the policy denies there is forwarded", "route", name)

@@ -84,6 +84,7 @@ func (l live) Describe(st *admin.Status) {
 	for _, name := range st.Policy.Observing {
 		st.Warnings = append(st.Warnings, "route "+name+" ONLY OBSERVES: what the policy denies there is forwarded")
 	}
+	g.describePassing(st)
 	inLane, _ := lanes(g.cfg)
 	for _, name := range inLane {
 		st.Warnings = append(st.Warnings, "route "+name+" is a quarantine lane: quarantined devices may connect, for this route only")
@@ -112,7 +113,11 @@ func (l live) Describe(st *admin.Status) {
 		st.Problems = append(st.Problems, "what "+g.cfg.Path+" holds now is not in force: "+g.refused)
 	}
 	if !st.Audit.Healthy {
-		st.Problems = append(st.Problems, "the audit log takes no records, so nothing is allowed: "+st.Audit.Error)
+		but := ""
+		if st.Audit.Reserve > 0 && len(st.Passing) > 0 {
+			but = " but reports on routes that pass on failure"
+		}
+		st.Problems = append(st.Problems, "the audit log takes no records, so nothing is allowed"+but+": "+st.Audit.Error)
 	}
 }
 
@@ -157,18 +162,28 @@ func (g *Gateway) gauges() {
 	g.metrics.Gauge("anteroom_audit_flushed", "Last record on stable storage.", func() float64 { return float64(log.Status().Flushed) })
 	g.metrics.Gauge("anteroom_audit_sealed", "Last record in a sealed block.", func() float64 { return float64(log.Status().Sealed) })
 	g.metrics.Gauge("anteroom_audit_buffered_bytes", "Bytes of records waiting to be written.", func() float64 { return float64(log.Status().Buffered) })
-	g.metrics.Gauge("anteroom_audit_healthy", "1 while the audit log takes records; nothing is allowed while it does not.", func() float64 {
+	g.metrics.Gauge("anteroom_audit_healthy", "1 while the audit log takes records; nothing is allowed while it does not, but what its reserve takes on routes with on_failure: pass.", func() float64 {
 		if log.Status().Healthy {
 			return 1
 		}
 		return 0
 	})
+	g.metrics.Gauge("anteroom_audit_reserve_bytes", "While the audit log takes no records for want of disk: about how many bytes there are for those of routes with on_failure: pass. 0 at other times.", func() float64 { return float64(log.Status().Reserve) })
 	g.metrics.Gauge("anteroom_handshakes_waiting", "Connections that wait for their turn to have their handshake computed.", func() float64 { return float64(g.edge.Waiting()) })
 	g.metrics.Gauges("anteroom_route_observing", "1 for each route that forwards what the policy denies (mode: observe).", "route", func() map[string]float64 {
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		out := map[string]float64{}
 		for _, name := range observing(g.cfg) {
+			out[name] = 1
+		}
+		return out
+	})
+	g.metrics.Gauges("anteroom_route_on_failure_pass", "1 for each route that passes reports of life-critical devices when the audit log has nearly no disk left (on_failure: pass).", "route", func() map[string]float64 {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		out := map[string]float64{}
+		for _, name := range passing(g.cfg) {
 			out[name] = 1
 		}
 		return out

@@ -43,6 +43,10 @@ type Transaction struct {
 	// Again: it was allowed before, lasts, and is only asked about anew, so that
 	// no limit counts it a second time.
 	Again bool
+	// Report: by it the device only tells something new, such as an alarm or a
+	// measurement, and neither asks for nor changes nor removes what is there. The
+	// adapter has looked at all of it to say so.
+	Report bool
 	// Obliged is asked whether the adapter can do what the policy obliges it to,
 	// before the decision is recorded. Nil can do nothing that is the adapter's to
 	// do (redact, mirror, limit_bytes), and then what obliges to that denies.
@@ -111,6 +115,10 @@ type Route struct {
 	// Lane: devices that are quarantined may ask for what is here, such as an
 	// update, and for nothing elsewhere.
 	Lane bool
+	// PassOnFailure: a report of a life-critical device that the policy allows goes on
+	// when the audit log has nearly no disk left. Only routes of class life-safety have
+	// it, and an operator asks for it by route.
+	PassOnFailure bool
 }
 
 // A Cause says why a transaction was not allowed.

@@ -32,6 +32,7 @@ type Metrics struct {
 	breakGlass   *prometheus.CounterVec
 	expiries     *prometheus.CounterVec
 	findings     *prometheus.CounterVec
+	onFailure    *prometheus.CounterVec
 
 	// What is counted with every request.
 	transactionsBy memo[transaction, prometheus.Counter]
@@ -117,7 +118,11 @@ func NewMetrics() *Metrics {
 		Name: "anteroom_findings_total",
 		Help: "What the gateway found out about devices and a person should look at: clone (a certificate in use at two places at once), clock (a device's clock is wrong).",
 	}, []string{"kind"})
-	m.Registry.MustRegister(m.turns, m.distrusted, m.shareWaits, m.shareTime, m.findings, m.expiries, m.breakGlass, m.enrolments, m.obligations, m.transactions, m.requests, m.duration, m.decision, m.handshakes, m.sessions, m.policyLoads, m.policyInfo,
+	m.onFailure = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "anteroom_on_failure_total",
+		Help: "Allowed transactions on routes with on_failure: pass that the audit log did not take for want of disk, by what came of them: passed (recorded in its reserve), refused.",
+	}, []string{"route", "result"})
+	m.Registry.MustRegister(m.onFailure, m.turns, m.distrusted, m.shareWaits, m.shareTime, m.findings, m.expiries, m.breakGlass, m.enrolments, m.obligations, m.transactions, m.requests, m.duration, m.decision, m.handshakes, m.sessions, m.policyLoads, m.policyInfo,
 		m.backendUp, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -139,6 +144,12 @@ func (m *Metrics) Obligation(kind, result string) {
 
 // BreakGlass counts a decision under an emergency grant.
 func (m *Metrics) BreakGlass(result string) { m.breakGlass.WithLabelValues(result).Inc() }
+
+// OnFailure counts what came of a transaction that the audit log did not take, on a
+// route that passes reports then.
+func (m *Metrics) OnFailure(route, result string) {
+	m.onFailure.WithLabelValues(route, result).Inc()
+}
 
 // statusClasses are the values of the status label.
 var statusClasses = [...]string{"none", "1xx", "2xx", "3xx", "4xx", "5xx"}

@@ -198,7 +198,7 @@ func (x *exchange) hold() *fault {
 	if x.m.length > limit {
 		return tooLarge
 	}
-	if v, n := x.m.header.Get("content-encoding"); n > 0 && !strings.EqualFold(v, "identity") {
+	if x.encoded() {
 		return unfit(http.StatusUnsupportedMediaType, "the body is encoded, and the decision needs to read it")
 	}
 	var buf bytes.Buffer
@@ -218,6 +218,12 @@ func (x *exchange) hold() *fault {
 	}
 	x.held, x.isHeld = buf.Bytes(), true
 	return nil
+}
+
+// encoded reports whether the body is not what it says, but a coding of that.
+func (x *exchange) encoded() bool {
+	v, n := x.m.header.Get("content-encoding")
+	return n > 0 && !strings.EqualFold(v, "identity")
 }
 
 // takeIn takes a small body in, if it was not held before.

@@ -59,6 +59,7 @@ func (x *exchange) serveFHIR() {
 		}
 	}
 	it.Transaction(&x.tx)
+	x.tx.Report = it.Report()
 	if !whole {
 		x.remember(it)
 	}
@@ -94,7 +95,18 @@ func (x *exchange) wanted(it *fhir.Interaction) bool {
 			return true
 		}
 	}
-	return false
+	return x.reports(it)
+}
+
+// reports reports whether the body is to be read for what it tells of a report, on a
+// route where that may matter. One that can not be read is passed on as ever, and is
+// none.
+func (x *exchange) reports(it *fhir.Interaction) bool {
+	if !x.route.PassOnFailure || x.m.length <= 0 || x.m.length > int64(x.g.cfg.Listener.Limits.DecisionBytes) || x.encoded() {
+		return false
+	}
+	ct, _ := x.m.header.Get("content-type")
+	return it.Tells(ct)
 }
 
 func fhirParams(q []Param) []fhir.Param {
@@ -130,6 +142,7 @@ func (x *exchange) judgeEntries(entries []*fhir.Interaction) (denied []*fhir.Iss
 	for i, e := range entries {
 		tx := protocol.Transaction{Bytes: -1, Of: envelope, Part: i, Facts: []protocol.Field{http}, Obliged: x}
 		e.Transaction(&tx)
+		tx.Report = e.Report()
 		v := x.g.cfg.Judge.Judge(x.ctx, x.s, &x.route.Route, &tx)
 		switch {
 		case v.Allow:

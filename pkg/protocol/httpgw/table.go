@@ -66,7 +66,7 @@ func NewTable(routes []config.Route, cfgs []config.Backend, backends map[string]
 		}
 		t.routes = append(t.routes, &route{
 			Route: protocol.Route{Name: c.Name, Backend: c.Backend, Environment: c.Environment, Class: protocol.Class(c.Class),
-				Observe: c.Mode == "observe", Lane: c.Lane},
+				Observe: c.Mode == "observe", Lane: c.Lane, PassOnFailure: c.OnFailure == "pass"},
 			listener: c.Listener, host: strings.ToLower(c.Host), prefix: prefix, strip: c.StripPrefix, fhir: c.Kind == "fhir",
 			websocket: c.WebSocket, backend: b, hostSent: cfgs[i].Host, base: t.mirrors[c.Backend].base,
 		})
