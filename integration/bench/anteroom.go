@@ -107,7 +107,8 @@ func (a *anteroom) start(ctx context.Context, r *rig) (*running, error) {
 		a.runs++
 		argv = append(argv, "--cpuprofile", filepath.Join(dir, fmt.Sprintf("%d.pprof", a.runs)))
 	}
-	p, err := r.serve(a.name(), a.dir, []string{"GOMAXPROCS=1"}, argv...)
+	// It finds the one processor that it is pinned to itself.
+	p, err := r.serve(a.name(), a.dir, nil, argv...)
 	if err != nil {
 		return nil, err
 	}

@@ -139,9 +139,9 @@ type pacer struct {
 	grows      int // for how many looks more devices count as connecting
 }
 
-// next returns the pace, given how many goroutines there are and how many bytes
-// are live.
-func (p *pacer) next(goroutines, live uint64) int {
+// next returns the pace, given how many goroutines there are, how many bytes are
+// live, and whether a crowd waits.
+func (p *pacer) next(goroutines, live uint64, crowded bool) int {
 	percent := pace(live)
 	most := uint64(0)
 	for i := range growTime / 2 {
@@ -154,10 +154,16 @@ func (p *pacer) next(goroutines, live uint64) int {
 	p.looks++
 	if p.grows > 0 {
 		p.grows--
-		if percent < gcPercent {
+		switch {
+		case crowded:
+			// Each of a crowd would help with collecting before its turn, and who is
+			// connected would wait behind them all: a quarter of a second, five times
+			// before the first thousand were served. It takes more memory then.
+		case percent < gcPercent:
 			return leastPercent // what connects is little beside what is there
+		default:
+			percent = growPercent
 		}
-		percent = growPercent
 	}
 	return percent
 }
@@ -166,8 +172,9 @@ func (p *pacer) next(goroutines, live uint64) int {
 // back to the system when the gateway has nothing to do: after ten thousand
 // devices have connected, the garbage of their handshakes would stay until there
 // were five times as much of it. And if the pace of collecting is its to choose it
-// has it follow the live heap, and whether devices connect.
-func mindMemory(ctx context.Context, paced bool) {
+// has it follow the live heap, and whether devices connect, of which so many wait for
+// their handshakes.
+func mindMemory(ctx context.Context, paced bool, waiting func() int) {
 	percent, p := gcPercent, pacer{}
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
@@ -190,7 +197,7 @@ func mindMemory(ctx context.Context, paced bool) {
 			}
 			last = now
 		}
-		if next := p.next(counted("/sched/goroutines:goroutines"), counted("/gc/heap/live:bytes")); paced && next != percent {
+		if next := p.next(counted("/sched/goroutines:goroutines"), counted("/gc/heap/live:bytes"), waiting() >= crowd); paced && next != percent {
 			debug.SetGCPercent(next)
 			percent = next
 		}

@@ -77,7 +77,7 @@ func TestGarbageWhileDevicesConnect(t *testing.T) {
 	const live = 60 << 20
 	var p pacer
 	n := uint64(1000) // there from the start
-	step := func(more int) int { n += uint64(more); return p.next(n, live) }
+	step := func(more int) int { n += uint64(more); return p.next(n, live, false) }
 	for i := range 4 * growTime {
 		// A crowd of fewer than that at once, and now and then one.
 		more := i % 2
@@ -109,11 +109,18 @@ func TestGarbageWhileDevicesConnect(t *testing.T) {
 	}
 	// Devices that come and go are no more at one time than at another.
 	for i := range 4 * growTime {
-		if got := p.next(n+uint64(i%3)*2*growing, live); i >= growTime+3 && got != gcPercent {
+		if got := p.next(n+uint64(i%3)*2*growing, live, false); i >= growTime+3 && got != gcPercent {
 			t.Errorf("coming and going, %d: %d", i, got)
 		}
 	}
-	if got := p.next(n+5*growing, 100<<30); got != leastPercent {
+	// A crowd is served first and put in order later.
+	if got := p.next(n+5*growing, live, true); got != gcPercent {
+		t.Errorf("while a crowd waits: %d", got)
+	}
+	if got := p.next(n+5*growing, live, false); got != growPercent {
+		t.Errorf("when the crowd was served: %d", got)
+	}
+	if got := p.next(n+5*growing, 100<<30, false); got != leastPercent {
 		t.Errorf("with a very large heap: %d", got)
 	}
 }

@@ -58,7 +58,8 @@ func (a *app) run(ctx context.Context, profile string) (err error) {
 	}
 	minding, stopMinding := context.WithCancel(ctx)
 	var mind sync.WaitGroup
-	mind.Go(func() { mindMemory(minding, paced) })
+	mind.Go(func() { mindMemory(minding, paced, g.Waiting) })
+	mind.Go(func() { mindCrowd(minding, g.Waiting) })
 	defer mind.Wait()
 	defer stopMinding()
 	hup := make(chan os.Signal, 1)

@@ -550,5 +550,9 @@ func (g *Gateway) Addr(listener string) net.Addr {
 	return nil
 }
 
+// Waiting returns how many connections wait for their turn to have their handshake
+// computed.
+func (g *Gateway) Waiting() int { return g.edge.Waiting() }
+
 // AuditDir returns where the audit log is.
 func (g *Gateway) AuditDir() string { return g.cfg.Audit.Dir }
