@@ -58,7 +58,7 @@ func scenarios() []scenario {
 		},
 		{
 			name: "varied", title: "The same, each request another than the one before in what is decided on", unit: "µs",
-			how: "A thousand requests in turn, each with its id and its length. Anteroom understands a request that says what the last one said as it understood that, which this denies it.",
+			how: "A thousand requests in turn, each with its id and its length. Anteroom finds that a request says what the last one said but for its length, and decides on each.",
 			run: varied, only: []string{"nginx", "haproxy", gateway},
 		},
 		{

@@ -109,11 +109,17 @@ func parseField(line string, utf8Only bool) (Field, *SyntaxError) {
 	if !IsToken(name) {
 		return Field{}, wrong("a header name is not a token")
 	}
-	value = trim(value)
-	if clean, ascii := printable(value); !clean || !ascii && utf8Only && !utf8.ValidString(value) {
+	if value, ok = parseValue(value, utf8Only); !ok {
 		return Field{}, wrong("a header value holds a control character or is not UTF-8")
 	}
 	return Field{LowerASCII(name), value}, nil
+}
+
+// parseValue reads what follows the colon of such a line.
+func parseValue(v string, utf8Only bool) (value string, ok bool) {
+	v = trim(v)
+	clean, ascii := printable(v)
+	return v, clean && (ascii || !utf8Only || utf8.ValidString(v))
 }
 
 // trim removes the white space that may stand around a value.

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/anteroom-iomt/anteroom/pkg/http1"
 	"github.com/anteroom-iomt/anteroom/pkg/wire"
 )
 
@@ -34,6 +35,8 @@ type conn struct {
 	wire *wire.Conn
 	used bool // it has carried a request
 	idle time.Time
+
+	heads http1.Heads // of its answers
 
 	buf  *[]byte // what was read and not handed out is buf[r:w]; nil while idle
 	r, w int

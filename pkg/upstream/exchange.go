@@ -126,13 +126,18 @@ func (x *exchange) why(err error) error {
 // readHead reads the head of the final answer, and passes on the interim ones.
 func (x *exchange) readHead() error {
 	c := x.c
-	head := http1.Head{Header: x.resp.Header}
+	head := &c.heads
 	for interim, seen := 0, 0; ; {
 		var n int
+		var again bool
 		if c.r < c.w {
-			var err *http1.SyntaxError
-			if n, err = http1.HeadEnd((*c.buf)[c.r:c.w], seen); err != nil {
-				return errMalformed
+			b := (*c.buf)[c.r:c.w]
+			n = head.Again(b, false)
+			if again = n > 0; !again {
+				var err *http1.SyntaxError
+				if n, err = http1.HeadEnd(b, seen); err != nil {
+					return errMalformed
+				}
 			}
 		}
 		if n == 0 {
@@ -147,7 +152,7 @@ func (x *exchange) readHead() error {
 			}
 			continue
 		}
-		if n > maxResponseHeader || head.Parse((*c.buf)[c.r:c.r+n], maxHeaderFields, false) != nil {
+		if n > maxResponseHeader || !again && head.Parse((*c.buf)[c.r:c.r+n], maxHeaderFields, false) != nil {
 			return errMalformed
 		}
 		c.r += n
@@ -165,7 +170,8 @@ func (x *exchange) readHead() error {
 			seen = 0
 			continue
 		}
-		x.resp.Status, x.resp.Header = st.Code, head.Header
+		// The connection is another's before the answer is done with.
+		x.resp.Status, x.resp.Header = st.Code, append(x.resp.Header[:0], head.Header...)
 		return x.frame(st)
 	}
 }

@@ -2,9 +2,13 @@ package httpgw
 
 import (
 	"bufio"
+	"bytes"
 	"io"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/anteroom-iomt/anteroom/pkg/protocol"
 	"github.com/anteroom-iomt/anteroom/pkg/protocol/httpgw/corpus"
@@ -17,11 +21,12 @@ func TestTheSameAgainIsUnderstoodTheSame(t *testing.T) {
 	chunked := "POST /api/a HTTP/1.1\r\nHost: " + testHost + "\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
 	old := "POST /api/a HTTP/1.0\r\nHost: " + testHost + "\r\nConnection: keep-alive\r\nContent-Length: 5\r\n\r\nhello"
 	requests := []string{
-		get("/api/a"), get("/api/a?x=1&x=2"), post("/api/a", "hello"), post("/api/a", "world"), post("/api/a", ""), chunked, old,
+		get("/api/a"), get("/api/a?x=1&x=2"), post("/api/a", "hello"), post("/api/a", "world"), post("/api/a", ""), post("/api/a", "hello there"), chunked, old,
 		get("/fhir/Observation/1"), get("/fhir/Observation?patient=7"), post("/fhir/Observation", `{"resourceType":"Observation"}`),
+		post("/fhir/Observation", `{"resourceType":"Observation" }`), post("/nowhere", "a"), post("/nowhere", "bc"),
 		get("/fhir/"), get("/denied/x"), get("/nowhere"),
 		"GET https://" + testHost + "/api/a HTTP/1.1\r\nHost: " + testHost + "\r\n\r\n",
-		strings.Replace(get("/api/a"), "\r\n\r\n", "\r\nUser-Agent: "+strings.Repeat("x", maxLastHead)+"\r\n\r\n", 1),
+		strings.Replace(get("/api/a"), "\r\n\r\n", "\r\nUser-Agent: "+strings.Repeat("x", 5<<10)+"\r\n\r\n", 1),
 	}
 	type seen struct {
 		status  string
@@ -209,6 +214,61 @@ func TestWhatIsPassedOnMayDiffer(t *testing.T) {
 	}
 }
 
+// What has a body of another length is refused where it is refused by itself, and is
+// another transaction elsewhere.
+func TestABodyOfAnotherLengthIsAnotherTransaction(t *testing.T) {
+	r := newRig(t, serveBackend(t, &corpus.Backend{}))
+	var sizes []int64
+	var likes []*protocol.Memo
+	r.judge.deny = func(_ *protocol.Route, tx *protocol.Transaction) protocol.Cause {
+		sizes, likes = append(sizes, tx.Bytes), append(likes, tx.Like)
+		return protocol.CauseNone
+	}
+	get0 := strings.Replace(get("/api/a"), "\r\n\r\n", "\r\nContent-Length: 0\r\n\r\n", 1)
+	for name, tc := range map[string]struct {
+		first, then string
+		refused     bool
+	}{
+		"longer":            {post("/api/a", "hello"), post("/api/a", "hello there"), false},
+		"none":              {post("/api/a", "hello"), post("/api/a", ""), false},
+		"a leading zero":    {post("/api/a", "hello"), strings.Replace(post("/api/a", "hello"), "h: 5", "h: 05", 1), true},
+		"a sign":            {post("/api/a", "hello"), strings.Replace(post("/api/a", "hello"), "h: 5", "h: +5", 1), true},
+		"two":               {post("/api/a", "hello"), strings.Replace(post("/api/a", "hello"), "h: 5", "h: 5, 5", 1), true},
+		"that of no number": {post("/api/a", "hello"), strings.Replace(post("/api/a", "hello"), "h: 5", "h:", 1), true},
+		"where none is":     {get0, strings.Replace(get0, "h: 0", "h: 5", 1) + "hello", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			sizes, likes = nil, nil
+			conn, _ := r.connect()
+			defer conn.Close()
+			br := bufio.NewReader(conn)
+			for i, raw := range []string{tc.first, tc.first, tc.then, tc.then} {
+				if _, err := io.WriteString(conn, raw); err != nil {
+					t.Fatal(err)
+				}
+				resp, text := r.read(br, raw[:strings.IndexByte(raw, ' ')])
+				if tc.refused && i == 2 {
+					if resp.StatusCode != 400 || len(sizes) != 2 {
+						t.Errorf("%s, %s; judged were %d", resp.Status, text, len(sizes))
+					}
+					return
+				}
+				if resp.StatusCode != 200 {
+					t.Fatal(resp.Status, text)
+				}
+			}
+			was := int64(len(tc.first) - strings.Index(tc.first, "\r\n\r\n") - 4)
+			is := int64(len(tc.then) - strings.Index(tc.then, "\r\n\r\n") - 4)
+			if !slices.Equal(sizes, []int64{was, was, is, is}) {
+				t.Errorf("judged were bodies of %d", sizes)
+			}
+			if likes[1] == nil || likes[2] != nil || likes[3] == nil || likes[3] == likes[1] {
+				t.Errorf("they are like %v", likes)
+			}
+		})
+	}
+}
+
 // Nothing that something looks at is only passed on.
 func TestWhatIsPassedOnIsNothingElse(t *testing.T) {
 	for _, name := range []string{"correlation-id", "date", "request-id", "traceparent", "tracestate", "x-correlation-id", "x-request-id"} {
@@ -231,4 +291,85 @@ func TestWhatIsPassedOnIsNothingElse(t *testing.T) {
 			t.Errorf("%s is only passed on", name)
 		}
 	}
+}
+
+// What is known of a name without asking is what comes of asking.
+func TestWhatStaysHereIsKnownWithoutAsking(t *testing.T) {
+	for _, name := range []string{
+		"accept", "accept-encoding", "accept-language", "authorization", "connection", "content-length", "content-type", "cookie", "host", "if-match",
+		"if-none-exist", "if-none-match", "prefer", "traceparent", "tracestate", "user-agent", "x-correlation-id", "x-request-id",
+	} {
+		if private(name) != isPrivate(name) {
+			t.Errorf("%s stays here: %v without asking, and %v", name, private(name), isPrivate(name))
+		}
+	}
+}
+
+// FuzzAgain: a request behind another is understood as it is by itself, and one that
+// is taken for the other again says the same.
+func FuzzAgain(f *testing.F) {
+	first := strings.Replace(get("/fhir/Observation/1?_count=5"), "\r\n\r\n", "\r\nX-Request-Id: 1\r\nUser-Agent: a\r\nDate: b\r\n\r\n", 1)
+	for _, second := range []string{
+		first, strings.Replace(first, "Id: 1", "Id: 22", 1), strings.Replace(first, "Agent: a", "Agent: b", 1), strings.Replace(first, "Id: 1", "Id: \x01", 1),
+		strings.Replace(first, "Date: b", "Date:", 1), strings.Replace(first, "Id: 1", "Id: 1\r\nContent-Length: 1", 1), strings.ToLower(first), get("/"), post("/fhir/Observation", ""),
+	} {
+		f.Add([]byte(first), []byte(second))
+	}
+	f.Add([]byte(post("/a", "hello")), []byte(post("/a", "")))
+	f.Add([]byte(post("/a", "hello")), []byte(strings.Replace(post("/a", "hello"), "h: 5", "h: 05", 1)))
+	f.Add([]byte(strings.Replace(post("/a", ""), "POST", "GET", 1)), []byte(strings.Replace(post("/a", "hello"), "POST", "GET", 1)))
+	g := quiet(f)
+	session := protocol.NewSession(f.Context(), nil)
+	f.Fuzz(func(t *testing.T, a, b []byte) {
+		c, alone := unread(g, session), unread(g, session)
+		defer c.w.release()
+		defer alone.w.release()
+		if !understands(c, a) {
+			return
+		}
+		before := render(protocol.Object(c.msg.facts(-1)))
+		c.last.known = true
+		ok := understands(c, b)
+		if ok != understands(alone, b) {
+			t.Fatalf("%q behind %q is understood: %v", b, a, ok)
+		}
+		if !ok {
+			return
+		}
+		got, want := c.msg, alone.msg
+		if !slices.Equal(got.header, want.header) || c.src.r != alone.src.r || c.head.minor != alone.head.minor || c.head.Line != alone.head.Line || c.last.framed != alone.last.framed {
+			t.Fatalf("%q behind %q is read as %+v, and alone as %+v", b, a, got, want)
+		}
+		if (got.body == nil) != (want.body == nil) {
+			t.Fatalf("%q behind %q has a body: %v", b, a, got.body != nil)
+		}
+		got.body, want.body, got.header, want.header = nil, nil, nil, nil
+		if !reflect.DeepEqual(got, want) {
+			t.Fatalf("%q behind %q is %+v, and alone %+v", b, a, got, want)
+		}
+		if after := render(protocol.Object(c.msg.facts(-1))); c.last.known && after != before {
+			t.Fatalf("%q is taken for %q, and says\n%s\n%s", b, a, after, before)
+		}
+	})
+}
+
+// unread returns a connection on which nothing was read yet.
+func unread(g *Gateway, s *protocol.Session) *conn1 {
+	c := &conn1{g: g, s: s, conn: memory{bytes.NewReader(nil)}}
+	c.src = source{conn: c.conn, stall: time.Minute}
+	c.equip()
+	return c
+}
+
+// understands reads the head that b begins with, as if nothing stood before it.
+func understands(c *conn1, b []byte) bool {
+	c.src.buf, c.src.r, c.src.w = bytes.Clone(b), 0, len(b)
+	if len(b) == 0 || c.readHead(time.Now()) != nil {
+		return false
+	}
+	if c.last.known {
+		c.body(c.last.framed)
+		return true
+	}
+	return c.message() == nil
 }

@@ -63,8 +63,8 @@ type exchange struct {
 	forwarded bool
 	watching  bool // the device is watched for going away
 	status    int
-	// again says that the request is the last one again, as far as its head goes, and
-	// past what was made of that one. trimmed says that its target was changed.
+	// again says that the request is the last one again, as far as its head goes and
+	// but for its length, and past what was made of that one. trimmed says that its target was changed.
 	again, trimmed bool
 	past           earlier
 
@@ -90,7 +90,10 @@ func (x *exchange) recall() (ok bool) {
 		x.past = earlier{}
 		return false
 	}
-	if p.tx.Like == nil {
+	switch {
+	case p.tx.Bytes != x.m.length:
+		p.tx.Bytes, p.tx.Like = x.m.length, nil // which makes it another one
+	case p.tx.Like == nil:
 		p.tx.Like = new(protocol.Memo)
 	}
 	x.tx = p.tx
@@ -294,11 +297,11 @@ func (x *exchange) request(t Target) {
 	h := outbound(x.req.Header[:0], x.m.header, x.m.conn.named)
 	h = append(h, http1.Field{Name: "x-anteroom-decision-id", Value: x.id}, http1.Field{Name: "via", Value: via(x.m.version)})
 	x.req = upstream.Request{
-		Method: x.m.method, Target: t.rewritten(x.route.strips(), x.route.base), Host: x.route.hostSent, Header: h, Fixed: x.badge.of(x.s, x.m.authority()),
+		Method: x.m.method, Target: t.rewritten(x.route.strips(), x.route.base), Host: x.route.hostSent, Header: h, Fixed: x.badge.of(x.s, x.m.authority),
 		Device: x.s.Device().ID, Context: x.upstream, Stopper: x.stopper, Inform: x.req.Inform, Patience: x.g.cfg.Listener.Limits.Stall.D(),
 	}
 	if x.req.Host == "" {
-		x.req.Host = x.m.authority()
+		x.req.Host = x.m.authority
 	}
 	if x.req.Inform == nil {
 		x.req.Inform = x.inform

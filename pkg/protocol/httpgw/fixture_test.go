@@ -63,6 +63,7 @@ type judged struct {
 	part                              int
 	allow                             bool
 	request                           string // facts, rendered
+	bytes                             int64
 }
 
 type refusal struct{ code, why, route string }
@@ -85,7 +86,7 @@ func (b *bench) Judge(_ context.Context, _ *protocol.Session, r *protocol.Route,
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.count++
-	b.judged = append(b.judged, judged{r.Name, tx.Protocol, tx.Action, tx.Resource, tx.Of, tx.Part, cause == protocol.CauseNone, render(protocol.Object(tx.Facts...))})
+	b.judged = append(b.judged, judged{r.Name, tx.Protocol, tx.Action, tx.Resource, tx.Of, tx.Part, cause == protocol.CauseNone, render(protocol.Object(tx.Facts...)), tx.Bytes})
 	return protocol.Verdict{ID: fmt.Sprintf("d%d", b.count), Allow: cause == protocol.CauseNone, Cause: cause, Obligations: duties, RetryAfter: b.wait}
 }
 

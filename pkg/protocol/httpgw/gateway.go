@@ -89,22 +89,23 @@ type message struct {
 	target  Target
 	host    string // without port
 	port    string
-	header  http1.Header
-	conn    connection
-	body    bodyReader // nil if there is none
-	length  int64      // of the body: as declared, 0 for none, -1 if unknown
+	// authority is the host with its port, if there is one.
+	authority string
+	header    http1.Header
+	conn      connection
+	body      bodyReader // nil if there is none
+	length    int64      // of the body: as declared, 0 for none, -1 if unknown
 }
 
-// authority returns the host as the device named it.
-func (m *message) authority() string {
-	host := m.host
+// authorityOf returns a canonical host with its port, "" for none.
+func authorityOf(host, port string) string {
 	if strings.IndexByte(host, ':') >= 0 {
 		host = "[" + host + "]"
 	}
-	if m.port != "" {
-		host += ":" + m.port
+	if port == "" {
+		return host
 	}
-	return host
+	return host + ":" + port
 }
 
 // A bodyReader is a request's body. quiesce makes sure that nobody reads it any
@@ -145,6 +146,7 @@ func (g *Gateway) check(s *protocol.Session, m *message, host string) *fault {
 	if m.host, m.port, f = canonicalHost(host); f != nil {
 		return f
 	}
+	m.authority = authorityOf(m.host, m.port)
 	if !g.hosts[m.host] {
 		return unfit(http.StatusMisdirectedRequest, "the host is not one of this listener's")
 	}

@@ -10,25 +10,10 @@ import (
 
 // A head is the head of an HTTP/1.1 or HTTP/1.0 request.
 type head struct {
-	http1.Head
+	http1.Heads
 	method string
 	target string
 	minor  int // of the version: 0 or 1
-}
-
-// says reports whether h says what o says: they differ in nothing, or in the values
-// of fields that are passed on and that nothing here looks at.
-func (h *head) says(o *head) bool {
-	if h.Line != o.Line || len(h.Header) != len(o.Header) {
-		return false
-	}
-	for i := range h.Header {
-		a, b := &h.Header[i], &o.Header[i]
-		if a.Name != b.Name || a.Value != b.Value && !passing(a.Name) {
-			return false
-		}
-	}
-	return true
 }
 
 // passing reports whether a field of that name is passed on and no more: no fact, no
@@ -61,9 +46,44 @@ func checkMethod(m string) *fault {
 	return nil
 }
 
+// A likeness is how far a head says what the one before said.
+type likeness uint8
+
+const (
+	another likeness = iota // it may say anything else
+	resized                 // it says the same but for the length of its body
+	same                    // it says the same, though some that is only passed on may read otherwise
+)
+
+// again reads the head that b begins with and returns its length, if it differs from
+// the one before in values of fields only; else 0.
+func (h *head) again(b []byte) (int, likeness) {
+	n := h.Again(b, true)
+	switch {
+	case n == 0:
+		return 0, another
+	case !h.Differs(telling):
+		return n, same
+	case !h.Differs(func(name string) bool { return name != "content-length" && telling(name) }):
+		return n, resized
+	}
+	return n, another
+}
+
+// telling reports whether it matters here what a field of that name says.
+func telling(name string) bool { return !passing(name) }
+
 // parse reads a request head (RFC 9112 sections 3 and 5), which b holds whole,
 // with the empty line at its end, and writes to b.
 func (h *head) parse(b []byte, maxFields int) *fault {
+	f := h.understand(b, maxFields)
+	if f != nil {
+		h.Forget()
+	}
+	return f
+}
+
+func (h *head) understand(b []byte, maxFields int) *fault {
 	err := h.Parse(b, maxFields, true)
 	switch {
 	case err == nil:

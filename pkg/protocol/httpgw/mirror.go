@@ -170,7 +170,7 @@ func (x *exchange) copied(to *mirror, t Target) copied {
 		Device: x.s.Device().ID, Patience: mirrorTime,
 	}
 	if r.Host == "" {
-		r.Host = x.m.authority()
+		r.Host = x.m.authority
 	}
 	return copied{to, r}
 }

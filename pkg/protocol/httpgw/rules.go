@@ -47,6 +47,17 @@ var essential = map[string]bool{
 // private reports whether a device's field of that name stays here: it is for
 // this connection only, or claims an identity.
 func private(name string) bool {
+	switch name { // what nearly all fields are, without asking for it
+	case "accept", "accept-encoding", "accept-language", "authorization", "content-type", "cookie", "if-match", "if-none-exist", "if-none-match",
+		"prefer", "traceparent", "tracestate", "user-agent", "x-correlation-id", "x-request-id":
+		return false
+	case "connection", "content-length", "host":
+		return true
+	}
+	return isPrivate(name)
+}
+
+func isPrivate(name string) bool {
 	name = dashed(name)
 	if hop[name] {
 		return true

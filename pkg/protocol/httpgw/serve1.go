@@ -1,7 +1,6 @@
 package httpgw
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -60,7 +59,6 @@ type conn1 struct {
 // they come often.
 type work struct {
 	head    head
-	former  head // the one before, whose memory is for the next
 	msg     message
 	x       exchange
 	w       answer1
@@ -70,18 +68,13 @@ type work struct {
 	last    lastHead
 }
 
-// A lastHead is the head of the last request that was understood, as it came: a
-// device says the same thing over and over, and what was made of it stays as it is.
-// That what a head says is the same though it reads otherwise, see [head.says].
+// A lastHead is what was made of the head of the last request: a device says the same
+// thing over and over, and what was made of it stays as it is. That what a head says
+// is the same though it reads otherwise, see [head.again].
 type lastHead struct {
-	raw    []byte
-	known  bool // raw is what head and msg were made of
-	minor  int
+	known  bool // there is something, and head says what it was made of
 	framed http1.Framing
 }
-
-// maxLastHead is how long a head that is kept may be, in bytes.
-const maxLastHead = 4 << 10
 
 // serve1 speaks HTTP/1.1 until the connection ends. Requests are answered one
 // after the other, in order, however many the device sends at once.
@@ -288,7 +281,9 @@ func (c *conn1) closes() bool {
 func (c *conn1) readHead(began time.Time) *fault {
 	lim := &c.g.cfg.Listener.Limits
 	limit, limited, seen := int(lim.HeadBytes), false, 0
-	c.head.minor = 1
+	if c.readAgain(limit) {
+		return nil
+	}
 	for {
 		n, err := headEnd(c.src.buf[c.src.r:c.src.w], seen)
 		if err != nil {
@@ -298,11 +293,9 @@ func (c *conn1) readHead(began time.Time) *fault {
 			return &fault{http.StatusRequestHeaderFieldsTooLarge, "the request head is too large", true}
 		}
 		if n > 0 {
-			f := c.takeHead(c.src.buf[c.src.r:c.src.r+n], lim.HeaderFields)
-			c.src.r += n
-			if len(c.src.buf) > readSize && c.src.w-c.src.r <= readSize {
-				c.src.shrink()
-			}
+			f := c.head.parse(c.src.buf[c.src.r:c.src.r+n], lim.HeaderFields)
+			c.last.known = false
+			c.taken(n)
 			return f
 		}
 		seen = c.src.w - c.src.r
@@ -329,27 +322,35 @@ func (c *conn1) readHead(began time.Time) *fault {
 	}
 }
 
-// takeHead understands a head, or finds that it is the last one again, or says
-// the same as the last one, which still has to be read.
-func (c *conn1) takeHead(b []byte, maxFields int) *fault {
-	l := &c.last
-	if l.known && bytes.Equal(l.raw, b) {
-		c.head.minor = l.minor
-		return nil
+// readAgain reads a head of at most limit bytes that is the last one again, or another
+// in values of fields only, and reports whether it was one. It has come whole then.
+func (c *conn1) readAgain(limit int) bool {
+	n, like := c.head.again(c.src.buf[c.src.r:c.src.w])
+	if n == 0 || n > limit {
+		return false
 	}
-	known := l.known
-	l.known, l.raw = false, l.raw[:0]
-	if len(b) <= maxLastHead {
-		l.raw = append(l.raw, b...) // before parse writes to it
+	c.last.known = c.last.known && (like == same || like == resized && c.resize())
+	c.taken(n)
+	return true
+}
+
+// resize makes what is known that of a request with a body of another length, and
+// reports whether it is one: message and check look at nothing else of that length.
+func (c *conn1) resize() bool {
+	fr, err := c.head.Header.Framing(c.head.minor)
+	if err != nil || c.head.method == http.MethodGet || c.head.method == http.MethodHead {
+		return false // they have none, or it is refused
 	}
-	f := c.former.parse(b, maxFields)
-	c.head, c.former = c.former, c.head
-	l.minor = c.head.minor
-	if known && f == nil && c.head.says(&c.former) {
-		l.known = true
-		c.msg.header = c.head.Header
+	c.last.framed = fr
+	return true
+}
+
+// taken goes on behind a head of n bytes.
+func (c *conn1) taken(n int) {
+	c.src.r += n
+	if len(c.src.buf) > readSize && c.src.w-c.src.r <= readSize {
+		c.src.shrink()
 	}
-	return f
 }
 
 // message makes the engine's message from the head that was read. With a fault
