@@ -6,6 +6,7 @@ import (
 
 	"github.com/open-policy-agent/opa/v1/ast"
 
+	"github.com/anteroom-iomt/anteroom/pkg/device"
 	"github.com/anteroom-iomt/anteroom/pkg/protocol"
 )
 
@@ -16,7 +17,7 @@ import (
 // It is safe for concurrent use.
 type parts struct {
 	seed    maphash.Seed
-	devices [maxDeviceParts]atomic.Pointer[devicePart]
+	devices [maxDeviceParts]devicePartSlot
 	routes  [maxRouteParts]atomic.Pointer[routePart]
 	// ungranted is input.break_glass where no grant is open.
 	ungranted atomic.Pointer[ast.Term]
@@ -28,6 +29,13 @@ const (
 	maxDeviceParts = 4096
 	maxRouteParts  = 256
 )
+
+type devicePartSlot struct {
+	// seen is the record that was built last (see deviceSlot): thousands of devices
+	// that ask one thing each and are then quiet would keep half a kilobyte each.
+	seen atomic.Pointer[device.Record]
+	part atomic.Pointer[devicePart]
+}
 
 type devicePart struct {
 	facts deviceFacts
@@ -43,9 +51,9 @@ func newParts() *parts { return &parts{seed: maphash.MakeSeed()} }
 
 // device returns what is known of a device, if it was built before, and where it is
 // kept.
-func (p *parts) device(d *deviceFacts) (*ast.Term, *atomic.Pointer[devicePart]) {
+func (p *parts) device(d *deviceFacts) (*ast.Term, *devicePartSlot) {
 	at := &p.devices[maphash.Comparable(p.seed, d.record)%maxDeviceParts]
-	if have := at.Load(); have != nil && have.facts == *d {
+	if have := at.part.Load(); have != nil && have.facts == *d {
 		return have.term, at
 	}
 	return nil, at
@@ -61,7 +69,7 @@ func (p *parts) route(r *protocol.Route) (*ast.Term, *atomic.Pointer[routePart])
 }
 
 // deviceAgain adds what is known of a device, if it was built before. If not, it
-// has it kept when it is.
+// has it kept when it is built twice in a row.
 func (w *inputWriter) deviceAgain(d *deviceFacts, want *paths) bool {
 	if w.parts == nil {
 		return false
@@ -71,10 +79,13 @@ func (w *inputWriter) deviceAgain(d *deviceFacts, want *paths) bool {
 		w.add("device", want, t)
 		return true
 	}
+	if at.seen.Swap(d.record) != d.record {
+		return false
+	}
 	part := &devicePart{facts: *d}
 	w.keep = func(t *ast.Term) {
 		part.term = t
-		at.Store(part)
+		at.part.Store(part)
 	}
 	return false
 }
