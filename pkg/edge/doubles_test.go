@@ -1,7 +1,6 @@
 package edge
 
 import (
-	"context"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -37,7 +36,7 @@ func newYard(same ...string) *yard {
 // connect begins a session of the device's one certificate.
 func (y *yard) connect(from string) *protocol.Session {
 	y.n++
-	s := protocol.NewSession(context.Background(), &device.Record{ID: "monitor-1"})
+	s := protocol.NewSession(&device.Record{ID: "monitor-1"})
 	s.ID, s.Fingerprint, s.Remote = fmt.Sprint(y.n), "f", netip.AddrPortFrom(netip.MustParseAddr(from), 4711)
 	y.began(s, slices.Clone(y.live))
 	y.live = append(y.live, s)
@@ -173,7 +172,7 @@ func TestOldTrailsAreDropped(t *testing.T) {
 	t.Parallel()
 	y := newYard()
 	for n := range 5 * trailsFew {
-		s := protocol.NewSession(context.Background(), &device.Record{ID: fmt.Sprint(n)})
+		s := protocol.NewSession(&device.Record{ID: fmt.Sprint(n)})
 		s.ID, s.Fingerprint, s.Remote = fmt.Sprint(n), fmt.Sprint(n), netip.MustParseAddrPort("192.0.2.7:1")
 		y.began(s, nil)
 		y.ended(s)

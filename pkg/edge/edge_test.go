@@ -447,10 +447,12 @@ func TestShutdownAsksSessionsToFinishAndThenEndsThem(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := <-f.echo.sessions
+	draining := make(chan struct{})
+	s.OnDrain(func() { close(draining) })
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { f.srv.Shutdown(ctx); close(done) }()
-	<-s.Draining()
+	<-draining
 	if _, err := say(conn, "finishing"); err != nil {
 		t.Errorf("a session was cut off while it could finish: %v", err)
 	}

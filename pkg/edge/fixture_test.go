@@ -60,7 +60,7 @@ var (
 	authorityOnce sync.Once
 )
 
-func sharedCA(t *testing.T) *ca.Authority {
+func sharedCA(t testing.TB) *ca.Authority {
 	t.Helper()
 	authorityOnce.Do(func() {
 		var err error
@@ -213,7 +213,7 @@ func shown(conn *tls.Conn) string {
 
 // fixture is a server with one listener and everything behind it.
 type fixture struct {
-	t    *testing.T
+	t    testing.TB
 	ca   *ca.Authority
 	reg  *registry
 	log  *recorder
@@ -226,7 +226,7 @@ type fixture struct {
 // at sets the clock, which connections read meanwhile.
 func (f *fixture) at(now func() time.Time) { f.now.Store(&now) }
 
-func newFixture(t *testing.T, edit func(*config.Listener)) *fixture {
+func newFixture(t testing.TB, edit func(*config.Listener)) *fixture {
 	t.Helper()
 	f := &fixture{t: t, reg: &registry{recs: map[string]*device.Record{}}, log: &recorder{},
 		echo: echo{sessions: make(chan *protocol.Session, 64)}}
@@ -365,7 +365,7 @@ func say(conn net.Conn, line string) (string, error) {
 }
 
 // eventually waits for something other goroutines must make true.
-func eventually(t *testing.T, what string, ok func() bool) {
+func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		if ok() {

@@ -43,7 +43,7 @@ func newBench(t *testing.T) *bench {
 	b := &bench{log: &recorder{}, route: &protocol.Route{Name: "ehr", Environment: "production", Class: protocol.Clinical}}
 	b.judge = NewJudge(JudgeConfig{Policy: current{set}, Audit: b.log, Clock: time.Now})
 	later := time.Now().Add(time.Hour)
-	b.s = protocol.NewSession(context.Background(), &device.Record{ID: "monitor-1", Class: "patient-monitor", Status: device.Active,
+	b.s = protocol.NewSession(&device.Record{ID: "monitor-1", Class: "patient-monitor", Status: device.Active,
 		Certificates: []device.Certificate{{Fingerprint: "f", NotAfter: later}}})
 	b.s.NotAfter, b.s.Fingerprint = later, "f"
 	return b

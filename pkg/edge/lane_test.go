@@ -155,7 +155,7 @@ func TestTheLaneClosesBetweenHandshakeAndTable(t *testing.T) {
 	pair := f.enrol("monitor-1", time.Hour)
 	f.status("monitor-1", device.Quarantined)
 	rec, _ := f.reg.Get("monitor-1")
-	s := protocol.NewSession(t.Context(), rec)
+	s := protocol.NewSession(rec)
 	s.ID, s.Listener, s.NotAfter, s.Fingerprint = "s", "devices", pair.Leaf.NotAfter, rec.Certificates[0].Fingerprint
 	s.SetLane(true)
 	if err := f.srv.Sessions.add(s, 8); err == nil {

@@ -137,13 +137,12 @@ func (l *listener) serve(ctx context.Context, raw net.Conn, set *setup) {
 	l.srv.began(s)
 	// A session that ends takes its connection with it, whatever the adapter is
 	// doing. The write side gets a moment for TLS's closing alert and no more.
-	stop := context.AfterFunc(s.Context(), func() {
+	s.OnEnd(func() {
 		raw.SetDeadline(time.Now().Add(closeGrace))
 		tc.Close()
 	})
 	l.adapt(set, tc, s)
-	stop()
-	s.End(errFinished)
+	s.Close(errFinished)
 	l.srv.Sessions.remove(s)
 	l.srv.ended(s)
 	raw.SetDeadline(time.Now().Add(closeGrace))
@@ -189,7 +188,7 @@ func (l *listener) admit(ctx context.Context, raw net.Conn, set *setup) (*tls.Co
 		l.srv.refused(set, remote, refusalOf(err), &st)
 		return nil, nil
 	}
-	s := protocol.NewSession(ctx, who.record)
+	s := protocol.NewSession(who.record)
 	s.ID = newSessionID()
 	s.Listener = set.cfg.Name
 	s.Remote = remote
@@ -203,6 +202,9 @@ func (l *listener) admit(ctx context.Context, raw net.Conn, set *setup) (*tls.Co
 		s.End(err)
 		l.srv.refused(set, remote, refusalOf(err), &st)
 		return nil, nil
+	}
+	if ctx.Err() != nil {
+		s.End(errClosing) // whoever ended those in the table may have missed it
 	}
 	return tc, s
 }

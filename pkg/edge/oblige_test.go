@@ -44,7 +44,7 @@ func (a able) Unable(*protocol.Transaction, *protocol.Obligations) string { retu
 func TestADeviceBeyondItsLimitIsRefusedAndComesAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := obligedBench(t, `[{"limit_rps": 2}]`)
-		other := protocol.NewSession(t.Context(), b.s.Device())
+		other := protocol.NewSession(b.s.Device())
 		other.NotAfter, other.Fingerprint = b.s.NotAfter, b.s.Fingerprint
 		for _, s := range []*protocol.Session{b.s, other} {
 			if v := b.judge.Judge(t.Context(), s, b.route, metadata()); !v.Allow || v.Obligations == nil {
@@ -126,10 +126,12 @@ func TestASessionEndsAtTheAgeItsPolicyObligesTo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := obligedBench(t, `[{"max_session_s": 60}]`)
 		b.s.Started = time.Now()
+		draining := make(chan struct{})
+		b.s.OnDrain(func() { close(draining) })
 		if v := b.judge.Judge(t.Context(), b.s, b.route, metadata()); !v.Allow || b.s.IsDraining() {
 			t.Fatalf("%+v, draining %v", v, b.s.IsDraining())
 		}
-		<-b.s.Draining()
+		<-draining
 		if age := time.Since(b.s.Started); age != time.Minute {
 			t.Errorf("asked to finish at %v", age)
 		}

@@ -230,6 +230,9 @@ func (srv *Server) Shutdown(ctx context.Context) {
 	case <-ctx.Done():
 	}
 	srv.stop(errClosing)
+	for _, s := range srv.Sessions.List() {
+		s.End(errClosing)
+	}
 	<-done
 	srv.turns.close()
 	srv.wg.Wait()

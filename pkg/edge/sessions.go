@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"container/heap"
 	"errors"
 	"fmt"
 	"runtime"
@@ -35,12 +36,14 @@ type Sessions struct {
 	mu       sync.RWMutex
 	byID     map[string]*entry
 	byDevice map[string][]*entry
+	ends     ends
+	next     *time.Timer // of the first of ends
 }
 
 // entry is a session in the table.
 type entry struct {
 	*protocol.Session
-	expiry *time.Timer
+	at int // in ends, or -1
 }
 
 // laneOn reports whether a listener lets devices in quarantine in.
@@ -65,6 +68,7 @@ func (t *Sessions) SetLanes(listeners map[string]bool) {
 // newSessions returns an empty table that follows reg until Close.
 func newSessions(reg Registry, now func() time.Time) *Sessions {
 	t := &Sessions{reg: reg, now: now, byID: map[string]*entry{}, byDevice: map[string][]*entry{}, doubles: newDoubles(now)}
+	t.next = time.AfterFunc(never, t.expire)
 	t.cancel = reg.Subscribe(t.changed)
 	return t
 }
@@ -73,6 +77,7 @@ func newSessions(reg Registry, now func() time.Time) *Sessions {
 // still in the table stay as they are.
 func (t *Sessions) Close() {
 	t.cancel()
+	t.next.Stop()
 	t.wg.Wait()
 }
 
@@ -105,9 +110,10 @@ func (t *Sessions) add(s *protocol.Session, limit int) error {
 	t.byID[s.ID] = e
 	t.byDevice[id] = append(t.byDevice[id], e)
 	t.doubles.began(s, others)
-	// Timers run on the monotonic clock; a certificate's end is a wall-clock
-	// time. A step of the clock is caught by the check before every decision.
-	e.expiry = time.AfterFunc(s.NotAfter.Sub(t.now()), func() { s.End(errExpired) })
+	heap.Push(&t.ends, e)
+	if e.at == 0 {
+		t.next.Reset(s.NotAfter.Sub(t.now()))
+	}
 	t.mu.Unlock()
 
 	rec, ok := t.reg.Get(id)
@@ -156,7 +162,9 @@ func (t *Sessions) remove(s *protocol.Session) {
 	if e == nil {
 		return
 	}
-	e.expiry.Stop()
+	if e.at >= 0 {
+		heap.Remove(&t.ends, e.at)
+	}
 	t.doubles.ended(s)
 	delete(t.byID, s.ID)
 	id := s.Device().ID

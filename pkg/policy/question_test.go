@@ -27,7 +27,7 @@ func deviceOf(class string) *device.Record {
 }
 
 func sessionOf(d *device.Record) *protocol.Session {
-	s := protocol.NewSession(context.Background(), d)
+	s := protocol.NewSession(d)
 	s.ID, s.Listener, s.Fingerprint = "s1", "devices", fingerprint
 	s.Remote = netip.MustParseAddrPort("10.1.2.3:4567")
 	s.Started = noon.Add(-90 * time.Second)

@@ -9,7 +9,7 @@ import (
 )
 
 func aged(started time.Time) *Session {
-	s := NewSession(context.Background(), nil)
+	s := NewSession(nil)
 	s.Started = started
 	return s
 }
@@ -19,6 +19,8 @@ func aged(started time.Time) *Session {
 func TestASessionExpiresAtItsAge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := aged(time.Now())
+		draining := make(chan struct{})
+		s.OnDrain(func() { close(draining) })
 		stopped := make(chan time.Time, 1)
 		defer s.Hold(func() bool { return true }, func() { stopped <- time.Now() })()
 		time.Sleep(10 * time.Second)
@@ -30,7 +32,7 @@ func TestASessionExpiresAtItsAge(t *testing.T) {
 		if s.IsDraining() {
 			t.Fatal("it expired early")
 		}
-		<-s.Draining()
+		<-draining
 		if at := <-stopped; at.Sub(s.Started) != time.Minute {
 			t.Errorf("what it held stopped after %v", at.Sub(s.Started))
 		}

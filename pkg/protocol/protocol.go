@@ -199,9 +199,8 @@ type Adapter interface {
 	ALPN() []string
 
 	// Serve speaks with the device until either side is done, the session ends
-	// (s.Context) or it is asked to finish (s.Draining), and returns when
-	// everything it started has stopped. The caller closes conn when the
-	// session's context ends, which interrupts reads and writes, and after
-	// Serve returns.
+	// (s.Context, s.OnEnd) or it is asked to finish (s.IsDraining, s.OnDrain), and
+	// returns when everything it started has stopped. The caller closes conn when
+	// the session ends, which interrupts reads and writes, and after Serve returns.
 	Serve(conn net.Conn, s *Session)
 }

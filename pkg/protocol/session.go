@@ -38,18 +38,18 @@ type Session struct {
 	device   atomic.Pointer[device.Record]
 	memo     atomic.Pointer[any]
 	lane     atomic.Bool
+	draining atomic.Bool
 	ctx      context.Context
 	end      context.CancelCauseFunc
-	drain    chan struct{}
-	drainOne sync.Once
+	ongoing  atomic.Int64
 
 	mu      sync.Mutex
 	held    map[*held]struct{}
 	onDrain func()
+	onEnd   []func()
 	limit   time.Duration // age at which it expires, or 0
 	expired bool
 	expiry  *time.Timer // of its expiry, then of its end
-	ongoing atomic.Int64
 }
 
 // held is one long-lived transaction, decided once and asked about again when
@@ -59,11 +59,11 @@ type held struct {
 	stop  func()
 }
 
-// NewSession returns a session that lives until ctx ends or [Session.End] is
-// called. The caller fills the exported fields before it shares the session.
-func NewSession(ctx context.Context, rec *device.Record) *Session {
-	s := &Session{drain: make(chan struct{})}
-	s.ctx, s.end = context.WithCancelCause(ctx)
+// NewSession returns a session that lives until [Session.End] is called. The
+// caller fills the exported fields before it shares the session.
+func NewSession(rec *device.Record) *Session {
+	s := &Session{}
+	s.ctx, s.end = context.WithCancelCause(context.Background())
 	s.device.Store(rec)
 	return s
 }
@@ -104,27 +104,53 @@ func (s *Session) SetLane(in bool) { s.lane.Store(in) }
 // Context ends when the session does; its cause says why.
 func (s *Session) Context() context.Context { return s.ctx }
 
-// End ends the session at once. The first cause is the one that counts.
+// End ends the session at once. The first cause is the one that counts. What
+// [Session.OnEnd] was given is called, each by a goroutine of its own.
 func (s *Session) End(cause error) {
 	s.end(cause)
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	fs := s.onEnd
+	s.onEnd = nil
 	if s.expiry != nil {
 		s.expiry.Stop()
 	}
+	s.mu.Unlock()
+	for _, f := range fs {
+		go f()
+	}
+}
+
+// OnEnd has f called once when the session ends, at once if it has. It is what
+// interrupts an adapter, and takes a tenth of what [context.AfterFunc] does for as
+// long as the connection lasts.
+func (s *Session) OnEnd(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ctx.Err() != nil {
+		go f()
+		return
+	}
+	s.onEnd = append(s.onEnd, f)
+}
+
+// Close ends a session that its adapter is done with: there is nothing left to
+// interrupt.
+func (s *Session) Close(cause error) {
+	s.mu.Lock()
+	s.onEnd = nil
+	s.mu.Unlock()
+	s.End(cause)
 }
 
 // Drain asks the session to finish what it is doing and take nothing new.
 func (s *Session) Drain() {
-	s.drainOne.Do(func() {
-		s.mu.Lock()
-		close(s.drain)
-		f := s.onDrain
-		s.mu.Unlock()
-		if f != nil {
-			f()
-		}
-	})
+	s.mu.Lock()
+	f := s.onDrain
+	again := s.draining.Swap(true)
+	s.mu.Unlock()
+	if f != nil && !again {
+		f()
+	}
 }
 
 // OnDrain has f called once when the session is asked to finish, at once if it
@@ -133,24 +159,15 @@ func (s *Session) Drain() {
 func (s *Session) OnDrain(f func()) {
 	s.mu.Lock()
 	s.onDrain = f
+	late := s.draining.Load()
 	s.mu.Unlock()
-	if s.IsDraining() {
+	if late {
 		f()
 	}
 }
 
 // IsDraining reports whether the session was asked to finish.
-func (s *Session) IsDraining() bool {
-	select {
-	case <-s.drain:
-		return true
-	default:
-		return false
-	}
-}
-
-// Draining is closed when the session was asked to finish.
-func (s *Session) Draining() <-chan struct{} { return s.drain }
+func (s *Session) IsDraining() bool { return s.draining.Load() }
 
 // Begin counts a transaction as under way and returns what ends the count.
 // Status pages show it.

@@ -113,7 +113,7 @@ func fhir(interaction, typ, patient string) *protocol.Transaction {
 }
 
 func (w *ward) session(d *device.Record) *protocol.Session {
-	s := protocol.NewSession(context.Background(), d)
+	s := protocol.NewSession(d)
 	s.ID, s.Listener, s.Fingerprint = "s-"+d.ID, "devices", "f-"+d.ID
 	s.Remote = netip.MustParseAddrPort("10.1.2.3:4567")
 	s.Started = w.now.Add(-90 * time.Second)

@@ -2,7 +2,6 @@ package workbench
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -111,7 +110,7 @@ func Reconstruct(e *audit.Entry, devices Devices) (*Past, error) {
 	for _, p := range e.DevicePatients[:min(len(e.DevicePatients), device.MaxPatients)] {
 		rec.Patients = append(rec.Patients, device.Association{Patient: device.Patient(p)})
 	}
-	s := protocol.NewSession(context.Background(), rec)
+	s := protocol.NewSession(rec)
 	s.ID, s.Listener, s.Fingerprint = e.Session, e.Listener, e.Fingerprint
 	s.Remote = remote(e.Remote)
 	s.Started = e.Time.Add(-time.Duration(e.Age) * time.Second)

@@ -2,7 +2,6 @@ package workbench
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -124,7 +123,7 @@ func ParseRequest(body []byte, rec *device.Record, now time.Time) (*policy.Quest
 			tx.Facts = append(tx.Facts, f)
 		}
 	}
-	s := protocol.NewSession(context.Background(), rec)
+	s := protocol.NewSession(rec)
 	s.Listener, s.TLS, s.Started = w.Session.Listener, w.Session.TLS, w.Time.Add(-time.Duration(w.Session.Age)*time.Second)
 	if w.Session.RemoteIP != "" {
 		a, err := netip.ParseAddr(w.Session.RemoteIP)

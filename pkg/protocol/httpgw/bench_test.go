@@ -66,7 +66,7 @@ func BenchmarkSerialise(b *testing.B) {
 
 func BenchmarkFacts(b *testing.B) {
 	g := quiet(b)
-	m, _, _, _, err := readAll(g, protocol.NewSession(b.Context(), nil), typical)
+	m, _, _, _, err := readAll(g, protocol.NewSession(nil), typical)
 	if err != nil {
 		b.Fatal(err)
 	}

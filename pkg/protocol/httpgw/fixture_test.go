@@ -274,7 +274,7 @@ func (r *rig) connect() (net.Conn, *protocol.Session) {
 }
 
 func (r *rig) newSession() *protocol.Session {
-	s := protocol.NewSession(context.Background(), &device.Record{ID: "pump-1", Class: "infusion-pump", Serial: "S/1", Location: "Ward 3 äöü"})
+	s := protocol.NewSession(&device.Record{ID: "pump-1", Class: "infusion-pump", Serial: "S/1", Location: "Ward 3 äöü"})
 	s.ID, s.Listener, s.Remote, s.Started = "s1", "devices", netip.MustParseAddrPort("192.0.2.7:4711"), time.Now()
 	if r.secure {
 		r.tls.Version = "1.3"

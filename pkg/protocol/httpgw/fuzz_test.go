@@ -100,7 +100,7 @@ func FuzzDifferential(f *testing.F) {
 		f.Add(s)
 	}
 	g := quiet(f)
-	session := protocol.NewSession(f.Context(), nil)
+	session := protocol.NewSession(nil)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		m, h, body, rest, err := readAll(g, session, data)
 		if err != nil {

@@ -83,8 +83,7 @@ func (g *Gateway) serve1(conn net.Conn, s *protocol.Session) {
 	c.src = source{conn: conn, stall: g.cfg.Listener.Limits.Stall.D()}
 	c.socket = socketOf(conn)
 	// The session's end is the end of what is asked for it.
-	stop := context.AfterFunc(s.Context(), c.stopper.Stop)
-	defer stop()
+	s.OnEnd(c.stopper.Stop)
 	s.OnDrain(c.drain)
 	for c.src.r < c.src.w || c.await() {
 		if !c.request() {
