@@ -319,7 +319,7 @@ func FuzzAgain(f *testing.F) {
 	f.Add([]byte(post("/a", "hello")), []byte(strings.Replace(post("/a", "hello"), "h: 5", "h: 05", 1)))
 	f.Add([]byte(strings.Replace(post("/a", ""), "POST", "GET", 1)), []byte(strings.Replace(post("/a", "hello"), "POST", "GET", 1)))
 	g := quiet(f)
-	session := protocol.NewSession(f.Context(), nil)
+	session := protocol.NewSession(nil)
 	f.Fuzz(func(t *testing.T, a, b []byte) {
 		c, alone := unread(g, session), unread(g, session)
 		defer c.w.release()
