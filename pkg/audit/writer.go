@@ -4,9 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"runtime"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/anteroom-iomt/anteroom/pkg/protocol"
@@ -39,8 +37,7 @@ type writer struct {
 	seals []entry // in out, for the transparency log once out is durable
 	spare []byte  // the buffer half that is not being filled
 
-	lull *yield.Lull   // between records; nil for none
-	on   chan struct{} // the lull is over
+	pause *yield.Pause // between records
 }
 
 // recoveryShare is the part of MinFree that must be free on top of it before an
@@ -55,26 +52,12 @@ const yieldAfter = 16
 // kernel takes some 2 µs to copy a kB, and a whole batch at a time has been 4 ms.
 const piece = 32 << 10
 
-// yield lets others run, those first who wait for the network.
-func (w *writer) yield() {
-	if w.lull == nil || !w.lull.Ask() {
-		runtime.Gosched()
-		return
-	}
-	<-w.on
-}
-
 // loop runs until the log is closed.
 func (w *writer) loop() {
 	l := w.log
 	defer close(l.done)
-	if w.lull = yield.NewLull(); w.lull != nil {
-		w.on = make(chan struct{})
-		var wg sync.WaitGroup
-		wg.Go(func() { w.lull.Run(func() { w.on <- struct{}{} }) })
-		defer wg.Wait()
-		defer w.lull.Close()
-	}
+	w.pause = yield.NewPause()
+	defer w.pause.Close()
 	forceSeal := true // what the last run could not, and what begins this one
 	retry := time.NewTicker(w.cfg.retry)
 	defer retry.Stop()
@@ -127,7 +110,7 @@ func (w *writer) commit(batch []byte, n uint64, force, closing bool) error {
 		w.add(rest[4:size])
 		rest = rest[size:]
 		if i%yieldAfter == 0 {
-			w.yield()
+			w.pause.Take()
 		}
 	}
 	if closing {
@@ -258,7 +241,7 @@ func (w *writer) write() (err error) {
 	at := w.size
 	for p := range slices.Chunk(w.out, piece) {
 		if at > w.size {
-			w.yield()
+			w.pause.Take()
 		}
 		if _, err := w.file.WriteAt(p, at); err != nil {
 			// Give back what was taken: others need space too.

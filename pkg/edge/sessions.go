@@ -12,6 +12,7 @@ import (
 
 	"github.com/anteroom-iomt/anteroom/pkg/device"
 	"github.com/anteroom-iomt/anteroom/pkg/protocol"
+	"github.com/anteroom-iomt/anteroom/pkg/yield"
 )
 
 // Why a session was ended by us. The cause of a session's context is one of
@@ -202,10 +203,12 @@ func (t *Sessions) Recheck() {
 	var wg sync.WaitGroup
 	for range runtime.GOMAXPROCS(0) {
 		wg.Go(func() {
+			pause := yield.NewPause()
+			defer pause.Close()
 			for i := at.Add(1); i <= int64(len(all)); i = at.Add(1) {
 				all[i-1].Recheck()
 				if i%yieldAfter == 0 {
-					runtime.Gosched()
+					pause.Take()
 				}
 			}
 		})
