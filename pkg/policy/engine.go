@@ -171,7 +171,9 @@ func (e *Engine) load(ctx context.Context, cfg config.Policy, again bool) error 
 			e.tried = attempt{dir: t.dir, revision: t.revision}
 			return nil
 		}
-		next, err = compile(ctx, t, opt)
+		if next, err = compile(ctx, t, opt); err == nil {
+			err = e.rehearse(ctx, next, now)
+		}
 	}
 	if err != nil && ctx.Err() != nil {
 		return err // not the set's fault
