@@ -41,7 +41,7 @@ bench: ## what a request costs beside other gateways, a decision by itself, and 
 # itself. Remake it on a quiet machine when the way of a request has changed.
 pgo: ## cmd/anteroom/default.pgo, from the benchmark
 	rm -rf $(PGODIR)
-	$(GO) run ./integration/bench -targets anteroom -scenarios keepalive,varied,handshake,resumption,h2,upload,download \
+	$(GO) run ./integration/bench -targets anteroom -scenarios keepalive,tagged,varied,handshake,resumption,h2,upload,download \
 		-rounds 1 -duration 20s -out '' -profiles $(PGODIR)
 	$(GO) tool pprof -proto $(PGODIR)/*.pprof > $(PGODIR)/merged.pgo
 	mv $(PGODIR)/merged.pgo cmd/anteroom/default.pgo
