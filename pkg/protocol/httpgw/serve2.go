@@ -66,6 +66,7 @@ func (g *Gateway) serve2(conn net.Conn, s *protocol.Session) {
 // stream serves one request of an HTTP/2 connection.
 func (g *Gateway) stream(w http.ResponseWriter, r *http.Request, s *protocol.Session, b *badge) {
 	began := time.Now()
+	growStack(0)
 	s.Begin()
 	defer s.Finish()
 	defer g.report(s)
