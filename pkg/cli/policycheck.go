@@ -16,9 +16,8 @@ func (a *app) policyCheckCommand() *cobra.Command {
 		Long: `Compile a policy set as the gateway would, its fields and data checked against
 their schemas, and look for what has no effect: rules the decision does not
 reach, rules that another one makes superfluous, conditions that contradict each
-other, data no rule reads, rules that keep decisions from being remembered,
-rules no test evaluates, and rules that fail where a life-critical device tells an
-alarm. DIR is a directory or a bundle; the default is the one
+other, data no rule reads, rules that keep decisions from being remembered, and
+rules no test evaluates. DIR is a directory or a bundle; the default is the one
 the configuration enforces.
 
 The exit status is 0 if the set can be put in force. With --strict warnings count

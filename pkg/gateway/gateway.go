@@ -115,7 +115,7 @@ func New(ctx context.Context, cfg *config.File, opt Options) (_ *Gateway, err er
 		return nil, err
 	}
 	enforced := g.policyOptions(loc, g.log, g.policyLoaded)
-	enforced.Given, enforced.Rehearsed = given, g.rehearsed
+	enforced.Given = given
 	if g.engine, err = policy.NewEngine(ctx, cfg.Policy, enforced); err != nil {
 		return nil, err
 	}

@@ -1,16 +1,12 @@
 package gateway
 
 import (
-	"context"
 	"fmt"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/anteroom-iomt/anteroom/pkg/admin"
 	"github.com/anteroom-iomt/anteroom/pkg/config"
-	"github.com/anteroom-iomt/anteroom/pkg/policy"
-	"github.com/anteroom-iomt/anteroom/pkg/protocol"
 )
 
 // passes counts what the audit log did not take on routes with on_failure: pass, since
@@ -18,32 +14,6 @@ import (
 type passes struct {
 	mu      sync.Mutex
 	byRoute map[string]admin.PassingRoute
-	// routes are those on which alarms must be decidable; the policy engine asks for
-	// them under its own lock.
-	routes atomic.Pointer[[]*protocol.Route]
-}
-
-// rehearsed returns the routes on which an alarm must be decidable.
-func (g *Gateway) rehearsed() []*protocol.Route {
-	if routes := g.passes.routes.Load(); routes != nil {
-		return *routes
-	}
-	return nil
-}
-
-// rehearse takes the routes of a configuration for those on which an alarm must be
-// decidable, and says so if the set in force can not.
-func (g *Gateway) rehearse(ctx context.Context, cfg *config.File) {
-	var routes []*protocol.Route
-	for _, r := range cfg.Routes {
-		if r.OnFailure == "pass" {
-			routes = append(routes, &protocol.Route{Name: r.Name, Backend: r.Backend, Environment: r.Environment, Class: protocol.Class(r.Class), PassOnFailure: true})
-		}
-	}
-	g.passes.routes.Store(&routes)
-	for _, p := range policy.Rehearse(ctx, g.engine.Current(), nil, routes) {
-		g.log.Error("the policy set in force refuses alarms, because a rule fails", "problem", p.String())
-	}
 }
 
 // passed counts one transaction.
@@ -81,9 +51,6 @@ func passing(cfg *config.File) (names []string) {
 // describePassing says which routes pass reports on failure, and how often they did.
 // The caller holds mu.
 func (g *Gateway) describePassing(st *admin.Status) {
-	for _, p := range policy.Rehearse(context.Background(), g.engine.Current(), nil, g.rehearsed()) {
-		st.Problems = append(st.Problems, "the policy set in force refuses alarms, because a rule fails: "+p.String())
-	}
 	g.passes.mu.Lock()
 	defer g.passes.mu.Unlock()
 	for _, name := range passing(g.cfg) {

@@ -55,7 +55,6 @@ func (g *Gateway) apply(ctx context.Context, cfg *config.File) error {
 		}
 	}
 	g.backends, g.cfg = bs, cfg
-	g.rehearse(ctx, cfg)
 	inLane, open := lanes(cfg)
 	g.edge.Sessions.SetLanes(open)
 	g.edge.Sessions.OnDouble(samePlaces(cfg.Findings), g.doubled)

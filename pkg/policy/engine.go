@@ -171,9 +171,7 @@ func (e *Engine) load(ctx context.Context, cfg config.Policy, again bool) error 
 			e.tried = attempt{dir: t.dir, revision: t.revision}
 			return nil
 		}
-		if next, err = compile(ctx, t, opt); err == nil {
-			err = e.rehearse(ctx, next, now)
-		}
+		next, err = compile(ctx, t, opt)
 	}
 	if err != nil && ctx.Err() != nil {
 		return err // not the set's fault

@@ -10,7 +10,6 @@ import (
 	"github.com/open-policy-agent/opa/v1/ast"
 
 	"github.com/anteroom-iomt/anteroom/pkg/config"
-	"github.com/anteroom-iomt/anteroom/pkg/protocol"
 )
 
 // Kinds of findings of [Lint].
@@ -30,8 +29,6 @@ const (
 	FindingUnread = "unread"
 	// FindingUntested: no test evaluates the rule.
 	FindingUntested = "untested"
-	// FindingUndecided: the rules fail where a device tells an alarm.
-	FindingUndecided = "undecided"
 	// FindingFailing: a test of the set fails.
 	FindingFailing = "failing"
 )
@@ -90,9 +87,6 @@ func Lint(ctx context.Context, dir string, opt Options) (*LintReport, error) {
 	r.Revision, r.Modules, r.Reads = set.Revision(), set.Modules(), set.Reads()
 	for _, p := range set.Uncacheable() {
 		r.warn(FindingUncacheable, p)
-	}
-	for _, p := range Rehearse(ctx, set, nil, []*protocol.Route{{Environment: "production", Class: protocol.LifeSafety}}) {
-		r.warn(FindingUndecided, p)
 	}
 	l := linter{r, set}
 	l.rules()

@@ -88,10 +88,6 @@ type Options struct {
 	// OnLoad is called by an Engine after each attempt to load a changed set,
 	// good or bad, in order, before the attempt's caller returns.
 	OnLoad func(LoadEvent)
-	// Rehearsed returns the routes on which an alarm must be decidable: an Engine takes
-	// no changed set that fails where the one in force does not (see [Rehearse]). Nil
-	// means none. It must not call back into the Engine.
-	Rehearsed func() []*protocol.Route
 	// OnDistrust is called when a set's plan gave another decision than OPA's
 	// evaluator, or could not be run, and is not asked any more: decisions cost more
 	// from then on. It is called once a set, where it decides.
