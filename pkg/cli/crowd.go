@@ -28,7 +28,13 @@ func mindCrowd(ctx context.Context, waiting func() int) {
 	}
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
-	for crowded := false; ; {
+	crowded := false
+	defer func() {
+		if crowded {
+			runtime.SetDefaultGOMAXPROCS()
+		}
+	}()
+	for {
 		select {
 		case <-ctx.Done():
 			return

@@ -22,10 +22,11 @@ func TestACrowdHasASecondThreadOfOneProcessor(t *testing.T) {
 		wantsUsual bool
 	}
 	for name, tt := range map[string]struct {
-		env   string
-		steps []step
+		env    string
+		leaves bool // it ends while there is a crowd
+		steps  []step
 	}{
-		"comes and goes": {"", []step{
+		"comes and goes": {"", true, []step{
 			{waiting: crowd - 1, procs: 1, want: 1},
 			{waiting: crowd, procs: 1, want: 2},
 			{waiting: 20 * crowd, procs: other, want: other},
@@ -33,9 +34,10 @@ func TestACrowdHasASecondThreadOfOneProcessor(t *testing.T) {
 			{waiting: thinned - 1, procs: other, wantsUsual: true},
 			{waiting: thinned - 1, procs: 1, want: 1},
 			{waiting: crowd, procs: 1, want: 2},
+			{waiting: crowd, procs: other, want: other},
 		}},
-		"where there are several": {"", []step{{waiting: crowd, procs: other, want: other}, {waiting: 0, procs: other, want: other}}},
-		"where somebody chose":    {"1", []step{{waiting: crowd, procs: 1, want: 1}}},
+		"where there are several": {"", false, []step{{waiting: crowd, procs: other, want: other}, {waiting: 0, procs: other, want: other}}},
+		"where somebody chose":    {"1", false, []step{{waiting: crowd, procs: 1, want: 1}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Setenv("GOMAXPROCS", tt.env)
@@ -56,6 +58,16 @@ func TestACrowdHasASecondThreadOfOneProcessor(t *testing.T) {
 					if got := runtime.GOMAXPROCS(0); got != s.want {
 						t.Errorf("step %d, with %d waiting: %d threads, not %d", i, s.waiting, got, s.want)
 					}
+				}
+				before := runtime.GOMAXPROCS(0)
+				cancel()
+				synctest.Wait()
+				want := before
+				if tt.leaves {
+					want = usual
+				}
+				if got := runtime.GOMAXPROCS(0); got != want {
+					t.Errorf("%d threads are left, not %d", got, want)
 				}
 			})
 		})

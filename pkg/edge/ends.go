@@ -9,6 +9,11 @@ import (
 // never is when the timer of an empty table comes.
 const never = time.Duration(math.MaxInt64)
 
+// lookAnew is how long the timer waits at most. It runs on the monotonic clock, and a
+// certificate's end is a wall-clock time: a clock that was wrong when the timer was set,
+// or was stepped since, must not have all sessions live on for as much.
+const lookAnew = time.Minute
+
 // ends is the sessions in the order in which their certificates end, as a
 // [heap.Interface]. One timer waits for the first of them: one for each takes two
 // hundred bytes of each.
@@ -40,9 +45,7 @@ func (h *ends) Pop() any {
 }
 
 // expire ends the sessions whose certificates have ended, and sets the timer for
-// the next one. Timers run on the monotonic clock; a certificate's end is a
-// wall-clock time. A step of the clock is caught by the check before every decision,
-// and one back by looking at the clock here.
+// the next one.
 func (t *Sessions) expire() {
 	t.mu.Lock()
 	var over []*entry
@@ -50,11 +53,16 @@ func (t *Sessions) expire() {
 	for len(t.ends) > 0 && !now.Before(t.ends[0].NotAfter) {
 		over = append(over, heap.Pop(&t.ends).(*entry))
 	}
-	if len(t.ends) > 0 {
-		t.next.Reset(t.ends[0].NotAfter.Sub(now))
-	}
+	t.await(now)
 	t.mu.Unlock()
 	for _, e := range over {
 		e.End(errExpired)
+	}
+}
+
+// await sets the timer for the first end there is. The caller holds mu.
+func (t *Sessions) await(now time.Time) {
+	if len(t.ends) > 0 {
+		t.next.Reset(min(t.ends[0].NotAfter.Sub(now), lookAnew))
 	}
 }

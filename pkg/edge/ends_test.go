@@ -98,3 +98,50 @@ func TestAClockThatIsSetBackEndsNoSessionEarly(t *testing.T) {
 		table.remove(s)
 	})
 }
+
+// TestAClockThatWasWrongLetsNoSessionLiveOn: one bad moment of it, when the timer comes
+// for a session that has left, and a step forward, as after a machine was suspended.
+func TestAClockThatWasWrongLetsNoSessionLiveOn(t *testing.T) {
+	for name, tt := range map[string]struct {
+		at    time.Duration // when it begins to be wrong
+		wrong time.Duration
+		until time.Duration // it is right again
+		ends  time.Duration // of the certificate of who stays
+		over  time.Duration // that the session may last, by the right clock
+	}{
+		"back for two minutes": {at: time.Hour - time.Second, wrong: -30 * 24 * time.Hour, until: 2 * time.Minute, ends: 3 * time.Hour},
+		"forward":              {at: 2 * time.Hour, wrong: 31 * 24 * time.Hour, ends: 30 * 24 * time.Hour, over: lookAnew},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				reg := fleetOf(2)
+				var wrong atomic.Int64
+				table := newSessions(reg, func() time.Time { return time.Now().Add(time.Duration(wrong.Load())) })
+				defer table.Close()
+				began := time.Now()
+				leaves, stays := sessionOf(reg, "monitor-0", began.Add(time.Hour)), sessionOf(reg, "monitor-1", began.Add(tt.ends))
+				for _, s := range []*protocol.Session{leaves, stays} {
+					if err := table.add(s, 1); err != nil {
+						t.Fatal(err)
+					}
+				}
+				leaves.Close(errFinished)
+				table.remove(leaves)
+				time.Sleep(tt.at)
+				wrong.Store(int64(tt.wrong))
+				end := tt.ends
+				if tt.until > 0 {
+					time.Sleep(tt.until)
+					wrong.Store(0)
+				} else {
+					end = time.Since(began) // it has ended by now
+				}
+				<-stays.Context().Done()
+				if over := time.Since(began) - end; over < 0 || over > tt.over {
+					t.Errorf("it ended %v after its certificate", over)
+				}
+				table.remove(stays)
+			})
+		})
+	}
+}

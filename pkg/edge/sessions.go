@@ -113,7 +113,7 @@ func (t *Sessions) add(s *protocol.Session, limit int) error {
 	t.doubles.began(s, others)
 	heap.Push(&t.ends, e)
 	if e.at == 0 {
-		t.next.Reset(s.NotAfter.Sub(t.now()))
+		t.await(t.now())
 	}
 	t.mu.Unlock()
 

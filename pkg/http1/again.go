@@ -54,6 +54,9 @@ func (h *Heads) Forget() { h.raw, h.ends = h.raw[:0], h.ends[:0] }
 // for that was one line, nor in one that is read up to its first.
 func (h *Heads) Again(b []byte, utf8Only bool) int {
 	h.changes = h.changes[:0]
+	// Whoever reads a head that comes byte by byte asks for each: a long line would be
+	// searched and copied as often.
+	b = b[:min(len(b), maxKept)]
 	switch {
 	case len(h.raw) == 0:
 		return 0
@@ -83,7 +86,7 @@ func (h *Heads) Again(b []byte, utf8Only bool) int {
 		h.changes = append(h.changes, change{i - 1, value, size - len(line)})
 		n += size
 	}
-	if !bytes.HasPrefix(b[n:], []byte("\r\n")) || n+2 > maxKept {
+	if !bytes.HasPrefix(b[n:], []byte("\r\n")) {
 		return 0
 	}
 	n += 2
