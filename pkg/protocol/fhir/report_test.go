@@ -45,6 +45,17 @@ func TestWhatIsAReport(t *testing.T) {
 			t.Errorf("%s: %v", name, got)
 		}
 	}
+	// A create has neither criteria nor inclusions today. Were it understood with some,
+	// it would be more than a report.
+	for name, with := range map[string]func(*search){
+		"criteria":   func(s *search) { s.params = []string{"code"} },
+		"inclusions": func(s *search) { s.includes = []string{"Observation:subject"} },
+	} {
+		i := read(t, "POST", "Observation", fhirJSON, obs)
+		if with(&i.search); i.Report() {
+			t.Errorf("with %s", name)
+		}
+	}
 	if i := parse(t, "POST", "Observation"); i.Report() {
 		t.Error("whose body nobody has read")
 	}

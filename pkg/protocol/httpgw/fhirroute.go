@@ -59,7 +59,7 @@ func (x *exchange) serveFHIR() {
 		}
 	}
 	it.Transaction(&x.tx)
-	x.tx.Report = it.Report()
+	x.tx.Report = it.Report() && !x.m.more()
 	if !whole {
 		x.remember(it)
 	}
@@ -142,7 +142,7 @@ func (x *exchange) judgeEntries(entries []*fhir.Interaction) (denied []*fhir.Iss
 	for i, e := range entries {
 		tx := protocol.Transaction{Bytes: -1, Of: envelope, Part: i, Facts: []protocol.Field{http}, Obliged: x}
 		e.Transaction(&tx)
-		tx.Report = e.Report()
+		tx.Report = e.Report() && !x.m.more()
 		v := x.g.cfg.Judge.Judge(x.ctx, x.s, &x.route.Route, &tx)
 		switch {
 		case v.Allow:

@@ -46,6 +46,11 @@ func TestReportsAreReadWhereThatMatters(t *testing.T) {
 		{"that looks something up", post("/fhir/Observation", lookup), "create", `conditional_references:["Patient?identifier"]`, true},
 		{"with a condition", post("/fhir/Observation", plain, "If-None-Exist: identifier=x"), "conditional-create", "", true},
 		{"with a parameter", post("/fhir/Observation?_format=json", plain), "create", "", true},
+		{"that has its origin created too", post("/fhir/Observation", plain, "X-Provenance: {\"resourceType\":\"Provenance\"}"), "create", "", true},
+		{"as some servers read it, too", post("/fhir/Observation", plain, "X_Provenance: {\"resourceType\":\"Provenance\"}"), "create", "", true},
+		{"that looks whether it is there", post("/fhir/Observation", plain, "X-Upsert-Extistence-Check: disabled"), "create", "", true},
+		{"that goes on to others", post("/fhir/Observation", plain, "X-Cascade: delete"), "create", "", true},
+		{"with a field that tells of it", post("/fhir/Observation", plain, "X-Request-Id: 4"), "create report", "", true},
 		{"of no length", "POST /fhir/Observation HTTP/1.1\r\nHost: " + testHost + "\r\nContent-Type: application/fhir+json\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{\r\n0\r\n\r\n", "create", `patients:[]`, true},
 		{"that is long", post("/fhir/Observation", long), "create", `patients:[]`, true},
 		{"in a coding", post("/fhir/Observation", "xxx", "Content-Encoding: gzip"), "create", `patients:[]`, true},
@@ -54,6 +59,7 @@ func TestReportsAreReadWhereThatMatters(t *testing.T) {
 		{"a read", get("/fhir/Patient/1"), "read", "", true},
 		{"a transaction", post("/fhir", bundle(tell)), "transaction report, create report", "", true},
 		{"one with a read", post("/fhir", bundle(tell+`,{"request":{"method":"GET","url":"Patient/1"}}`)), "transaction, create report, read", "", true},
+		{"one with its origin", post("/fhir", bundle(tell), "X-Provenance: {}"), "transaction, create", "", true},
 		{"plain HTTP", post("/api/x", plain), "POST", "", true},
 	} {
 		got = nil

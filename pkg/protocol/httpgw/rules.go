@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 
@@ -35,6 +36,19 @@ var claims = []string{
 // sends one means something else than it says.
 var overrides = map[string]bool{
 	"x-http-method-override": true, "x-http-method": true, "x-method-override": true,
+}
+
+// extras are fields by which some FHIR servers do more with a request, or something
+// else, than its interaction says: create a resource that came in the field, or
+// change what others refer to.
+var extras = map[string]bool{
+	"x-provenance": true, "x-upsert-extistence-check": true, "x-upsert-existence-check": true, "x-cascade": true,
+}
+
+// more reports whether a message has fields by which a server may do more than it
+// says.
+func (m *message) more() bool {
+	return slices.ContainsFunc(m.header, func(f http1.Field) bool { return extras[dashed(f.Name)] })
 }
 
 // essential are fields a Connection header may not name: removing them would
