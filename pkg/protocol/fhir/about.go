@@ -11,6 +11,7 @@ type about struct {
 	typ, id     string
 	patients    []string // ids, or system|value; "" is one that could not be told
 	conditional []string // conditional references, "Patient?identifier"
+	asks        bool     // a reference has a query that is none of those
 }
 
 // What a reference is to.
@@ -246,13 +247,19 @@ func (a *about) conditions(d *document, root int) *Refusal {
 	return nil
 }
 
-// condition takes a text that may be a conditional reference.
+// condition takes the text of a reference, which may be a conditional one.
 func (a *about) condition(s string) *Refusal {
-	typ, query, ok := strings.Cut(s, "?")
-	if !ok || strings.Contains(typ, ":") {
+	path, _, asks := strings.Cut(s, "?")
+	if !asks {
 		return nil
 	}
-	if !isType(typ) {
+	typ, query, ok := searches(s)
+	switch {
+	case ok:
+	case strings.Contains(path, ":"):
+		a.asks = true
+		return nil
+	default:
 		return refuse(http.StatusBadRequest, "the body holds a conditional reference of a form not known")
 	}
 	ps, f := parseForm(query, 32)
@@ -266,4 +273,15 @@ func (a *about) condition(s string) *Refusal {
 	slices.Sort(i.search.params)
 	a.conditional = append(a.conditional, typ+"?"+strings.Join(slices.Compact(i.search.params), "&"))
 	return nil
+}
+
+// searches reports whether a text, as a reference, has a server search for what it
+// means, of which type and how. HAPI takes no notice of what comes before the type, be it
+// the address of another server.
+func searches(s string) (typ, query string, ok bool) {
+	path, query, ok := strings.Cut(s, "?")
+	if typ = path; strings.Contains(path, ":") {
+		typ = path[strings.LastIndexAny(path, "/:")+1:]
+	}
+	return typ, query, ok && isType(typ)
 }

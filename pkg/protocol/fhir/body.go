@@ -167,7 +167,7 @@ func patchOf(d *document, typ string) (about, *Refusal) {
 				if id, what := reference(s); what == refPatient {
 					a.patients = append(a.patients, id)
 				}
-				if t, _, ok := strings.Cut(s, "?"); ok && isType(t) {
+				if _, _, ok := searches(s); ok {
 					if f := a.condition(s); f != nil {
 						return f
 					}

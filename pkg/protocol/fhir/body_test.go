@@ -54,6 +54,11 @@ func TestBodies(t *testing.T) {
 			[]string{`patients=[""]`, `conditional_references=["Patient?active\u0026identifier"]`}},
 		{"POST", "Observation", `{"resourceType":"Observation","note":[{"authorReference":{"reference":"Practitioner?name:exact=x"}}],"device":{"reference":"http://x/y?z=1"}}`,
 			[]string{patientless, `conditional_references=["Practitioner?name"]`}},
+		// A server is known to search for what follows the last slash, whatever is before it.
+		{"POST", "Observation", `{"resourceType":"Observation","subject":{"reference":"http://x/fhir/Patient?identifier=1"},"device":{"reference":"x:/Device?identifier=1"}}`,
+			[]string{`patients=[""]`, `conditional_references=["Device?identifier","Patient?identifier"]`}},
+		{"POST", "Observation", `{"resourceType":"Observation","extension":[{"url":"x","valueReference":{"reference":"urn:a/Patient?identifier=9"}}],"performer":[{"reference":"urn:Group?name=x"}]}`,
+			[]string{`conditional_references=["Group?name","Patient?identifier"]`}},
 		{"POST", "Patient/$match", `{"resourceType":"Parameters","parameter":[{"name":"resource","resource":{"resourceType":"Patient","id":"2"}}]}`,
 			[]string{`patient="2"`, `body={"id":"","patient":"2","type":"Parameters"}`}},
 		{"POST", "Observation/$lastn", `{"resourceType":"Parameters","parameter":[{"name":"subject","valueString":"Patient/2"},{"name":"patient","valueId":"2"},{"name":"max","valueInteger":3}]}`, []string{`patient="2"`}},
@@ -163,6 +168,8 @@ func TestJSONPatch(t *testing.T) {
 		{`[{"op":"replace","path":"","value":{}}]`, []string{`patients=[""]`}},
 		{`[{"op":"test","path":"/subject","value":1},{"op":"move","from":"/a~1","path":"/b~0"}]`, []string{`patients=[]`}},
 		{`[{"op":"replace","path":"/subject/reference","value":"Patient?name=x"}]`, []string{`patients=[""]`, `conditional_references=["Patient?name"]`}},
+		{`[{"op":"replace","path":"/device/reference","value":"http://x/fhir/Device?name=x"}]`, []string{`conditional_references=["Device?name"]`}},
+		{`[{"op":"replace","path":"/note/0/text","value":"who/Patient? at 10:00"}]`, []string{`conditional_references=[]`}},
 	} {
 		same(t, c.patch, facts(t, read(t, "PATCH", "Observation/1", jsonPatch, c.patch)), c.facts...)
 	}

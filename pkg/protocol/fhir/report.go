@@ -30,6 +30,6 @@ func (i *Interaction) Report() bool {
 		return len(i.entries) > 0 && len(i.entries) <= maxReport && !slices.ContainsFunc(i.entries, func(e *Interaction) bool { return !e.Report() })
 	}
 	s := &i.search
-	return i.code == codeCreate && slices.Contains(reportTypes, i.typ) &&
+	return i.code == codeCreate && !i.about.asks && slices.Contains(reportTypes, i.typ) &&
 		len(s.params)+len(s.results)+len(s.includes)+len(s.unknown)+len(i.preconditions)+len(i.about.conditional) == 0
 }

@@ -25,6 +25,8 @@ func TestWhatIsAReport(t *testing.T) {
 		"with a parameter":         {"POST", "Observation?_format=json", obs, false},
 		"that looks something up":  {"POST", "Observation", bad, false},
 		"deep inside":              {"POST", "Observation", `{"resourceType":"Observation","contained":[{"resourceType":"Device","id":"a","patient":{"reference":"Patient?identifier=1"}}]}`, false},
+		"looks up elsewhere":       {"POST", "Observation", strings.Replace(bad, "Patient?", "http://other/fhir/Patient?", 1), false},
+		"asks nobody knows what":   {"POST", "Observation", strings.Replace(bad, "Patient?", "http://other/what?", 1), false},
 		"an update":                {"PUT", "Observation/1", `{"resourceType":"Observation","id":"1"}`, false},
 		"an operation":             {"POST", "$x", `{"resourceType":"Parameters"}`, false},
 		"a batch":                  {"POST", "", batch(tell("Observation", obs), tell("Communication", `{"resourceType":"Communication"}`)), true},
