@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -65,9 +66,12 @@ func TestAnAlarmPassesWithNearlyNoDiskLeft(t *testing.T) {
 	var arrived atomic.Int64
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
-		arrived.Add(1)
+		if arrived.Add(1); r.Header.Get("X-Break") != "" {
+			panic(http.ErrAbortHandler)
+		}
 		w.WriteHeader(http.StatusCreated)
 	}))
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
 	server.TLS = &tls.Config{Certificates: []tls.Certificate{pki.Pair}, MinVersion: tls.VersionTLS12}
 	server.StartTLS()
 	t.Cleanup(server.Close)
@@ -83,6 +87,7 @@ audit: {dir: disk/audit, min_free: 4MiB, rotate_size: 1MiB}
 	h.Start()
 	monitor := h.Enroll("monitor-1", "patient-monitor", "--life-critical")
 	other := h.Enroll("monitor-2", "patient-monitor", "--life-critical=false")
+	broken := ""
 	ask := func(c *http.Client, method, path, body string) int {
 		t.Helper()
 		req, err := http.NewRequest(method, h.URL(path), strings.NewReader(body))
@@ -90,11 +95,17 @@ audit: {dir: disk/audit, min_free: 4MiB, rotate_size: 1MiB}
 			t.Fatal(err)
 		}
 		req.Header.Set("Content-Type", "application/fhir+json")
+		if broken == "wanted" {
+			req.Header.Set("X-Break", "1")
+		}
 		resp, err := c.Do(req)
 		if err != nil {
 			return 0
 		}
 		defer resp.Body.Close()
+		if broken == "wanted" {
+			broken = resp.Header.Get("X-Anteroom-Decision-Id")
+		}
 		_, _ = io.Copy(io.Discard, resp.Body)
 		return resp.StatusCode
 	}
@@ -145,6 +156,10 @@ audit: {dir: disk/audit, min_free: 4MiB, rotate_size: 1MiB}
 	if n := arrived.Load() - sent; n != 3 {
 		t.Errorf("%d requests reached the backend, want 3", n)
 	}
+	broken = "wanted"
+	if code := ask(c, "POST", "/alarms/Observation", observation); code != http.StatusBadGateway {
+		t.Errorf("to a backend that breaks: %d", code)
+	}
 	// One that is beside itself has its share and no more.
 	for i := 0; ask(c, "POST", "/alarms/Observation", observation) == http.StatusCreated; i++ {
 		if i > 1000 {
@@ -191,6 +206,9 @@ audit: {dir: disk/audit, min_free: 4MiB, rotate_size: 1MiB}
 	out := h.Must("audit", "search", "--device", "monitor-1", "--route", "alarms", "--json")
 	if n := strings.Count(out, `"on_failure":true`); n < 5 || !strings.Contains(out, `"on_failure":true,"reasons":[`) {
 		t.Errorf("%d records say why they are in the reserve:\n%s", n, out)
+	}
+	if out := h.Must("audit", "search", "--decision", broken, "--json"); !strings.Contains(out, `"on_failure":true`) || !strings.Contains(out, `"transaction.undelivered"`) {
+		t.Errorf("the log does not say of %q that it did not arrive:\n%s", broken, out)
 	}
 	if err := h.Stop(); err != nil {
 		t.Error(err)

@@ -275,7 +275,8 @@ type CertificateStatus struct {
 }
 
 // PassingRoute is a route with on_failure: pass, and what came of allowed transactions
-// that the audit log did not take there, since the gateway started.
+// that the audit log did not take there, entries of Bundles among them, since the
+// gateway started.
 type PassingRoute struct {
 	Route   string    `json:"route"`
 	Passed  uint64    `json:"passed"`

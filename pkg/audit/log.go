@@ -130,10 +130,14 @@ type Log struct {
 	mu       sync.Mutex
 	pending  []byte // records accepted and not taken by the writer
 	inflight int    // bytes the writer took and has not made durable
+	owing    int64  // what pending will take of the disk at most
+	writing  int64  // and what inflight will
 	accepted uint64 // records ever put into pending
 	durable  uint64 // how many of those are on disk
 	closed   bool
-	down     *outage       // nil while records are taken
+	down     *outage // nil while records are taken
+	shares   shares  // outlasts an outage, so that no device begins anew at the brink
+	passed   trail
 	moved    chan struct{} // closed when any of the above may let somebody go on; nil if nobody waits
 	state    state         // what Status shows of the writer
 	closeErr error
@@ -144,10 +148,9 @@ type outage struct {
 	since time.Time
 	err   error
 	stuck bool // what was accepted cannot be written either
-	// room is how many bytes of disk there are for records marked Reserve, and paid
-	// when each device will have paid for what it used of them.
-	room int64
-	paid map[string]time.Time
+	// room is how many bytes of disk there are for records marked Reserve or
+	// FollowsUp, and late how many of them for the latter only.
+	room, late int64
 }
 
 // Open opens the log in the directory, or begins one. It recovers what a crash
@@ -162,7 +165,8 @@ func Open(ctx context.Context, cfg Config) (_ *Log, err error) {
 			return nil, fmt.Errorf("make the audit directory: %w", err)
 		}
 	}
-	l := &Log{cfg: cfg, limit: int(cfg.Audit.Buffer), done: make(chan struct{}), wake: make(chan struct{}, 1), hurry: make(chan struct{}, 1)}
+	l := &Log{cfg: cfg, limit: int(cfg.Audit.Buffer), done: make(chan struct{}), wake: make(chan struct{}, 1), hurry: make(chan struct{}, 1),
+		shares: shares{}, passed: newTrail(int64(cfg.Audit.MinFree) / followKept / followUp)}
 	l.scratch.New = func() any { b := make([]byte, 0, 2048); return &b }
 	if l.lock, err = lockDir(cfg.Dir); err != nil {
 		return nil, err
@@ -229,7 +233,8 @@ func newRun() string {
 // [ErrUnavailable] while the disk takes nothing, [ErrClosed] once closing has
 // begun, and [ErrTooLarge]. A record marked Reserve may be taken with nearly no disk
 // left too, and is durable then when Append returns nil; if it returns an error, the
-// record may be in the log all the same.
+// record may be in the log all the same. One marked FollowsUp is taken then if a record
+// of the same decision was, which has paid for it.
 func (l *Log) Append(ctx context.Context, r *Record) error {
 	p := l.scratch.Get().(*[]byte)
 	defer func() {
@@ -248,10 +253,14 @@ func (l *Log) Append(ctx context.Context, r *Record) error {
 		}
 	}
 	binary.LittleEndian.PutUint32(b, uint32(len(b)-4))
+	cost := costMost(len(b))
+	if r.Reserve || r.FollowsUp {
+		cost = l.cost(b[4:])
+	}
 
 	l.mu.Lock()
 	for {
-		if err := l.refusal(); err != nil && !(r.Reserve && !l.closed && l.down.takes(r.Device, len(b), now)) {
+		if err := l.refusal(); err != nil && (l.closed || !l.takes(r, cost, now)) {
 			l.mu.Unlock()
 			return err
 		}
@@ -265,8 +274,9 @@ func (l *Log) Append(ctx context.Context, r *Record) error {
 	}
 	reserved := l.down != nil
 	if reserved {
-		l.down.charge(r.Device, len(b), now)
+		l.charge(r, cost, now)
 	}
+	l.owing += cost
 	before := len(l.pending)
 	l.pending = append(l.pending, b...)
 	l.accepted++
@@ -280,7 +290,7 @@ func (l *Log) Append(ctx context.Context, r *Record) error {
 	if enough {
 		poke(l.hurry)
 	}
-	if reserved {
+	if reserved && r.Reserve {
 		return l.Flush(ctx)
 	}
 	return nil

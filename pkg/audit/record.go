@@ -69,6 +69,8 @@ type Record struct {
 	// Reserve: where the disk is nearly full, the record may go into what is kept free
 	// of it (see [Log.Append]).
 	Reserve bool
+	// FollowsUp: so it may if it tells more of a decision whose record went there.
+	FollowsUp bool
 
 	// Fixed is the fields from here to Lane, Age left out, if Fix was called on a
 	// record in which they were the same. The log then looks at no other of them.

@@ -56,7 +56,7 @@ func (l *Log) Status() Status {
 		since := l.down.since
 		s.Unavailable = &since
 		if !l.down.stuck && !l.closed {
-			s.Reserve = l.down.room
+			s.Reserve = max(0, l.down.room-l.down.late)
 		}
 	}
 	l.mu.Unlock()

@@ -97,6 +97,7 @@ func (w *writer) take() (batch []byte, n uint64, closing bool) {
 	defer l.mu.Unlock()
 	batch, l.pending = l.pending, w.spare[:0]
 	l.inflight = len(batch)
+	l.writing, l.owing = l.owing, 0
 	return batch, l.accepted - l.durable, l.closed
 }
 
@@ -279,7 +280,7 @@ func (w *writer) publish() {
 	defer l.mu.Unlock()
 	l.durable += w.outCount
 	w.outCount = 0
-	l.inflight = 0
+	l.inflight, l.writing = 0, 0
 	l.state = state{flushed: w.next - 1, sealed: w.sealed, blocks: w.nextBlock, segment: w.segment, size: w.size}
 	if l.down != nil {
 		l.down.stuck = false
@@ -304,7 +305,7 @@ func (w *writer) checkSpace() {
 	case w.log.tlog.full():
 		w.fail(fmt.Errorf("%d sealed blocks wait for the transparency log: %w", maxUnlogged, w.log.tlog.fault()), false, 0)
 	case free < need:
-		w.fail(fmt.Errorf("only %d bytes are free on its disk; min_free is %d", free, minFree), false, int64(free)-int64(minFree/reserveKept))
+		w.fail(fmt.Errorf("only %d bytes are free on its disk; min_free is %d", free, minFree), false, int64(free)-int64(minFree/reserveKept-minFree/followKept))
 	case w.isDown():
 		w.restore()
 	}
@@ -317,17 +318,19 @@ func (w *writer) isDown() bool {
 	return l.down != nil
 }
 
-// fail begins an outage, or goes on with one. reserve is how many bytes of disk there
-// are for records marked Reserve meanwhile.
-func (w *writer) fail(err error, stuck bool, reserve int64) {
+// fail begins an outage, or goes on with one. room is how many bytes of disk there
+// are for records marked Reserve or FollowsUp meanwhile, and for what was accepted
+// before.
+func (w *writer) fail(err error, stuck bool, room int64) {
 	l := w.log
 	l.mu.Lock()
 	fresh := l.down == nil
 	if fresh {
-		l.down = &outage{since: w.cfg.Clock()}
+		l.down = &outage{since: w.cfg.Clock(), late: int64(w.cfg.Audit.MinFree) / followKept}
 	}
+	l.shares.forget(w.cfg.Clock())
 	l.down.err, l.down.stuck = err, stuck
-	l.down.room = max(0, reserve-onDisk(len(l.pending)+l.inflight))
+	l.down.room = max(0, room-l.owing-l.writing)
 	l.notify()
 	l.mu.Unlock()
 	if fresh {

@@ -353,7 +353,7 @@ func (j *Judge) Undelivered(s *protocol.Session, id, why string) {
 	err := j.cfg.Audit.Append(context.WithoutCancel(s.Context()), &audit.Record{
 		Kind: audit.KindTransaction, Event: "transaction.undelivered", Device: rec.ID, Class: rec.Class,
 		Session: s.ID, Listener: s.Listener, Remote: s.Remote, Error: why,
-		Decision: &audit.Decision{ID: id, Allow: true},
+		Decision: &audit.Decision{ID: id, Allow: true}, FollowsUp: true,
 	})
 	if err != nil && j.cfg.Judged != nil && !errors.Is(err, context.Canceled) {
 		j.cfg.Judged(Judged{Session: s, Verdict: protocol.Verdict{ID: id}, Code: "undelivered", Why: faultRecord})

@@ -26,7 +26,7 @@ func (l *nearlyFull) Append(ctx context.Context, rec *audit.Record) error {
 	if l.why == nil {
 		return l.recorder.Append(ctx, rec)
 	}
-	if !rec.Reserve || l.reserve != nil {
+	if !rec.Reserve && !rec.FollowsUp || l.reserve != nil {
 		return errors.Join(l.why, l.reserve)
 	}
 	if l.meanwhile != nil {
@@ -112,6 +112,18 @@ func TestAReportPassesWithNearlyNoDiskLeft(t *testing.T) {
 	p.log.why = nil
 	if v := p.judge.Judge(t.Context(), p.s, p.route, p.tx); !v.Allow || p.log.events("transaction.decided")[0].Decision.OnFailure || len(p.passed) > 0 {
 		t.Errorf("with disk enough: %+v", v)
+	}
+}
+
+// TestAReportThatDidNotArriveIsRecordedAsThat: with nearly no disk left, too, or the log
+// would say of an alarm that it went on.
+func TestAReportThatDidNotArriveIsRecordedAsThat(t *testing.T) {
+	p := newPassing(t)
+	v := p.judge.Judge(t.Context(), p.s, p.route, p.tx)
+	p.judge.Undelivered(p.s, v.ID, "the backend did not answer in time")
+	recs := p.log.events("transaction.undelivered")
+	if len(recs) != 1 || recs[0].Decision.ID != v.ID || recs[0].Reserve || recs[0].Device != p.s.Device().ID {
+		t.Errorf("%+v", recs)
 	}
 }
 

@@ -120,7 +120,7 @@ func NewMetrics() *Metrics {
 	}, []string{"kind"})
 	m.onFailure = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "anteroom_on_failure_total",
-		Help: "Allowed transactions on routes with on_failure: pass that the audit log did not take for want of disk, by what came of them: passed (recorded in its reserve), refused.",
+		Help: "Allowed transactions, entries of Bundles among them, on routes with on_failure: pass that the audit log did not take for want of disk, by what came of each: passed (recorded in its reserve), refused.",
 	}, []string{"route", "result"})
 	m.Registry.MustRegister(m.onFailure, m.turns, m.distrusted, m.shareWaits, m.shareTime, m.findings, m.expiries, m.breakGlass, m.enrolments, m.obligations, m.transactions, m.requests, m.duration, m.decision, m.handshakes, m.sessions, m.policyLoads, m.policyInfo,
 		m.backendUp, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
