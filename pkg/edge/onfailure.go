@@ -20,9 +20,14 @@ func (j *Judge) pass(ctx context.Context, why error, rec *audit.Record, s *proto
 	passed := false
 	if tx.Report && !tx.Again && !rec.Decision.WouldDeny && on.LifeCritical && on.Status == device.Active {
 		rec.Reserve, rec.Decision.OnFailure = true, true
-		// What was decided on may have changed while the disk was waited for.
-		passed = j.cfg.Audit.Append(ctx, rec) == nil && s.Context().Err() == nil && s.Device() == on && j.grant(on, r) == grant &&
-			admissible(on, s.Fingerprint, s.NotAfter, j.cfg.Clock(), s.InLane()) == nil
+		if j.cfg.Audit.Append(ctx, rec) == nil {
+			// What was decided on may have changed while the disk was waited for.
+			passed = s.Context().Err() == nil && s.Device() == on && j.grant(on, r) == grant &&
+				admissible(on, s.Fingerprint, s.NotAfter, j.cfg.Clock(), s.InLane()) == nil
+			if !passed && tx.Of == "" {
+				j.Undelivered(s, rec.Decision.ID, "what it was decided on changed before it could go on")
+			}
+		}
 	}
 	if j.cfg.Passed != nil {
 		j.cfg.Passed(r.Name, passed)

@@ -143,8 +143,13 @@ func TestWhatChangesWhileTheReserveIsWrittenCounts(t *testing.T) {
 		p := newPassing(t)
 		p.grant = new(breakglass.Grant)
 		p.log.meanwhile = func() { meanwhile(p) }
-		if v := p.judge.Judge(t.Context(), p.s, p.route, p.tx); v.Allow || v.Cause != protocol.CauseFault || len(p.passed) != 1 || p.passed[0] {
+		v := p.judge.Judge(t.Context(), p.s, p.route, p.tx)
+		if v.Allow || v.Cause != protocol.CauseFault || len(p.passed) != 1 || p.passed[0] {
 			t.Errorf("%s: %+v, counted %v", name, v, p.passed)
+		}
+		// The record that allows it is in the log already.
+		if recs := p.log.events("transaction.undelivered"); len(recs) != 1 || recs[0].Decision.ID != v.ID || !recs[0].FollowsUp {
+			t.Errorf("%s: the log does not say that it did not go on: %+v", name, recs)
 		}
 	}
 }
