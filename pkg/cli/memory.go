@@ -65,8 +65,11 @@ const (
 	// 32 kB that a handshake takes to the 4 kB of a goroutine that waits.
 	halvings = 2
 	// worthwhile is how many bytes must have been allocated since memory was last
-	// given back for it to be done again.
+	// given back for it to be done again, and worthPart which part of what is live at
+	// least: all of that is looked through for it, which takes seconds with a million
+	// devices, each time that nobody came for one.
 	worthwhile = 16 << 20
+	worthPart  = 8
 )
 
 // startMemory sets what the environment (GOGC, GOMEMLIMIT) leaves open, for the
@@ -187,7 +190,7 @@ func mindMemory(ctx context.Context, paced bool, waiting func() int) {
 		}
 		if looks%trimEvery == 0 {
 			now := counted("/gc/heap/allocs:bytes")
-			if now-last < quiet && now-trimmed > worthwhile {
+			if now-last < quiet && now-trimmed > worth(counted("/gc/heap/live:bytes")) {
 				// Each collection halves the stacks that handshakes needed, once.
 				for range halvings {
 					runtime.GC()
@@ -203,6 +206,10 @@ func mindMemory(ctx context.Context, paced bool, waiting func() int) {
 		}
 	}
 }
+
+// worth returns how many bytes must have been allocated for memory to be given back,
+// given how many are live.
+func worth(live uint64) uint64 { return max(worthwhile, live/worthPart) }
 
 // counted returns one of the runtime's own figures ([metrics.All]), or 0 if it has
 // none such.

@@ -72,6 +72,16 @@ func TestGarbageIsBoundedHoweverManyDevicesThereAre(t *testing.T) {
 	}
 }
 
+// Three thousand devices' garbage is given back, and a large registry is not looked
+// through for as little.
+func TestMemoryIsGivenBackWhereThatIsWorthIt(t *testing.T) {
+	for live, want := range map[uint64]uint64{0: worthwhile, 60 << 20: worthwhile, 1 << 30: 128 << 20} {
+		if got := worth(live); got != want {
+			t.Errorf("%d bytes live: after %d", live, got)
+		}
+	}
+}
+
 // While devices connect there is less garbage, and afterwards as much as ever.
 func TestGarbageWhileDevicesConnect(t *testing.T) {
 	const live = 60 << 20
