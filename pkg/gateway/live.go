@@ -8,6 +8,7 @@ import (
 	"strconv"
 
 	"github.com/anteroom-iomt/anteroom/pkg/admin"
+	"github.com/anteroom-iomt/anteroom/pkg/config"
 	"github.com/anteroom-iomt/anteroom/pkg/device"
 	"github.com/anteroom-iomt/anteroom/pkg/finding"
 	"github.com/anteroom-iomt/anteroom/pkg/policy"
@@ -170,33 +171,22 @@ func (g *Gateway) gauges() {
 	})
 	g.metrics.Gauge("anteroom_audit_reserve_bytes", "While the audit log takes no records for want of disk: about how many bytes there are for those of routes with on_failure: pass. 0 at other times.", func() float64 { return float64(log.Status().Reserve) })
 	g.metrics.Gauge("anteroom_handshakes_waiting", "Connections that wait for their turn to have their handshake computed.", func() float64 { return float64(g.edge.Waiting()) })
-	g.metrics.Gauges("anteroom_route_observing", "1 for each route that forwards what the policy denies (mode: observe).", "route", func() map[string]float64 {
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		out := map[string]float64{}
-		for _, name := range observing(g.cfg) {
-			out[name] = 1
-		}
-		return out
-	})
-	g.metrics.Gauges("anteroom_route_on_failure_pass", "1 for each route that passes reports of life-critical devices when the audit log has nearly no disk left (on_failure: pass).", "route", func() map[string]float64 {
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		out := map[string]float64{}
-		for _, name := range passing(g.cfg) {
-			out[name] = 1
-		}
-		return out
-	})
-	g.metrics.Gauges("anteroom_route_quarantine_lane", "1 for each route that devices in quarantine may use.", "route", func() map[string]float64 {
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		out := map[string]float64{}
-		inLane, _ := lanes(g.cfg)
-		for _, name := range inLane {
-			out[name] = 1
-		}
-		return out
+	marked := func(name, help string, which func(*config.File) []string) {
+		g.metrics.Gauges(name, help, "route", func() map[string]float64 {
+			g.mu.Lock()
+			defer g.mu.Unlock()
+			out := map[string]float64{}
+			for _, route := range which(g.cfg) {
+				out[route] = 1
+			}
+			return out
+		})
+	}
+	marked("anteroom_route_observing", "1 for each route that forwards what the policy denies (mode: observe).", observing)
+	marked("anteroom_route_on_failure_pass", "1 for each route that passes reports of life-critical devices when the audit log has nearly no disk left (on_failure: pass).", passing)
+	marked("anteroom_route_quarantine_lane", "1 for each route that devices in quarantine may use.", func(cfg *config.File) []string {
+		inLane, _ := lanes(cfg)
+		return inLane
 	})
 	g.metrics.Gauge("anteroom_break_glass_active", "Emergency grants that are in force.", func() float64 { n, _ := g.state.BreakGlass.Count(); return float64(n) })
 	g.metrics.Gauge("anteroom_break_glass_unreviewed", "Emergency grants that are over and were not reviewed.", func() float64 { _, n := g.state.BreakGlass.Count(); return float64(n) })

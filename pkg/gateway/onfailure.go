@@ -39,13 +39,8 @@ func (g *Gateway) passed(route string, passed bool) {
 
 // passing returns the names of the routes that pass reports when something of ours
 // fails.
-func passing(cfg *config.File) (names []string) {
-	for _, r := range cfg.Routes {
-		if r.OnFailure == "pass" {
-			names = append(names, r.Name)
-		}
-	}
-	return names
+func passing(cfg *config.File) []string {
+	return routes(cfg, func(r *config.Route) bool { return r.OnFailure == "pass" })
 }
 
 // describePassing says which routes pass reports on failure, and how often they did.

@@ -71,10 +71,15 @@ func (g *Gateway) apply(ctx context.Context, cfg *config.File) error {
 }
 
 // observing returns the names of the routes that enforce nothing.
-func observing(cfg *config.File) (names []string) {
-	for _, r := range cfg.Routes {
-		if r.Mode == "observe" {
-			names = append(names, r.Name)
+func observing(cfg *config.File) []string {
+	return routes(cfg, func(r *config.Route) bool { return r.Mode == "observe" })
+}
+
+// routes returns the names of those for which which is true.
+func routes(cfg *config.File, which func(*config.Route) bool) (names []string) {
+	for i := range cfg.Routes {
+		if which(&cfg.Routes[i]) {
+			names = append(names, cfg.Routes[i].Name)
 		}
 	}
 	return names

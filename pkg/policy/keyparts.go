@@ -73,16 +73,20 @@ type shapeSlot struct {
 // deviceKeys keep what keys say of devices, as parts does for inputs.
 type deviceKeys struct {
 	seed  maphash.Seed
-	slots [maxDeviceParts]deviceSlot
+	slots [maxDeviceParts]deviceSlot[deviceKey]
 }
 
-type deviceSlot struct {
-	// seen is the record that was asked about last. Its part is kept when it is
-	// asked about once more in a row: where more devices talk than there are slots,
-	// writing parts for one use each would cost more than it saves.
-	seen atomic.Pointer[device.Record]
-	part atomic.Pointer[deviceKey]
+// A deviceSlot is a place for what was made of one device's record.
+type deviceSlot[P any] struct {
+	seen atomic.Pointer[device.Record] // what was asked about last
+	part atomic.Pointer[P]
 }
+
+// again reports whether a record is asked about twice in a row, and its part worth
+// keeping: where more devices talk than there are slots, one use each would cost more
+// than it saves, and thousands that ask one thing each and are then quiet would keep
+// half a kilobyte each.
+func (s *deviceSlot[P]) again(rec *device.Record) bool { return s.seen.Swap(rec) == rec }
 
 type deviceKey struct {
 	facts deviceFacts
@@ -98,11 +102,9 @@ func (k *keyWriter) device(f facts, d *deviceFacts, want *paths) {
 	}
 	from := len(k.b)
 	f.device(d, want)
-	if slot.seen.Load() == d.record {
+	if slot.again(d.record) {
 		slot.part.Store(&deviceKey{*d, bytes.Clone(k.b[from:])})
-		return
 	}
-	slot.seen.Store(d.record)
 }
 
 // route writes what is known of a route, which is mostly the one of the question

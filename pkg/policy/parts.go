@@ -6,7 +6,6 @@ import (
 
 	"github.com/open-policy-agent/opa/v1/ast"
 
-	"github.com/anteroom-iomt/anteroom/pkg/device"
 	"github.com/anteroom-iomt/anteroom/pkg/protocol"
 )
 
@@ -17,7 +16,7 @@ import (
 // It is safe for concurrent use.
 type parts struct {
 	seed    maphash.Seed
-	devices [maxDeviceParts]devicePartSlot
+	devices [maxDeviceParts]deviceSlot[devicePart]
 	routes  [maxRouteParts]atomic.Pointer[routePart]
 	// ungranted is input.break_glass where no grant is open.
 	ungranted atomic.Pointer[ast.Term]
@@ -29,13 +28,6 @@ const (
 	maxDeviceParts = 4096
 	maxRouteParts  = 256
 )
-
-type devicePartSlot struct {
-	// seen is the record that was built last (see deviceSlot): thousands of devices
-	// that ask one thing each and are then quiet would keep half a kilobyte each.
-	seen atomic.Pointer[device.Record]
-	part atomic.Pointer[devicePart]
-}
 
 type devicePart struct {
 	facts deviceFacts
@@ -51,7 +43,7 @@ func newParts() *parts { return &parts{seed: maphash.MakeSeed()} }
 
 // device returns what is known of a device, if it was built before, and where it is
 // kept.
-func (p *parts) device(d *deviceFacts) (*ast.Term, *devicePartSlot) {
+func (p *parts) device(d *deviceFacts) (*ast.Term, *deviceSlot[devicePart]) {
 	at := &p.devices[maphash.Comparable(p.seed, d.record)%maxDeviceParts]
 	if have := at.part.Load(); have != nil && have.facts == *d {
 		return have.term, at
@@ -79,7 +71,7 @@ func (w *inputWriter) deviceAgain(d *deviceFacts, want *paths) bool {
 		w.add("device", want, t)
 		return true
 	}
-	if at.seen.Swap(d.record) != d.record {
+	if !at.again(d.record) {
 		return false
 	}
 	part := &devicePart{facts: *d}

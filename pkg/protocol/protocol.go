@@ -45,7 +45,8 @@ type Transaction struct {
 	Again bool
 	// Report: by it the device only tells something new, such as an alarm or a
 	// measurement, and neither asks for nor changes nor removes what is there. The
-	// adapter has looked at all of it to say so.
+	// adapter has looked at all of it to say so, and says it only where it matters
+	// (Route.PassOnFailure).
 	Report bool
 	// Obliged is asked whether the adapter can do what the policy obliges it to,
 	// before the decision is recorded. Nil can do nothing that is the adapter's to

@@ -59,7 +59,7 @@ func (x *exchange) serveFHIR() {
 		}
 	}
 	it.Transaction(&x.tx)
-	x.tx.Report = it.Report() && !x.m.more()
+	x.tx.Report = x.report(it)
 	if !whole {
 		x.remember(it)
 	}
@@ -109,6 +109,11 @@ func (x *exchange) reports(it *fhir.Interaction) bool {
 	return it.Tells(ct)
 }
 
+// report reports whether an interaction is a report, where that matters.
+func (x *exchange) report(it *fhir.Interaction) bool {
+	return x.route.PassOnFailure && it.Report() && !x.m.more()
+}
+
 func fhirParams(q []Param) []fhir.Param {
 	if len(q) == 0 {
 		return nil
@@ -142,7 +147,7 @@ func (x *exchange) judgeEntries(entries []*fhir.Interaction) (denied []*fhir.Iss
 	for i, e := range entries {
 		tx := protocol.Transaction{Bytes: -1, Of: envelope, Part: i, Facts: []protocol.Field{http}, Obliged: x}
 		e.Transaction(&tx)
-		tx.Report = e.Report() && !x.m.more()
+		tx.Report = x.report(e)
 		v := x.g.cfg.Judge.Judge(x.ctx, x.s, &x.route.Route, &tx)
 		switch {
 		case v.Allow:
