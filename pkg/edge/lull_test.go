@@ -2,18 +2,15 @@ package edge
 
 import (
 	"crypto/sha256"
-	"io"
-	"net"
 	"runtime"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
 
 	"github.com/anteroom-iomt/anteroom/pkg/yield"
+	"github.com/anteroom-iomt/anteroom/pkg/yield/yieldtest"
 )
 
-// Time is counted in turns, so that it does not matter how fast the machine is.
 func TestAConnectedDeviceWaitsForFewTurnsOnly(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	turns := newTurns(1)
@@ -42,40 +39,9 @@ func TestAConnectedDeviceWaitsForFewTurnsOnly(t *testing.T) {
 		})
 	}
 
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	wg.Go(func() {
-		conn, err := ln.Accept()
-		if err != nil {
-			return
-		}
-		defer conn.Close()
-		_, _ = io.Copy(conn, conn)
-	})
-	conn, err := net.Dial("tcp", ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	var b [1]byte
-	var took []int64
-	for range 51 {
-		began := passed.Load()
-		if _, err := conn.Write(b[:]); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := io.ReadFull(conn, b[:]); err != nil {
-			t.Fatal(err)
-		}
-		took = append(took, passed.Load()-began)
-	}
-	slices.Sort(took)
 	// Two of its own and two of its peer's; from hand to hand it is a hundred.
-	if half := took[len(took)/2]; half > 12 {
-		t.Errorf("a question and its answer took %d turns of others, in the middle of %v", half, took)
+	if half := yieldtest.Wait(t, passed.Load); half > 12 {
+		t.Errorf("a question and its answer took %d turns of others", half)
 	}
 }
 
